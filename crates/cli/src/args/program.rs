@@ -1,0 +1,95 @@
+//! Options of the programs that stay: `manager` and `worker`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use longshore_proto::name::{Datacenter, NodeName, UserName};
+use longshore_proto::quantity;
+use longshore_proto::spec::SchedulerKind;
+
+use crate::parse::{self, Capacity, Label};
+
+/// `longshore manager`
+#[derive(Debug, Args)]
+pub(crate) struct Manager {
+    /// Where the manager keeps its state; one manager a folder
+    #[arg(long, env = "LONGSHORE_DATA_DIR", value_name = "FOLDER")]
+    pub(crate) data_dir: PathBuf,
+    /// This manager's name, for people [default: that of its credentials, else manager]
+    #[arg(long)]
+    pub(crate) name: Option<UserName>,
+    /// The credential file for the managers' account (log, lease, events)
+    #[arg(long, env = "LONGSHORE_CORE_CREDS", value_name = "FILE")]
+    pub(crate) core_creds: Option<PathBuf>,
+    /// How nodes are chosen, unless a job says otherwise
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) scheduler: Scheduler,
+    /// How many NATS servers keep each stream: 1, or 3 in a NATS cluster
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub(crate) replicas: u8,
+    /// How long a node may be silent before it gets no new tasks
+    #[arg(long, value_name = "TIME", default_value = "8s", value_parser = quantity::parse_duration)]
+    pub(crate) suspect_after: Duration,
+    /// How long a node may be silent before its tasks are replaced
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = quantity::parse_duration)]
+    pub(crate) lost_after: Duration,
+    /// How long the event stream keeps events
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = quantity::parse_duration)]
+    pub(crate) events_age: Duration,
+    /// How many bytes of events the event stream keeps
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = quantity::parse_bytes)]
+    pub(crate) events_size: u64,
+}
+
+/// How nodes are chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scheduler {
+    /// Least marginal opportunity cost
+    #[default]
+    Epvm,
+    /// The feasible nodes in turn
+    RoundRobin,
+}
+
+impl From<Scheduler> for SchedulerKind {
+    fn from(scheduler: Scheduler) -> Self {
+        match scheduler {
+            Scheduler::Epvm => Self::Epvm,
+            Scheduler::RoundRobin => Self::RoundRobin,
+        }
+    }
+}
+
+/// `longshore worker`
+#[derive(Debug, Args)]
+pub(crate) struct Worker {
+    /// The node's name, unique in the cluster; that of the credentials, if there are any
+    #[arg(long)]
+    pub(crate) name: NodeName,
+    /// Where the worker keeps its state; one worker a folder
+    #[arg(long, env = "LONGSHORE_DATA_DIR", value_name = "FOLDER")]
+    pub(crate) data_dir: PathBuf,
+    /// Where the node stands
+    #[arg(long, value_name = "NAME", default_value = "dc1")]
+    pub(crate) datacenter: Datacenter,
+    /// What to say of the node (repeat for more)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse::label)]
+    pub(crate) label: Vec<Label>,
+    /// What the node offers; what is left out is the machine's own
+    #[arg(long, value_name = "cpu=CORES,memory=SIZE,disk=SIZE", value_parser = parse::capacity)]
+    pub(crate) capacity: Option<Capacity>,
+    /// What happens to its containers when the worker is told to stop
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) on_shutdown: OnShutdown,
+}
+
+/// What happens to containers when their worker is told to stop.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnShutdown {
+    /// They run on, and the next start adopts them
+    #[default]
+    Keep,
+    /// They are stopped
+    Stop,
+}

@@ -1,0 +1,273 @@
+//! Questions to the manager: typed, paged, and with failures worded for people.
+
+use std::fmt;
+use std::time::Duration;
+
+use longshore_bus::{Ask, AskError, Bus};
+use longshore_proto::api::{
+    ClusterView, JobStopped, JobSubmitted, JobView, ListEvents, ListJobs, ListNodes, ListTasks,
+    NameJob, NameNode, NameTask, NodeView, Nothing, PAGE_MAX, Page, SubmitJob, TaskStopped,
+    TaskView,
+};
+use longshore_proto::error::{ApiError, ErrorCode};
+use longshore_proto::event::Event;
+use longshore_proto::id::CommandId;
+use longshore_proto::name::{JobName, Namespace, NodeName};
+use longshore_proto::permission::Role;
+use longshore_proto::spec::JobSpec;
+use longshore_proto::subject::{ApiVerb, Scope, Subject};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::args::Global;
+use crate::connect::Target;
+use crate::failure::Failure;
+use crate::render::Printer;
+
+/// A connection, and whose things are meant.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    bus: Bus,
+    namespace: Namespace,
+    timeout: Duration,
+}
+
+/// What a word of the user's names.
+#[derive(Debug, Clone)]
+pub(crate) enum Named {
+    /// A job.
+    Job(JobView),
+    /// A task.
+    Task(Box<TaskView>),
+}
+
+impl Client {
+    /// Connects as the options say.
+    pub(crate) async fn connect(global: &Global, printer: Printer) -> Result<Self, Failure> {
+        let target = Target::of_verb(global, printer)?;
+        let options = target.verb_options(global)?;
+        let bus = Bus::connect(options)
+            .await
+            .map_err(|error| Failure::connecting(&error, &target.origin))?;
+        Ok(Self::new(bus, global.namespace(), global.timeout))
+    }
+
+    /// A client on a connection that is there.
+    pub(crate) fn new(bus: Bus, namespace: Namespace, timeout: Duration) -> Self {
+        Self { bus, namespace, timeout }
+    }
+
+    /// The same connection for another namespace.
+    #[must_use]
+    pub(crate) fn in_namespace(&self, namespace: Namespace) -> Self {
+        Self { namespace, ..self.clone() }
+    }
+
+    /// The connection.
+    pub(crate) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// The namespace that is meant.
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// How the cluster stands.
+    pub(crate) async fn cluster(&self) -> Result<ClusterView, AskError> {
+        Ok(self.read(Scope::Cluster, ApiVerb::ClusterStatus, &Nothing {}).await?.1)
+    }
+
+    /// Stores a job and runs it.
+    pub(crate) async fn submit_job(&self, job: JobSpec) -> Result<JobSubmitted, AskError> {
+        let scope = Scope::Namespace(job.namespace.clone());
+        self.write(scope, ApiVerb::JobSubmit, &SubmitJob { job }).await
+    }
+
+    /// Stops a job.
+    pub(crate) async fn stop_job(&self, name: &JobName) -> Result<JobStopped, AskError> {
+        self.write(self.scope(), ApiVerb::JobStop, &NameJob { name: name.clone() }).await
+    }
+
+    /// Stops a task for good.
+    pub(crate) async fn stop_task(&self, id: &str) -> Result<TaskStopped, AskError> {
+        self.write(self.scope(), ApiVerb::TaskStop, &NameTask { id: id.to_owned() }).await
+    }
+
+    /// One job.
+    pub(crate) async fn job(&self, name: &JobName) -> Result<JobView, AskError> {
+        Ok(self.read(self.scope(), ApiVerb::JobGet, &NameJob { name: name.clone() }).await?.1)
+    }
+
+    /// One task, by its id or the beginning of it.
+    pub(crate) async fn task(&self, id: &str) -> Result<TaskView, AskError> {
+        Ok(self.read(self.scope(), ApiVerb::TaskGet, &NameTask { id: id.to_owned() }).await?.1)
+    }
+
+    /// One node.
+    pub(crate) async fn node(&self, name: &NodeName) -> Result<NodeView, AskError> {
+        Ok(self.read(Scope::Cluster, ApiVerb::NodeGet, &NameNode { name: name.clone() }).await?.1)
+    }
+
+    /// Every job, of this namespace or of all.
+    pub(crate) async fn jobs(&self, all_namespaces: bool) -> Result<Vec<JobView>, AskError> {
+        let scope = if all_namespaces { Scope::Cluster } else { self.scope() };
+        let mut question = ListJobs { limit: Some(PAGE_MAX), ..ListJobs::default() };
+        let mut all: Vec<JobView> = Vec::new();
+        loop {
+            let (_, page): (_, Page<JobView>) =
+                self.read(scope.clone(), ApiVerb::JobList, &question).await?;
+            all.extend(page.items);
+            match all.last() {
+                Some(last) if page.more => {
+                    let after = Some((last.namespace.clone(), last.name.clone()));
+                    if question.after == after {
+                        return Ok(all);
+                    }
+                    question.after = after;
+                }
+                _ => return Ok(all),
+            }
+        }
+    }
+
+    /// Every task that the question fits.
+    pub(crate) async fn tasks(&self, mut question: ListTasks) -> Result<Vec<TaskView>, AskError> {
+        question.limit = Some(PAGE_MAX);
+        let mut all: Vec<TaskView> = Vec::new();
+        loop {
+            let (_, page): (_, Page<TaskView>) =
+                self.read(self.scope(), ApiVerb::TaskList, &question).await?;
+            all.extend(page.items);
+            let after = all.last().map(|task| task.id);
+            if !page.more || after.is_none() || after == question.after {
+                return Ok(all);
+            }
+            question.after = after;
+        }
+    }
+
+    /// Every node.
+    pub(crate) async fn nodes(&self) -> Result<Vec<NodeView>, AskError> {
+        let mut question = ListNodes { limit: Some(PAGE_MAX), after: None };
+        let mut all: Vec<NodeView> = Vec::new();
+        loop {
+            let (_, page): (_, Page<NodeView>) =
+                self.read(Scope::Cluster, ApiVerb::NodeList, &question).await?;
+            all.extend(page.items);
+            let after = all.last().map(|node| node.name.clone());
+            if !page.more || after.is_none() || after == question.after {
+                return Ok(all);
+            }
+            question.after = after;
+        }
+    }
+
+    /// One page of events, and the index of the log that it reflects.
+    pub(crate) async fn events(
+        &self,
+        scope: Scope,
+        question: &ListEvents,
+    ) -> Result<(u64, Page<Event>), AskError> {
+        self.read(scope, ApiVerb::EventList, question).await
+    }
+
+    /// What a word names: a job by its exact name, else a task by the beginning of its id.
+    pub(crate) async fn named(&self, word: &str) -> Result<Named, Failure> {
+        if let Ok(name) = word.parse::<JobName>() {
+            match self.job(&name).await {
+                Ok(job) => return Ok(Named::Job(job)),
+                Err(error) if is_not_found(&error) => {}
+                Err(error) => return Err(Failure::asked(format_args!("find {word}"), &error)),
+            }
+        }
+        if !is_id_beginning(word) {
+            return Err(nothing_named(word));
+        }
+        match self.task(word).await {
+            Ok(task) => Ok(Named::Task(Box::new(task))),
+            Err(error) if is_not_found(&error) => Err(nothing_named(word)),
+            Err(error) => Err(Failure::asked(format_args!("find {word}"), &error)),
+        }
+    }
+
+    /// NATS drops what a user may not say, and the silence would be taken for an absent manager.
+    fn allowed(&self, verb: ApiVerb) -> Result<(), ApiError> {
+        if self.bus.role() != Role::Observer || verb == ApiVerb::ClusterStatus {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            ErrorCode::Invalid,
+            "an observer may only ask how the cluster stands, and follow events",
+        )
+        .hint("use an operator's credentials, or `longshore events -f`"))
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Namespace(self.namespace.clone())
+    }
+
+    async fn read<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        scope: Scope,
+        verb: ApiVerb,
+        question: &Q,
+    ) -> Result<(u64, A), AskError> {
+        self.allowed(verb)?;
+        self.bus.ask(&Subject::Api { scope, verb }, question, Ask::read(self.timeout)).await
+    }
+
+    async fn write<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        scope: Scope,
+        verb: ApiVerb,
+        question: &Q,
+    ) -> Result<A, AskError> {
+        self.allowed(verb)?;
+        let mut ask = Ask::write(CommandId(Uuid::now_v7()), self.timeout);
+        ask.actor = actor();
+        Ok(self.bus.ask(&Subject::Api { scope, verb }, question, ask).await?.1)
+    }
+}
+
+/// Whether the answer is that there is no such thing.
+pub(crate) fn is_not_found(error: &AskError) -> bool {
+    matches!(error, AskError::Refused(refusal) if refusal.code == ErrorCode::NotFound)
+}
+
+/// Whether a word may be the beginning of a task's id.
+pub(crate) fn is_id_beginning(word: &str) -> bool {
+    !word.is_empty()
+        && word.len() <= 36
+        && word.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+}
+
+/// The failure that nothing has the name.
+pub(crate) fn nothing_named(word: impl fmt::Display) -> Failure {
+    Failure::new(format!("there is no job and no task {word}")).hint(
+        "`longshore job ls` and `longshore ps -a` list them; --namespace names another namespace",
+    )
+}
+
+/// Who asks, as the system says it.
+fn actor() -> Option<String> {
+    ["USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|n| !n.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_hexadecimal_words_are_looked_up_as_tasks() {
+        for id in ["0190a5d2", "0190A5D2-1c3f", "01890a5d-ac96-774b-bcce-b302099a8057"] {
+            assert!(is_id_beginning(id), "{id}");
+        }
+        for word in ["", "web", "0190g", "01890a5d-ac96-774b-bcce-b302099a8057-1"] {
+            assert!(!is_id_beginning(word), "{word}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Every verb, one file per noun.
+//!
+//! `dev` and `auth` join here: a module each, one arm in [`run`], and their options beside their code.
+
+pub(crate) mod auth;
+pub(crate) mod completion;
+pub(crate) mod doctor;
+pub(crate) mod events;
+pub(crate) mod job;
+pub(crate) mod logs;
+pub(crate) mod manager;
+pub(crate) mod node;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod task;
+pub(crate) mod worker;
+
+use crate::args::{Cli, Verb, job::Job, node::Node};
+use crate::client::Client;
+use crate::failure::{Exit, Failure};
+use crate::render::Printer;
+
+/// Does what was asked.
+pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
+    let global = &cli.global;
+    let client = || Client::connect(global, printer);
+    match cli.verb {
+        Verb::Run(wish) => Box::pin(run::run(global, *wish, printer)).await,
+        Verb::Stop(wish) => task::stop(&client().await?, &wish, printer).await,
+        Verb::Ps(wish) => task::list(&client().await?, wish, printer).await,
+        Verb::Status(wish) => status::run(&client().await?, &wish, printer).await,
+        Verb::Logs(wish) => Box::pin(logs::run(&client().await?, &wish, printer)).await,
+        Verb::Job(Job::Submit(wish)) => Box::pin(job::submit(global, &wish, printer)).await,
+        Verb::Job(Job::Ls(wish)) => job::list(&client().await?, &wish, printer).await,
+        Verb::Job(Job::Status(wish)) => job::status(&client().await?, &wish, printer).await,
+        Verb::Job(Job::Stop(wish)) => job::stop(&client().await?, &wish, printer).await,
+        Verb::Node(Node::Ls(wish)) => node::list(&client().await?, &wish, printer).await,
+        Verb::Node(Node::Status(wish)) => node::status(&client().await?, &wish, printer).await,
+        Verb::Events(wish) => Box::pin(events::run(&client().await?, &wish, printer)).await,
+        Verb::Doctor(wish) => Box::pin(doctor::run(global, &wish, printer)).await,
+        Verb::Manager(wish) => Box::pin(manager::run(global, wish)).await,
+        Verb::Worker(wish) => Box::pin(worker::run(global, wish)).await,
+        Verb::Auth(wish) => auth::run(global, wish, printer),
+        Verb::Completion(wish) => completion::run(&wish, printer),
+    }
+}

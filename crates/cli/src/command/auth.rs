@@ -1,0 +1,474 @@
+//! `longshore auth`: the NATS server's accounts, users and credential files.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use longshore_proto::name::{NAME_LENGTH_MAX, Root, UserName};
+use longshore_proto::permission::Role;
+use serde::Serialize;
+
+use crate::args::{Format, Global};
+use crate::auth::{Existing, Folder, ServerConf, shell_word};
+use crate::connect;
+use crate::failure::{Exit, Failure};
+use crate::render::Printer;
+use crate::table;
+
+/// `longshore auth`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Auth {
+    /// Make a folder with the server's configuration, its users and their credential files
+    Init(Init),
+    /// Add a worker; its name is its node's
+    Worker(Add),
+    /// Add an operator: somebody who runs the cluster
+    Operator(Add),
+    /// Add an observer: somebody who follows events
+    Observer(Add),
+    /// Add a manager, with a credential file for each of its two accounts
+    Manager(Add),
+    /// Remove a user, so that its credentials open nothing
+    Revoke(Revoke),
+    /// List the users
+    Ls(Ls),
+    /// Write accounts.conf anew from the list of users, as after an upgrade of Longshore
+    Render(Place),
+}
+
+/// Where the folder is.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// The folder with the server's configuration and the credential files
+    #[arg(long, value_name = "FOLDER", default_value = "nats-auth")]
+    dir: PathBuf,
+}
+
+/// `longshore auth init`
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    #[command(flatten)]
+    place: Place,
+    /// The first manager
+    #[arg(long, value_name = "NAME", default_value = "m1")]
+    manager: UserName,
+    /// The first operator [default: your login name]
+    #[arg(long, value_name = "NAME")]
+    operator: Option<UserName>,
+    /// An observer
+    #[arg(long, value_name = "NAME")]
+    observer: Option<UserName>,
+    /// The workers, separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    workers: Vec<UserName>,
+    /// Where the server listens
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:4222", value_parser = listen)]
+    listen: String,
+    /// Where the server keeps its streams [default: `store` in the folder]
+    #[arg(long, value_name = "FOLDER")]
+    store_dir: Option<PathBuf>,
+    /// Make all keys anew where there are some already
+    #[arg(long)]
+    force: bool,
+}
+
+/// `longshore auth worker` and its like
+#[derive(Debug, Args)]
+pub(crate) struct Add {
+    /// The user's name
+    name: UserName,
+    #[command(flatten)]
+    place: Place,
+    /// Give a user that is there already a new key
+    #[arg(long)]
+    force: bool,
+}
+
+/// `longshore auth revoke`
+#[derive(Debug, Args)]
+pub(crate) struct Revoke {
+    /// What the user is
+    #[arg(value_enum)]
+    role: Kind,
+    /// The user's name
+    name: UserName,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// `longshore auth ls`
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    #[command(flatten)]
+    place: Place,
+    /// The form of the list
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// What people call users: a manager is one, and has two accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Manager,
+    Worker,
+    Operator,
+    Observer,
+}
+
+impl Kind {
+    fn roles(self) -> &'static [Role] {
+        match self {
+            Self::Manager => &[Role::ManagerCore, Role::Manager],
+            Self::Worker => &[Role::Worker],
+            Self::Operator => &[Role::Operator],
+            Self::Observer => &[Role::Observer],
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Manager => "manager",
+            Self::Worker => "worker",
+            Self::Operator => "operator",
+            Self::Observer => "observer",
+        }
+    }
+}
+
+/// One user in `auth ls -o json`.
+#[derive(Debug, Serialize)]
+struct Listed {
+    role: String,
+    name: String,
+    account: &'static str,
+    nkey: String,
+    credentials: Option<PathBuf>,
+}
+
+/// Does what was asked.
+pub(crate) fn run(global: &Global, wish: Auth, printer: Printer) -> Result<Exit, Failure> {
+    let root = global.root.as_ref();
+    match wish {
+        Auth::Init(wish) => init(root, &wish, printer)?,
+        Auth::Worker(wish) => add(root, &wish, Kind::Worker, printer)?,
+        Auth::Operator(wish) => add(root, &wish, Kind::Operator, printer)?,
+        Auth::Observer(wish) => add(root, &wish, Kind::Observer, printer)?,
+        Auth::Manager(wish) => add(root, &wish, Kind::Manager, printer)?,
+        Auth::Revoke(wish) => revoke(root, &wish, printer)?,
+        Auth::Ls(wish) => list(root, &wish, printer)?,
+        Auth::Render(place) => {
+            let [accounts, _] = Folder::open(&place.dir, root)?.save()?;
+            printer.line(&accounts.display().to_string())?;
+            advise_reload(printer);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn init(root: Option<&Root>, wish: &Init, printer: Printer) -> Result<(), Failure> {
+    let dir = &wish.place.dir;
+    let operator = match &wish.operator {
+        Some(name) => name.clone(),
+        None => connect::user(&operator_name(&login_name()))?,
+    };
+    let workers: BTreeSet<&UserName> = wish.workers.iter().collect();
+    let mut users = vec![(Role::ManagerCore, &wish.manager), (Role::Manager, &wish.manager)];
+    users.extend(workers.iter().map(|name| (Role::Worker, *name)));
+    users.push((Role::Operator, &operator));
+    users.extend(wish.observer.iter().map(|name| (Role::Observer, name)));
+
+    let store = wish.store_dir.clone().unwrap_or_else(|| dir.join("store"));
+    let store = std::path::absolute(&store).map_err(|error| {
+        Failure::new(format!("cannot tell where {} is", store.display())).cause(&error)
+    })?;
+    let existing = if wish.force { Existing::Replace } else { Existing::Refuse };
+    let root = root.cloned().unwrap_or_else(Root::standard);
+    let mut folder = Folder::create(dir, root, existing)?;
+    let mut made = Vec::new();
+    for (role, name) in users {
+        made.push(folder.add(role, name, Existing::Refuse)?);
+    }
+    let conf = ServerConf { listen: &wish.listen, store: &store, monitoring: true };
+    let server = folder.write_server_conf(&conf)?;
+    let [accounts, list] = folder.save()?;
+
+    for file in [&server, &accounts, &list].into_iter().chain(&made) {
+        printer.line(&file.display().to_string())?;
+    }
+    let url = url(&wish.listen);
+    let creds = |role, name| shell_word(&folder.credentials_path(role, name));
+    let worker = workers.first().map_or_else(
+        || {
+            format!(
+                "longshore auth worker NAME --dir {}   # one for each machine; then, on that machine:\n  \
+                 longshore worker --nats {url} --name NAME --data-dir FOLDER --creds FILE",
+                shell_word(dir)
+            )
+        },
+        |name| {
+            format!(
+                "longshore worker --nats {url} --name {name} --data-dir FOLDER --creds {}",
+                creds(Role::Worker, name)
+            )
+        },
+    );
+    printer.talk(&format!(
+        "Next:\n  nats-server -c {}\n  \
+         longshore manager --nats {url} --data-dir FOLDER --creds {} --core-creds {}\n  {worker}\n  \
+         longshore status --nats {url} --creds {}   # or set LONGSHORE_NATS_URL and LONGSHORE_CREDS\n\
+         Each .creds file is a secret: give it to its user alone.",
+        shell_word(&server),
+        creds(Role::Manager, &wish.manager),
+        creds(Role::ManagerCore, &wish.manager),
+        creds(Role::Operator, &operator),
+    ));
+    if !is_loopback(&wish.listen) {
+        printer.warning(&format!(
+            "{} can be reached from other machines, and TLS is not set up: what is said there can be read on the \
+             way. Set the `tls` block in {}",
+            wish.listen,
+            server.display()
+        ));
+    }
+    Ok(())
+}
+
+fn add(root: Option<&Root>, wish: &Add, kind: Kind, printer: Printer) -> Result<(), Failure> {
+    let existing = if wish.force { Existing::Replace } else { Existing::Refuse };
+    let mut folder = Folder::open(&wish.place.dir, root)?;
+    let mut made = Vec::new();
+    for role in kind.roles() {
+        made.push(folder.add(*role, &wish.name, existing)?);
+    }
+    folder.save()?;
+    for file in made {
+        printer.line(&file.display().to_string())?;
+    }
+    advise_reload(printer);
+    Ok(())
+}
+
+fn revoke(root: Option<&Root>, wish: &Revoke, printer: Printer) -> Result<(), Failure> {
+    let mut folder = Folder::open(&wish.place.dir, root)?;
+    let mut was_there = false;
+    for role in wish.role.roles() {
+        was_there |= folder.revoke(*role, &wish.name)?;
+    }
+    if !was_there {
+        return Err(Failure::new(format!("there is no {} {}", wish.role.word(), wish.name)).hint(
+            format!("`longshore auth ls --dir {}` lists the users", shell_word(&wish.place.dir)),
+        ));
+    }
+    folder.save()?;
+    printer.talk(&format!("revoked: {} {}", wish.role.word(), wish.name));
+    advise_reload(printer);
+    Ok(())
+}
+
+fn list(root: Option<&Root>, wish: &Ls, printer: Printer) -> Result<(), Failure> {
+    let folder = Folder::open(&wish.place.dir, root)?;
+    let users = folder.users().list().iter().map(|user| {
+        let path = folder.credentials_path(user.role, &user.name);
+        Listed {
+            role: user.role.to_string(),
+            name: user.name.to_string(),
+            account: user.role.account().as_str(),
+            nkey: user.nkey.clone(),
+            credentials: path.exists().then_some(path),
+        }
+    });
+    match wish.output {
+        Format::Json => printer.json(&users.collect::<Vec<_>>())?,
+        Format::Table => {
+            let rows = users.map(|user| {
+                let file =
+                    user.credentials.map_or_else(|| "-".to_owned(), |f| f.display().to_string());
+                vec![user.role, user.name, user.account.to_owned(), user.nkey, file]
+            });
+            let heads = ["ROLE", "NAME", "ACCOUNT", "NKEY", "CREDENTIALS"];
+            printer.data(&table::lines(&heads, rows.collect(), None))?;
+        }
+    }
+    if !folder.accounts_are_current() {
+        printer.warning(&format!(
+            "accounts.conf is not what the list of users gives; `longshore auth render --dir {}` writes it anew",
+            shell_word(&wish.place.dir)
+        ));
+    }
+    Ok(())
+}
+
+fn advise_reload(printer: Printer) {
+    printer.talk(
+        "Next: `nats-server --signal reload` makes a running server know it \
+         (`--signal reload=PID` where there are several)",
+    );
+}
+
+/// Who is at the terminal, as the system says it.
+fn login_name() -> String {
+    ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default()
+}
+
+/// A login name made legal.
+fn operator_name(login: &str) -> String {
+    let legal: String = login
+        .chars()
+        .map(|c| c.to_ascii_lowercase())
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(NAME_LENGTH_MAX)
+        .collect();
+    match legal.trim_matches('-') {
+        "" => "operator".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// Reads `HOST:PORT`.
+fn listen(text: &str) -> Result<String, String> {
+    let legal = |host: &str| {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        match bare {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                !host.is_empty()
+                    && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-')
+            }
+        }
+    };
+    match text.rsplit_once(':') {
+        Some((host, port)) if legal(host) && port.parse::<u16>().is_ok_and(|port| port > 0) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("write HOST:PORT, such as 127.0.0.1:4222 or [::1]:4222".to_owned()),
+    }
+}
+
+fn host(listen: &str) -> &str {
+    listen.rsplit_once(':').map_or(listen, |(host, _)| host)
+}
+
+fn is_loopback(listen: &str) -> bool {
+    let host = host(listen);
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Where a client on the same machine finds the server.
+fn url(listen: &str) -> String {
+    let port = listen.rsplit_once(':').map_or("4222", |(_, port)| port);
+    match host(listen) {
+        "0.0.0.0" | "[::]" => format!("nats://127.0.0.1:{port}"),
+        host => format!("nats://{host}:{port}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn init_in(dir: &Path, force: bool) -> Result<(), Failure> {
+        let name = |text: &str| text.parse::<UserName>().unwrap();
+        let wish = Init {
+            place: Place { dir: dir.to_owned() },
+            manager: name("m1"),
+            operator: Some(name("alice")),
+            observer: Some(name("billing")),
+            workers: vec![name("w2"), name("w1"), name("w2")],
+            listen: "127.0.0.1:4222".to_owned(),
+            store_dir: None,
+            force,
+        };
+        init(None, &wish, Printer)
+    }
+
+    #[test]
+    fn init_makes_a_file_for_each_user_and_keeps_what_is_there() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path().join("auth");
+        init_in(&dir, false).unwrap();
+        let files = || {
+            let entries = std::fs::read_dir(&dir).unwrap();
+            let mut names: Vec<String> =
+                entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let expected = [
+            "accounts.conf",
+            "manager-core-m1.creds",
+            "manager-m1.creds",
+            "observer-billing.creds",
+            "operator-alice.creds",
+            "server.conf",
+            "users.toml",
+            "worker-w1.creds",
+            "worker-w2.creds",
+        ];
+        assert_eq!(files(), expected);
+        let read = || std::fs::read_to_string(dir.join("worker-w1.creds")).unwrap();
+        let first = read();
+        assert!(init_in(&dir, false).is_err());
+        assert_eq!(read(), first);
+        init_in(&dir, true).unwrap();
+        assert_ne!(read(), first);
+        assert_eq!(files(), expected);
+    }
+
+    #[test]
+    fn a_manager_comes_and_goes_with_both_its_users() {
+        let place = tempfile::tempdir().unwrap();
+        init_in(place.path(), false).unwrap();
+        let of = |name: &str| Add {
+            name: name.parse().unwrap(),
+            place: Place { dir: place.path().to_owned() },
+            force: false,
+        };
+        add(None, &of("m2"), Kind::Manager, Printer).unwrap();
+        assert!(add(None, &of("m2"), Kind::Manager, Printer).is_err());
+        // Its file would have the name of m1's second one.
+        assert!(add(None, &of("core-m1"), Kind::Manager, Printer).is_err());
+        let count = || Folder::open(place.path(), None).unwrap().users().list().len();
+        assert_eq!(count(), 8);
+        let gone = |name: &str| Revoke {
+            role: Kind::Manager,
+            name: name.parse().unwrap(),
+            place: Place { dir: place.path().to_owned() },
+        };
+        revoke(None, &gone("m2"), Printer).unwrap();
+        assert_eq!(count(), 6);
+        assert!(revoke(None, &gone("m2"), Printer).is_err());
+        assert!(!place.path().join("manager-core-m2.creds").exists());
+    }
+
+    #[test]
+    fn login_names_are_made_legal() {
+        for (login, name) in [
+            ("alice", "alice"),
+            ("Alice.Smith", "alice-smith"),
+            ("", "operator"),
+            ("__", "operator"),
+            ("DOM\\bob", "dom-bob"),
+        ] {
+            assert_eq!(operator_name(login), name);
+        }
+        assert!(operator_name(&"x".repeat(300)).parse::<UserName>().is_ok());
+        assert!(operator_name(&format!("{}-x", "x".repeat(62))).parse::<UserName>().is_ok());
+    }
+
+    #[test]
+    fn addresses_to_listen_on_are_checked() {
+        for good in ["127.0.0.1:4222", "[::1]:1", "nats.example:65535", "0.0.0.0:4222"] {
+            assert_eq!(listen(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "4222", ":4222", "a:0", "a:65536", "a b:1", "::1:4222", "a\":1", "[x]:1"] {
+            assert!(listen(bad).is_err(), "{bad}");
+        }
+        assert_eq!(url("0.0.0.0:4333"), "nats://127.0.0.1:4333");
+        assert_eq!(url("[::1]:4333"), "nats://[::1]:4333");
+        assert!(is_loopback("[::1]:1") && is_loopback("localhost:1") && !is_loopback("10.0.0.1:1"));
+    }
+}

@@ -1,0 +1,306 @@
+//! `longshore events`: what happened, and what happens.
+//!
+//! Following stands on two legs. Live messages come at once, and core NATS may lose any of them; so every few
+//! seconds the manager's history is read on from the last place up to which everything is known to be
+//! printed. An event is printed once, by its place in the log.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use longshore_bus::Incoming;
+use longshore_proto::api::{ListEvents, PAGE_MAX};
+use longshore_proto::codec;
+use longshore_proto::event::Event;
+use longshore_proto::name::{JobName, Namespace};
+use longshore_proto::permission::Role;
+use longshore_proto::subject::{Pattern, Scope};
+use tokio::time::MissedTickBehavior;
+use tracing::warn;
+
+use crate::args::{Format, cluster::Events};
+use crate::client::Client;
+use crate::failure::{Exit, Failure};
+use crate::json::EventLine;
+use crate::render::Printer;
+use crate::signal;
+use crate::table;
+
+/// How often the history is read on while following.
+const CATCH_UP_INTERVAL: Duration = Duration::from_secs(3);
+/// How many places an observer remembers, to know what comes twice.
+const SEEN_MAX: usize = 10_000;
+
+/// Prints events.
+pub(crate) async fn run(client: &Client, wish: &Events, printer: Printer) -> Result<Exit, Failure> {
+    let wanted = Wanted {
+        namespace: (!wish.all_namespaces).then(|| client.namespace().clone()),
+        job: wish.job.clone(),
+    };
+    if client.bus().role() == Role::Observer && wish.follow {
+        return observe(client, &wanted, wish.output, printer).await;
+    }
+    if !wish.follow {
+        let (events, _) = newest(client, &wanted, wish.number).await?;
+        for event in &events {
+            print(event, wish.output, printer)?;
+        }
+        return Ok(Exit::Done);
+    }
+    // Listening starts before the history is read, so that nothing falls between the two.
+    let live = client.bus().subscribe(&Pattern::Events).await?;
+    let (events, index) = newest(client, &wanted, wish.number).await?;
+    let mut progress = Progress::after(&events, index);
+    for event in &events {
+        print(event, wish.output, printer)?;
+    }
+    let mut live = live.fuse();
+    let mut ticks = tokio::time::interval(CATCH_UP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut silent = false;
+    loop {
+        tokio::select! {
+            incoming = live.select_next_some() => {
+                if let Some(event) = read(&incoming)
+                    && wanted.fits(&event)
+                    && progress.is_new(place(&event))
+                {
+                    print(&event, wish.output, printer)?;
+                }
+            }
+            _ = ticks.tick() => match missed(client, &wanted, &mut progress).await {
+                Ok(events) => {
+                    for event in &events {
+                        print(event, wish.output, printer)?;
+                    }
+                    if std::mem::take(&mut silent) {
+                        printer.talk("the manager answers again");
+                    }
+                }
+                Err(failure) if !silent => {
+                    silent = true;
+                    printer.failure(&failure);
+                    printer.talk("going on with what comes; what is missed is printed when the manager answers");
+                }
+                Err(_) => {}
+            },
+            () = signal::interrupted() => return Ok(Exit::Done),
+        }
+    }
+}
+
+/// An observer hears events, and may not ask the manager for those that it missed.
+async fn observe(
+    client: &Client,
+    wanted: &Wanted,
+    format: Format,
+    printer: Printer,
+) -> Result<Exit, Failure> {
+    let mut live = client.bus().subscribe(&Pattern::Events).await?.fuse();
+    let mut progress = Progress::after(&[], 0);
+    printer.talk("an observer hears what happens from now on; what is lost on the way stays so");
+    loop {
+        tokio::select! {
+            incoming = live.select_next_some() => {
+                if let Some(event) = read(&incoming)
+                    && wanted.fits(&event)
+                    && progress.is_new(place(&event))
+                {
+                    print(&event, format, printer)?;
+                }
+                progress.forget_all_but(SEEN_MAX);
+            }
+            () = signal::interrupted() => return Ok(Exit::Done),
+        }
+    }
+}
+
+/// An event that came; `None`, and a line in the log, for anything else.
+fn read(incoming: &Incoming) -> Option<Event> {
+    match codec::decode::<Event>(&incoming.payload) {
+        Ok(event) => Some(event),
+        Err(error) => {
+            warn!(subject = incoming.subject_text(), %error, "an event that cannot be read");
+            None
+        }
+    }
+}
+
+/// The last events, oldest first, and the index of the log that they reflect.
+async fn newest(
+    client: &Client,
+    wanted: &Wanted,
+    number: u32,
+) -> Result<(Vec<Event>, u64), Failure> {
+    let question = ListEvents {
+        job: wanted.job.clone(),
+        newest: true,
+        limit: Some(number.min(PAGE_MAX)),
+        ..ListEvents::default()
+    };
+    let (index, page) = client
+        .events(wanted.scope(), &question)
+        .await
+        .map_err(|error| Failure::asked("list the events", &error))?;
+    let skipped = page.items.len().saturating_sub(number as usize);
+    Ok((page.items.into_iter().skip(skipped).collect(), index))
+}
+
+/// Reads the history on, and gives what has not been printed.
+async fn missed(
+    client: &Client,
+    wanted: &Wanted,
+    progress: &mut Progress,
+) -> Result<Vec<Event>, Failure> {
+    let mut missed = Vec::new();
+    loop {
+        let question = ListEvents {
+            job: wanted.job.clone(),
+            after: Some(progress.complete_to),
+            limit: Some(PAGE_MAX),
+            newest: false,
+        };
+        let (_, page) = client
+            .events(wanted.scope(), &question)
+            .await
+            .map_err(|error| Failure::asked("read the events on", &error))?;
+        let before = progress.complete_to;
+        for event in page.items {
+            if progress.is_next(place(&event)) {
+                missed.push(event);
+            }
+        }
+        if !page.more || progress.complete_to == before {
+            return Ok(missed);
+        }
+    }
+}
+
+fn print(event: &Event, format: Format, printer: Printer) -> Result<(), Failure> {
+    match format {
+        Format::Json => printer.json_line(&EventLine::from(event)),
+        Format::Table => printer.line(&table::event(event)),
+    }
+}
+
+/// Which events are wanted.
+#[derive(Debug)]
+struct Wanted {
+    /// Those of one namespace, and those of no namespace at all; absent means everything.
+    namespace: Option<Namespace>,
+    job: Option<JobName>,
+}
+
+impl Wanted {
+    fn scope(&self) -> Scope {
+        self.namespace.clone().map_or(Scope::Cluster, Scope::Namespace)
+    }
+
+    fn fits(&self, event: &Event) -> bool {
+        let elsewhere = self.namespace.is_some() && event.namespace.is_some();
+        (!elsewhere || event.namespace == self.namespace)
+            && (self.job.is_none() || event.job == self.job)
+    }
+}
+
+/// An event's place in the history.
+type Place = (u64, u32);
+
+fn place(event: &Event) -> Place {
+    (event.index, event.ordinal)
+}
+
+/// What has been printed: everything up to a place, and some beyond it.
+#[derive(Debug)]
+struct Progress {
+    complete_to: Place,
+    beyond: BTreeSet<Place>,
+}
+
+impl Progress {
+    /// Everything up to the last of these has been printed; without any, up to what the answer reflects.
+    fn after(events: &[Event], index: u64) -> Self {
+        let complete_to = events.last().map_or((index, u32::MAX), place);
+        Self { complete_to, beyond: BTreeSet::new() }
+    }
+
+    /// Whether a live event has not been printed yet; from now on it has.
+    fn is_new(&mut self, place: Place) -> bool {
+        place > self.complete_to && self.beyond.insert(place)
+    }
+
+    /// Forgets all but the newest: for who can never ask what lies between.
+    fn forget_all_but(&mut self, count: usize) {
+        while self.beyond.len() > count {
+            if let Some(oldest) = self.beyond.pop_first() {
+                self.complete_to = oldest;
+            }
+        }
+    }
+
+    /// The same as [`Progress::is_new`] for the next event of the history, before which nothing is missing.
+    fn is_next(&mut self, place: Place) -> bool {
+        let new = place > self.complete_to && !self.beyond.contains(&place);
+        self.complete_to = self.complete_to.max(place);
+        self.beyond.retain(|beyond| *beyond > place);
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(index: u64, ordinal: u32, job: Option<&str>) -> Event {
+        Event {
+            index,
+            ordinal,
+            at_ms: 0,
+            event_type: "task.running".into(),
+            namespace: job.map(|_| Namespace::standard()),
+            job: job.map(|job| job.parse().unwrap()),
+            spec: None,
+            task: None,
+            node: None,
+            state: None,
+            attempt: None,
+            exit_code: None,
+            reason: None,
+            actor: None,
+        }
+    }
+
+    #[test]
+    fn each_event_is_printed_once_whatever_is_lost_or_doubled() {
+        let mut progress = Progress::after(&[event(5, 0, None), event(5, 1, None)], 9);
+        assert!(!progress.is_new((5, 1)), "the history had it");
+        assert!(progress.is_new((7, 0)), "6 was lost on the way");
+        assert!(!progress.is_new((7, 0)), "published again by the next leader");
+        assert!(progress.is_next((6, 0)), "the history brings it");
+        assert!(!progress.is_next((7, 0)));
+        assert!(progress.is_next((7, 1)));
+        assert!(!progress.is_new((6, 0)), "it came late after all");
+        assert!(progress.beyond.is_empty());
+        assert_eq!(progress.complete_to, (7, 1));
+    }
+
+    #[test]
+    fn an_empty_history_starts_at_what_the_answer_reflects() {
+        let mut progress = Progress::after(&[], 9);
+        assert!(!progress.is_new((9, 3)));
+        assert!(progress.is_new((10, 0)));
+    }
+
+    #[test]
+    fn only_what_is_wanted_fits() {
+        let all = Wanted { namespace: None, job: None };
+        assert!(all.fits(&event(1, 0, None)) && all.fits(&event(1, 0, Some("web"))));
+        let web =
+            Wanted { namespace: Some(Namespace::standard()), job: Some("web".parse().unwrap()) };
+        assert!(web.fits(&event(1, 0, Some("web"))));
+        assert!(!web.fits(&event(1, 0, Some("db"))) && !web.fits(&event(1, 0, None)));
+        let team = Wanted { namespace: Some("team-a".parse().unwrap()), job: None };
+        assert!(team.fits(&event(1, 0, None)), "a node's event is everybody's");
+        assert!(!team.fits(&event(1, 0, Some("web"))));
+    }
+}

@@ -1,0 +1,420 @@
+//! One stream of logs from a node: opening, credit, gaps, the end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use longshore_bus::{Bus, Subscription};
+use longshore_proto::api::TaskView;
+use longshore_proto::codec;
+use longshore_proto::error::ApiError;
+use longshore_proto::id::SessionId;
+use longshore_proto::name::NodeName;
+use longshore_proto::rpc::{
+    CREDIT_INTERVAL_MS, Chunk, ChunkBody, Credit, LogsRequest, WINDOW_CHUNKS,
+};
+use longshore_proto::state::NodeStatus;
+use longshore_proto::subject::{Pattern, RpcVerb, Subject};
+use tokio::sync::{Notify, watch};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::silent_node;
+use crate::args::task::Logs;
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::render::Printer;
+use crate::table::task_name;
+
+/// How long a node may be silent: for the first chunk, and where the end should follow.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// A stream that a node sends.
+pub(super) struct Stream {
+    client: Client,
+    node: NodeName,
+    name: String,
+    request: LogsRequest,
+    chunks: Subscription,
+    connections: watch::Receiver<u64>,
+    connections_seen: u64,
+    creditor: Creditor,
+    sequence: Sequence,
+}
+
+impl Stream {
+    /// Asks a node for a task's logs, and listens.
+    pub(super) async fn open(
+        client: &Client,
+        node: &NodeName,
+        task: &TaskView,
+        wish: &Logs,
+    ) -> Result<Self, Failure> {
+        let request = LogsRequest {
+            user: client.bus().user().clone(),
+            session: SessionId(Uuid::new_v4()),
+            task: task.id,
+            follow: wish.follow,
+            tail: wish.tail,
+            timestamps: wish.timestamps,
+        };
+        Self::start(client.clone(), node.clone(), task_name(task), request).await
+    }
+
+    async fn start(
+        client: Client,
+        node: NodeName,
+        name: String,
+        request: LogsRequest,
+    ) -> Result<Self, Failure> {
+        let bus = client.bus();
+        let pattern = Pattern::OutSession(node.clone(), request.user.clone(), request.session);
+        let mut connections = bus.connections();
+        let connections_seen = *connections.borrow_and_update();
+        // Listening comes first: one connection keeps the order of what is sent on it.
+        let chunks = bus.subscribe(&pattern).await?;
+        bus.publish(&Subject::Rpc { node: node.clone(), verb: RpcVerb::Logs }, &request).await?;
+        let creditor = Creditor::start(bus.clone(), node.clone(), request.session);
+        let sequence = Sequence::default();
+        Ok(Self {
+            client,
+            node,
+            name,
+            request,
+            chunks,
+            connections,
+            connections_seen,
+            creditor,
+            sequence,
+        })
+    }
+
+    /// Prints everything up to the end of the stream.
+    pub(super) async fn print(&mut self, output: &mut Output) -> Result<(), Failure> {
+        loop {
+            tokio::select! {
+                incoming = self.chunks.next() => {
+                    let Some(incoming) = incoming else {
+                        return Err(self.broke_off("the connection to NATS was closed"));
+                    };
+                    let chunk = match codec::decode::<Chunk>(&incoming.payload) {
+                        Ok(chunk) => chunk,
+                        Err(error) => {
+                            warn!(%error, "a piece of the logs that cannot be read");
+                            continue;
+                        }
+                    };
+                    if self.take(chunk, output)? {
+                        return output.finish();
+                    }
+                }
+                () = tokio::time::sleep(SILENCE_MAX) => self.silence(output).await?,
+                changed = self.connections.changed(), if self.request.follow => {
+                    let count = *self.connections.borrow_and_update();
+                    // The news of the first connection may come late; it is no reconnection.
+                    if changed.is_ok() && count > self.connections_seen.max(1) {
+                        self.reopen(output).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the node that no more is wanted.
+    pub(super) async fn close(self) {
+        let Self { client, node, request, sequence, creditor, .. } = self;
+        drop(creditor);
+        if sequence.ended {
+            return;
+        }
+        let credit = Credit { session: request.session, sequence: sequence.last, end: true };
+        if client
+            .bus()
+            .publish(&Subject::Rpc { node, verb: RpcVerb::Credit }, &credit)
+            .await
+            .is_ok()
+        {
+            client.bus().flush().await;
+        }
+    }
+
+    /// Prints one chunk; true at the end.
+    fn take(&mut self, chunk: Chunk, output: &mut Output) -> Result<bool, Failure> {
+        match self.sequence.take(chunk.sequence) {
+            Taken::Again => return Ok(false),
+            Taken::Next => {}
+            Taken::After(lost) => {
+                output.printer.warning(&format!(
+                    "some of the output of {} was lost on the way ({lost} pieces)",
+                    self.name
+                ));
+            }
+        }
+        let written = match chunk.body {
+            // A reader that stops reading (`| less`) must not stop the credit as well.
+            ChunkBody::Stdout(bytes) => tokio::task::block_in_place(|| output.out(&bytes)),
+            ChunkBody::Stderr(bytes) => tokio::task::block_in_place(|| output.err(&bytes)),
+            ChunkBody::End => {
+                self.sequence.ended = true;
+                return Ok(true);
+            }
+            ChunkBody::Failed(refusal) => {
+                self.sequence.ended = true;
+                output.finish()?;
+                return Err(self.refused(&refusal));
+            }
+        };
+        self.creditor.taken(self.sequence.last);
+        written.map(|()| false)
+    }
+
+    fn refused(&self, refusal: &ApiError) -> Failure {
+        Failure::new(format!("cannot read the logs of {} from {}", self.name, self.node))
+            .refused(refusal)
+    }
+
+    fn broke_off(&self, why: &str) -> Failure {
+        Failure::new(format!("the logs of {} from {} broke off", self.name, self.node))
+            .because(why)
+            .hint("ask again; --tail shortens what is repeated")
+    }
+
+    /// Nothing came for a while: that is all right for a quiet task that is followed, and else it is not.
+    async fn silence(&mut self, output: &mut Output) -> Result<(), Failure> {
+        let first = self.sequence.last == 0;
+        if !self.request.follow {
+            return Err(match self.node_status().await {
+                status if first => silent_node(&self.node, &status),
+                _ => self.broke_off("the node fell silent before the end"),
+            });
+        }
+        let task = match self.client.task(&self.request.task.to_string()).await {
+            Ok(task) => task,
+            Err(error) => {
+                debug!(%error, "the manager does not say how the task stands");
+                return Ok(());
+            }
+        };
+        if task.state.is_terminal() && self.sequence.quiet_rounds >= 1 {
+            return Err(if first {
+                silent_node(&self.node, &self.node_status().await)
+            } else {
+                self.broke_off(&format!("the task is {}, and the end did not come", task.state))
+            });
+        }
+        self.sequence.quiet_rounds += 1;
+        if task.silent && first {
+            return Err(silent_node(&self.node, &self.node_status().await));
+        }
+        if task.silent && self.sequence.quiet_rounds == 1 {
+            output.printer.warning(&format!("the node {} is silent; waiting for it", self.node));
+        }
+        Ok(())
+    }
+
+    async fn node_status(&self) -> String {
+        match self.client.node(&self.node).await {
+            Ok(node) if node.status == NodeStatus::Ready => {
+                "ready, as far as the manager knows".to_owned()
+            }
+            Ok(node) => node.status.as_str().to_owned(),
+            Err(_) => "unknown to the manager".to_owned(),
+        }
+    }
+
+    /// The connection was away, and whatever came meanwhile is lost: the stream starts anew from now.
+    async fn reopen(&mut self, output: &mut Output) -> Result<(), Failure> {
+        output.printer.warning(&format!(
+            "the connection was away; some of the output of {} may be missing",
+            self.name
+        ));
+        let request = LogsRequest {
+            session: SessionId(Uuid::new_v4()),
+            tail: Some(0),
+            ..self.request.clone()
+        };
+        let old = Credit { session: self.request.session, sequence: self.sequence.last, end: true };
+        let credit = Subject::Rpc { node: self.node.clone(), verb: RpcVerb::Credit };
+        self.client.bus().publish(&credit, &old).await?;
+        *self =
+            Self::start(self.client.clone(), self.node.clone(), self.name.clone(), request).await?;
+        Ok(())
+    }
+}
+
+/// Renews the credit of a stream, in a task of its own: every so often, and after each half window.
+struct Creditor {
+    taken: Arc<AtomicU64>,
+    credited: u64,
+    due: Arc<Notify>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Creditor {
+    fn start(bus: Bus, node: NodeName, session: SessionId) -> Self {
+        let taken = Arc::new(AtomicU64::new(0));
+        let due = Arc::new(Notify::new());
+        let (count, wake) = (Arc::clone(&taken), Arc::clone(&due));
+        let task = tokio::spawn(async move {
+            let subject = Subject::Rpc { node, verb: RpcVerb::Credit };
+            loop {
+                let pause = tokio::time::sleep(Duration::from_millis(CREDIT_INTERVAL_MS));
+                tokio::select! {
+                    () = pause => {}
+                    () = wake.notified() => {}
+                }
+                let sequence = count.load(Ordering::Relaxed);
+                let credit = Credit { session, sequence, end: false };
+                if let Err(error) = bus.publish(&subject, &credit).await {
+                    debug!(%error, "a credit was not sent; the next one will do");
+                }
+            }
+        });
+        Self { taken, credited: 0, due, _task: AbortOnDropHandle::new(task) }
+    }
+
+    fn taken(&mut self, sequence: u64) {
+        self.taken.store(sequence, Ordering::Relaxed);
+        if sequence >= self.credited + WINDOW_CHUNKS / 2 {
+            self.credited = sequence;
+            self.due.notify_one();
+        }
+    }
+}
+
+/// Which chunks have come.
+#[derive(Debug, Default)]
+struct Sequence {
+    last: u64,
+    ended: bool,
+    quiet_rounds: u32,
+}
+
+/// What a chunk's number says.
+#[derive(Debug, PartialEq, Eq)]
+enum Taken {
+    /// It has been here before.
+    Again,
+    /// It is the next one.
+    Next,
+    /// So many before it never came.
+    After(u64),
+}
+
+impl Sequence {
+    fn take(&mut self, number: u64) -> Taken {
+        self.quiet_rounds = 0;
+        if number <= self.last {
+            return Taken::Again;
+        }
+        let lost = number - self.last - 1;
+        self.last = number;
+        if lost == 0 { Taken::Next } else { Taken::After(lost) }
+    }
+}
+
+/// Where a task's output goes: as it is, or line by line behind the task's name when there are several.
+pub(super) struct Output {
+    printer: Printer,
+    out: Lines,
+    err: Lines,
+}
+
+impl Output {
+    pub(super) fn new(printer: Printer, name: Option<String>) -> Self {
+        Self { printer, out: Lines::new(name.clone()), err: Lines::new(name) }
+    }
+
+    fn out(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.printer.bytes(&self.out.add(bytes))
+    }
+
+    fn err(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.printer.bytes_to_stderr(&self.err.add(bytes))
+    }
+
+    /// Prints what has no end of line yet.
+    fn finish(&mut self) -> Result<(), Failure> {
+        let (out, err) = (self.out.rest(), self.err.rest());
+        if !out.is_empty() {
+            self.printer.bytes(&out)?;
+        }
+        if !err.is_empty() {
+            self.printer.bytes_to_stderr(&err)?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes, made into whole lines with a prefix when there is one.
+#[derive(Debug)]
+struct Lines {
+    prefix: Option<Vec<u8>>,
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    fn new(name: Option<String>) -> Self {
+        Self { prefix: name.map(|name| format!("{name} | ").into_bytes()), begun: Vec::new() }
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let Some(prefix) = &self.prefix else { return bytes.to_vec() };
+        let mut whole = Vec::with_capacity(bytes.len() + prefix.len());
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.begun.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                whole.extend_from_slice(prefix);
+                whole.append(&mut self.begun);
+            }
+        }
+        whole
+    }
+
+    fn rest(&mut self) -> Vec<u8> {
+        match &self.prefix {
+            Some(prefix) if !self.begun.is_empty() => {
+                let mut line = prefix.clone();
+                line.append(&mut self.begun);
+                line.push(b'\n');
+                line
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_counted_and_what_came_twice_is_not_printed_twice() {
+        let mut sequence = Sequence::default();
+        assert_eq!(sequence.take(1), Taken::Next);
+        assert_eq!(sequence.take(1), Taken::Again);
+        assert_eq!(sequence.take(4), Taken::After(2));
+        assert_eq!(sequence.take(3), Taken::Again);
+        assert_eq!(sequence.take(5), Taken::Next);
+    }
+
+    #[test]
+    fn several_tasks_are_told_apart_line_by_line() {
+        let mut lines = Lines::new(Some("web.main.0".into()));
+        assert_eq!(lines.add(b"one\ntw"), b"web.main.0 | one\n");
+        assert_eq!(lines.add(b"o"), b"");
+        assert_eq!(lines.add(b"\n"), b"web.main.0 | two\n");
+        assert_eq!(lines.add(b"three"), b"");
+        assert_eq!(lines.rest(), b"web.main.0 | three\n");
+        assert_eq!(lines.rest(), b"");
+    }
+
+    #[test]
+    fn one_task_alone_passes_untouched() {
+        let mut lines = Lines::new(None);
+        assert_eq!(lines.add(b"\x00no end"), b"\x00no end");
+        assert_eq!(lines.rest(), b"");
+    }
+}

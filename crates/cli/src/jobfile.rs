@@ -1,0 +1,388 @@
+//! Job files: TOML (or JSON) in people's units. Every refusal names the field, where it stands, and the cure.
+
+mod field;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use longshore_proto::name::{Datacenter, JobName, Namespace, SpecName};
+use longshore_proto::spec::{
+    JobSpec, JobType, OnNodeLoss, PullPolicy, ReschedulePolicy, Resources, RestartPolicy,
+    SchedulerKind, TaskSpec,
+};
+use longshore_proto::validate;
+use serde::Deserialize;
+
+use crate::failure::Failure;
+
+/// How a job file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Language {
+    /// TOML.
+    Toml,
+    /// JSON.
+    Json,
+}
+
+impl Language {
+    /// The language of a file, by its name; of standard input, by its first character.
+    pub(crate) fn of(path: &Path, text: &str) -> Self {
+        let json = if path == Path::new("-") {
+            text.trim_start().starts_with('{')
+        } else {
+            path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
+        };
+        if json { Self::Json } else { Self::Toml }
+    }
+}
+
+/// Reads a job file; `namespace` is where the job belongs when the file does not say.
+pub(crate) fn read(
+    text: &str,
+    language: Language,
+    namespace: &Namespace,
+) -> Result<JobSpec, Failure> {
+    let file: JobFile = match language {
+        Language::Toml => toml::from_str(text).map_err(|error| {
+            // The parser's own text shows the line with a mark under what is wrong.
+            Failure::new(error.to_string().trim_end().to_owned())
+        }),
+        Language::Json => {
+            serde_json::from_str(text).map_err(|error| Failure::new(error.to_string()))
+        }
+    }
+    .map_err(|failure| failure.hint("docs/job.md describes every field"))?;
+    let job = file.into_spec(namespace);
+    match validate::job(&job) {
+        Ok(()) => Ok(job),
+        Err(refusal) => Err(Failure::new(refusal.message).hint(refusal.hint.unwrap_or_default())),
+    }
+}
+
+/// A job as people write it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JobFile {
+    namespace: Option<Namespace>,
+    name: JobName,
+    #[serde(rename = "type", default)]
+    kind: JobType,
+    #[serde(default)]
+    datacenters: Vec<Datacenter>,
+    #[serde(default = "field::priority_usual", deserialize_with = "field::priority")]
+    priority: u8,
+    #[serde(default)]
+    on_node_loss: OnNodeLoss,
+    scheduler: Option<SchedulerKind>,
+    #[serde(rename = "task")]
+    tasks: Vec<TaskFile>,
+}
+
+/// A part of a job as people write it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TaskFile {
+    #[serde(default = "field::name_usual")]
+    name: SpecName,
+    image: String,
+    #[serde(default = "field::instances_usual", deserialize_with = "field::instances")]
+    instances: u32,
+    #[serde(default, deserialize_with = "field::entrypoint")]
+    entrypoint: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "field::command")]
+    command: Vec<String>,
+    #[serde(default, deserialize_with = "field::cpus")]
+    cpus: Option<u64>,
+    #[serde(default, deserialize_with = "field::memory")]
+    memory: Option<u64>,
+    #[serde(default, deserialize_with = "field::disk")]
+    disk: Option<u64>,
+    #[serde(default, deserialize_with = "field::env")]
+    env: BTreeMap<String, String>,
+    #[serde(default)]
+    ports: Vec<field::PortText>,
+    restart: Option<Restart>,
+    reschedule: Option<Reschedule>,
+    #[serde(default = "field::stop_grace_ms_usual", deserialize_with = "field::stop_grace")]
+    stop_grace: u64,
+    #[serde(default)]
+    pull: PullPolicy,
+}
+
+/// `restart = "never"` or `restart = { mode = "always", … }`.
+#[derive(Debug, Deserialize)]
+#[serde(from = "field::TextOr<field::RestartText, RestartTable>")]
+struct Restart(RestartPolicy);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RestartTable {
+    mode: field::RestartText,
+    #[serde(default, deserialize_with = "field::attempts")]
+    attempts: Option<u32>,
+    #[serde(default, deserialize_with = "field::window")]
+    window: Option<u64>,
+    #[serde(default, deserialize_with = "field::delay")]
+    delay: Option<u64>,
+    #[serde(default, deserialize_with = "field::max_delay")]
+    max_delay: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reschedule {
+    #[serde(default, deserialize_with = "field::attempts")]
+    attempts: Option<u32>,
+    #[serde(default, deserialize_with = "field::delay")]
+    delay: Option<u64>,
+    #[serde(default, deserialize_with = "field::max_delay")]
+    max_delay: Option<u64>,
+}
+
+impl From<field::TextOr<field::RestartText, RestartTable>> for Restart {
+    fn from(written: field::TextOr<field::RestartText, RestartTable>) -> Self {
+        match written {
+            field::TextOr::Text(field::RestartText(policy)) => Self(policy),
+            field::TextOr::Table(table) => {
+                let usual = table.mode.0;
+                Self(RestartPolicy {
+                    mode: usual.mode,
+                    attempts: table.attempts.unwrap_or(usual.attempts),
+                    window_ms: table.window.unwrap_or(usual.window_ms),
+                    delay_ms: table.delay.unwrap_or(usual.delay_ms),
+                    delay_ms_max: table.max_delay.unwrap_or(usual.delay_ms_max),
+                })
+            }
+        }
+    }
+}
+
+impl From<Reschedule> for ReschedulePolicy {
+    fn from(table: Reschedule) -> Self {
+        Self {
+            attempts: table.attempts,
+            delay_ms: table.delay.unwrap_or(5_000),
+            delay_ms_max: table.max_delay.unwrap_or(300_000),
+        }
+    }
+}
+
+impl JobFile {
+    fn into_spec(self, namespace: &Namespace) -> JobSpec {
+        JobSpec {
+            namespace: self.namespace.unwrap_or_else(|| namespace.clone()),
+            name: self.name,
+            job_type: self.kind,
+            datacenters: self.datacenters,
+            priority: self.priority,
+            on_node_loss: self.on_node_loss,
+            scheduler: self.scheduler,
+            specs: self.tasks.into_iter().map(TaskFile::into_spec).collect(),
+        }
+    }
+}
+
+impl TaskFile {
+    fn into_spec(self) -> TaskSpec {
+        let usual = Resources::default();
+        TaskSpec {
+            instances: self.instances,
+            pull: self.pull,
+            entrypoint: self.entrypoint,
+            command: self.command,
+            env: self.env,
+            resources: Resources {
+                cpu_millis: self.cpus.unwrap_or(usual.cpu_millis),
+                memory_bytes: self.memory.unwrap_or(usual.memory_bytes),
+                disk_bytes: self.disk.unwrap_or(usual.disk_bytes),
+            },
+            ports: self.ports.into_iter().map(|port| port.0).collect(),
+            restart: self.restart.map(|restart| restart.0),
+            reschedule: self.reschedule.map(ReschedulePolicy::from),
+            stop_grace_ms: self.stop_grace,
+            ..TaskSpec::new(self.name, self.image)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_proto::spec::{Port, Protocol, RestartMode};
+
+    use super::*;
+
+    const WHOLE: &str = r#"
+        name = "web"
+        type = "service"          # or "batch"
+        datacenters = ["dc1"]
+        priority = 60
+        on_node_loss = "wait"
+        scheduler = "round-robin"
+        [[task]]
+        name = "server"
+        image = "nginx:1.27"
+        instances = 3
+        entrypoint = ["/entry"]
+        command = ["nginx", "-g", "daemon off;"]
+        cpus = 0.5
+        memory = "256MiB"
+        disk = "1GiB"
+        env = { A = "b" }
+        ports = ["8080:80", "127.0.0.1:53:53/udp"]
+        restart = { mode = "always", attempts = 5, window = "10m", delay = "1s", max_delay = "5m" }
+        reschedule = { attempts = 3, delay = "5s", max_delay = "5m" }
+        stop_grace = "10s"
+        pull = "never"
+    "#;
+
+    fn toml(text: &str) -> Result<JobSpec, Failure> {
+        read(text, Language::Toml, &Namespace::standard())
+    }
+
+    fn refused(text: &str) -> String {
+        let failure = toml(text).unwrap_err();
+        let (text, hint) = failure.told().unwrap();
+        assert!(hint.is_some_and(|hint| !hint.is_empty()), "{text}");
+        text.to_owned()
+    }
+
+    /// A job file with one line in its task changed.
+    fn with(line: &str) -> String {
+        format!("name = \"web\"\n[[task]]\nimage = \"x\"\n{line}\n")
+    }
+
+    #[test]
+    fn every_field_is_read() {
+        let job = toml(WHOLE).unwrap();
+        assert_eq!((job.name.as_str(), job.priority), ("web", 60));
+        assert_eq!(job.job_type, JobType::Service);
+        assert_eq!(job.on_node_loss, OnNodeLoss::Wait);
+        assert_eq!(job.scheduler, Some(SchedulerKind::RoundRobin));
+        let spec = &job.specs[0];
+        let expected = TaskSpec {
+            instances: 3,
+            pull: PullPolicy::Never,
+            entrypoint: Some(vec!["/entry".into()]),
+            command: ["nginx", "-g", "daemon off;"].map(String::from).to_vec(),
+            env: BTreeMap::from([("A".into(), "b".into())]),
+            resources: Resources { cpu_millis: 500, memory_bytes: 256 << 20, disk_bytes: 1 << 30 },
+            ports: vec![
+                Port { host: 8080, container: 80, protocol: Protocol::Tcp, host_ip: None },
+                Port {
+                    host: 53,
+                    container: 53,
+                    protocol: Protocol::Udp,
+                    host_ip: Some("127.0.0.1".parse().unwrap()),
+                },
+            ],
+            restart: Some(RestartPolicy {
+                mode: RestartMode::Always,
+                attempts: 5,
+                window_ms: 600_000,
+                delay_ms: 1_000,
+                delay_ms_max: 300_000,
+            }),
+            reschedule: Some(ReschedulePolicy {
+                attempts: Some(3),
+                delay_ms: 5_000,
+                delay_ms_max: 300_000,
+            }),
+            stop_grace_ms: 10_000,
+            ..TaskSpec::new("server".parse().unwrap(), "nginx:1.27")
+        };
+        assert_eq!(*spec, expected);
+    }
+
+    #[test]
+    fn the_least_is_a_name_and_an_image() {
+        let job = toml("name = \"web\"\ntask = [{ image = \"x\" }]").unwrap();
+        assert_eq!(job.specs, [TaskSpec::new("main".parse().unwrap(), "x")]);
+        assert_eq!((job.priority, job.job_type), (50, JobType::Service));
+        assert_eq!(job.namespace, Namespace::standard());
+    }
+
+    #[test]
+    fn json_is_read_as_well() {
+        let text = r#"{"name": "web", "namespace": "team-a", "task": [{"image": "x", "cpus": 2, "restart": "on-failure:7"}]}"#;
+        let job = read(text, Language::Json, &Namespace::standard()).unwrap();
+        assert_eq!(job.namespace.as_str(), "team-a");
+        assert_eq!(job.specs[0].resources.cpu_millis, 2000);
+        assert_eq!(job.specs[0].restart.as_ref().unwrap().attempts, 7);
+        let failure = read(
+            r#"{"name": "web", "task": [{"image": "x", "memory": -1}]}"#,
+            Language::Json,
+            &Namespace::standard(),
+        );
+        let failure = failure.unwrap_err();
+        let text = failure.told().unwrap().0;
+        assert!(
+            text.contains("memory") && text.contains("write 256MiB") && text.contains("line 1")
+        );
+    }
+
+    #[test]
+    fn the_language_follows_the_name_or_the_text() {
+        assert_eq!(Language::of(Path::new("a.json"), ""), Language::Json);
+        assert_eq!(Language::of(Path::new("a.toml"), "{"), Language::Toml);
+        assert_eq!(Language::of(Path::new("-"), " {}"), Language::Json);
+        assert_eq!(Language::of(Path::new("-"), "name = 1"), Language::Toml);
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_with_its_line() {
+        let text = refused(&with("memroy = \"1GiB\""));
+        assert!(text.contains("line 4") && text.contains("unknown field `memroy`"), "{text}");
+        let text = refused("nmae = \"web\"");
+        assert!(text.contains("line 1") && text.contains("unknown field `nmae`"), "{text}");
+        let text = refused(&with("restart = { mode = \"always\", tries = 1 }"));
+        assert!(text.contains("line 4") && text.contains("unknown field `tries`"), "{text}");
+    }
+
+    #[test]
+    fn odd_values_name_the_field_the_line_and_the_cure() {
+        for (line, field, cure) in [
+            ("memory = -1", "memory", "write 256MiB"),
+            ("memory = \"-1\"", "memory", "write 256MiB"),
+            ("memory = \"10XB\"", "memory", "write 256MiB"),
+            ("memory = 1.5", "memory", "write 256MiB"),
+            ("memory = true", "memory", "write 256MiB"),
+            ("disk = \"1 Gig\"", "disk", "write 256MiB"),
+            ("cpus = -0.5", "cpus", "write cores as 0.5"),
+            ("cpus = \"many\"", "cpus", "write cores as 0.5"),
+            ("cpus = nan", "cpus", "write cores as 0.5"),
+            ("stop_grace = \"soon\"", "stop_grace", "write 500ms"),
+            ("stop_grace = 10", "stop_grace", "write 500ms"),
+            ("instances = -1", "instances", "1 to 100000"),
+            ("instances = 1.5", "instances", "1 to 100000"),
+            ("instances = 99999999999", "instances", "1 to 100000"),
+            ("command = \"sleep 1\"", "command", "[\"sleep\", \"60\"]"),
+            ("entrypoint = \"sh\"", "entrypoint", "[\"sleep\", \"60\"]"),
+            ("ports = [\"80\"]", "ports", "8080:80"),
+            ("ports = [8080]", "ports", "8080:80"),
+            ("restart = \"sometimes\"", "restart", "on-failure:5"),
+            ("restart = { mode = \"sometimes\" }", "restart", "on-failure:5"),
+            ("restart = { mode = \"always\", delay = \"-1s\" }", "delay", "write 500ms"),
+            ("restart = { mode = \"always\", attempts = -1 }", "attempts", "whole number"),
+            ("reschedule = { max_delay = 5 }", "max_delay", "write 500ms"),
+            ("env = { A = 1 }", "env", "in quotes"),
+            ("pull = \"daily\"", "pull", "if-missing"),
+            ("name = \"a.b\"", "name", "use a-z"),
+        ] {
+            let text = refused(&with(line));
+            assert!(text.contains("line 4"), "{line}: {text}");
+            assert!(text.contains(field) && text.contains(cure), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_rules_for_jobs_hold_before_anything_is_sent() {
+        assert!(refused(&with("instances = 0")).contains("specs.main.instances is 0"));
+        assert!(refused(&with("instances = 1000000")).contains("specs.main.instances is 1000000"));
+        assert!(refused(&with("memory = 0")).contains("specs.main.resources.memory_bytes"));
+        assert!(refused("name = \"web\"\ntask = []").contains("specs is empty"));
+        let text = refused("name = \"web\"\npriority = 1000\ntask = [{ image = \"x\" }]");
+        assert!(text.contains("line 2") && text.contains("1 (least) to 100"), "{text}");
+        let text = refused("name = \"web\"\n");
+        assert!(text.contains("missing field `task`"), "{text}");
+    }
+}

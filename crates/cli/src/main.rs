@@ -1,0 +1,64 @@
+//! `longshore`: the one binary. It reads what is asked (`args`), does it (`command`), and maps what comes of
+//! it to output (`render`) and an exit status (`failure`).
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `args` | every option, validated and nothing more |
+//! | `auth` | folders of NATS users and their credentials |
+//! | `command` | every verb, one file per noun |
+//! | `client` | questions to the manager, paged and with their failures worded |
+//! | `context` | where `longshore dev` says how to reach it |
+//! | `connect` | how to reach the bus, from options, environment and context |
+//! | `failure` | what went wrong, for people; exit statuses |
+//! | `jobfile` | job files: TOML or JSON in people's units |
+//! | `json` | what `-o json` prints: stable names |
+//! | `logging` | the program's own log, on stderr |
+//! | `parse` | small texts in options and job files |
+//! | `render` | the one place that prints |
+//! | `signal` | Ctrl-C and SIGTERM |
+//! | `table` | tables, times and sentences for people |
+//! | `wait` | `--wait`: staying until a job runs or has ended |
+
+mod args;
+mod auth;
+mod client;
+mod command;
+mod connect;
+mod context;
+mod failure;
+mod jobfile;
+mod json;
+mod logging;
+mod parse;
+mod render;
+mod signal;
+mod table;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::failure::{Exit, Failure};
+use crate::render::Printer;
+
+fn main() -> ExitCode {
+    let printer = Printer;
+    let exit = match args::Cli::try_parse() {
+        Ok(cli) => run(cli, printer).unwrap_or_else(|failure| printer.failure(&failure)),
+        Err(error) => printer.usage(&error),
+    };
+    exit.into()
+}
+
+fn run(cli: args::Cli, printer: Printer) -> Result<Exit, Failure> {
+    logging::start(&cli)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("cannot start the runtime").cause(&error))?;
+    let outcome = runtime.block_on(command::run(cli, printer));
+    // A read of stdin that never returns must not hold the process.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    outcome
+}

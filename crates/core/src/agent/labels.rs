@@ -1,0 +1,76 @@
+//! How a container is known again: its labels, and its name.
+//!
+//! The labels say whose container it is; the name is a formula, so that a container whose creation was
+//! interrupted is found by the next try (the runtime refuses a second one of the same name).
+
+use std::collections::BTreeMap;
+
+use longshore_proto::id::{ClusterId, Revision, TaskId};
+use longshore_proto::name::NodeName;
+use longshore_proto::node::RunTask;
+
+/// The label that holds the cluster's id.
+pub const CLUSTER: &str = "longshore.cluster";
+/// The label that holds the node's name.
+pub const NODE: &str = "longshore.node";
+/// The label that holds the task's id.
+pub const TASK: &str = "longshore.task";
+/// The label that holds the attempt.
+pub const ATTEMPT: &str = "longshore.attempt";
+/// The label that holds the revision of the assignment that the container was made by.
+pub const REVISION: &str = "longshore.revision";
+/// The label that holds the job's namespace.
+pub const NAMESPACE: &str = "longshore.namespace";
+/// The label that holds the job's name.
+pub const JOB: &str = "longshore.job";
+/// The label that holds the name of the job's part.
+pub const SPEC: &str = "longshore.spec";
+
+/// What the labels of a container say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The node.
+    pub node: NodeName,
+    /// The task.
+    pub task: TaskId,
+    /// The attempt.
+    pub attempt: u64,
+}
+
+impl Owner {
+    /// Reads a container's labels. `None` means that it is not ours.
+    pub fn read(labels: &BTreeMap<String, String>) -> Option<Self> {
+        Some(Self {
+            cluster_id: labels.get(CLUSTER)?.parse().ok()?,
+            node: labels.get(NODE)?.parse().ok()?,
+            task: labels.get(TASK)?.parse().ok()?,
+            attempt: labels.get(ATTEMPT)?.parse().ok()?,
+        })
+    }
+
+    /// The labels of a container.
+    pub fn labels(&self, revision: Revision, run: &RunTask) -> BTreeMap<String, String> {
+        [
+            (CLUSTER, self.cluster_id.to_string()),
+            (NODE, self.node.to_string()),
+            (TASK, self.task.to_string()),
+            (ATTEMPT, self.attempt.to_string()),
+            (REVISION, revision.to_string()),
+            (NAMESPACE, run.namespace.to_string()),
+            (JOB, run.job.to_string()),
+            (SPEC, run.spec.name.to_string()),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+    }
+
+    /// The name of the container.
+    pub fn container_name(&self) -> String {
+        let cluster = self.cluster_id.0.simple().to_string();
+        let short = cluster.get(..8).unwrap_or(&cluster);
+        format!("longshore-{short}-{}-{}", self.task, self.attempt)
+    }
+}

@@ -1,0 +1,290 @@
+//! The worker's brain: what a node runs, from what its manager wants and what its runtime says.
+//!
+//! ```text
+//!   manager ──► Registered, Delta, Synced ──┐                    ┌──► Writes ──► the worker's store
+//!   runtime ──► Observed, Container, … ─────┼──► Agent::handle ──┤       │
+//!   answers ──► Pulled, Started, … ─────────┤     (input, now)   └──► Held ◄── Stored (the receipt)
+//!   time ─────► Timer ──────────────────────┘                           │
+//!                                                                       ▼
+//!                                    pull, start, stop, remove, list, report, sync, alarm
+//! ```
+//!
+//! How a shell drives it:
+//!
+//! 1. [`Agent::restore`] from what the store holds.
+//! 2. For each input [`Agent::handle`]; split the [`Step`], store the writes, and only then release and
+//!    perform the actions. The answers are inputs again.
+//! 3. At [`Agent::next_wakeup`], [`Input::Timer`].
+//!
+//! What holds, whatever comes in whatever order: `(attempt, state)` of a task never goes back; an attempt is
+//! stored before its container is created; a second attempt starts only when the first is known to have
+//! ended; a task that has ended never runs again; containers of others are never touched; while the runtime
+//! does not answer, nothing is judged dead.
+
+mod assign;
+mod backoff;
+mod context;
+mod input;
+pub mod labels;
+mod outbox;
+mod reconcile;
+mod record;
+mod runtime;
+mod shelf;
+mod step;
+mod task;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use longshore_proto::id::{BootId, ClusterId, Revision, TaskId};
+use longshore_proto::name::NodeName;
+use longshore_proto::node::set_digest;
+
+pub use self::input::{
+    Container, ContainerChange, ContainerEnd, ContainerEvent, ContainerState, Failure, FullSet,
+    Input, StartedContainer,
+};
+pub use self::record::{KeptContainer, Saved, TaskRecord, Tombstone};
+pub use self::step::{Action, Held, StartContainer, Step, Stored, Write, Writes};
+
+use crate::time::{Now, Time};
+
+use self::assign::SyncState;
+use self::context::Context;
+use self::outbox::Outbox;
+use self::runtime::Runtime;
+use self::shelf::Shelf;
+use self::task::Task;
+
+/// How many forgotten tasks are remembered, the newest of them. A message about one that is older would have
+/// to be under way while thousands of tasks end here.
+const TOMBSTONES_MAX: usize = 4_096;
+
+/// The brain of one worker.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    tasks: BTreeMap<TaskId, Task>,
+    tombstones: BTreeMap<TaskId, Tombstone>,
+    tombstone_next: u64,
+    revision: Revision,
+    sync: SyncState,
+    /// Whether the leader's whole set was seen in this run.
+    synced: bool,
+    /// Up to which place reports were answered in this run.
+    delivered: Option<u64>,
+    ctx: Context,
+}
+
+impl Agent {
+    /// The brain of a worker that has just started, from what its store holds.
+    pub fn restore(node: NodeName, boot_id: BootId, saved: Saved, now: Now) -> Self {
+        let tombstone_next =
+            saved.tombstones.iter().map(|tombstone| tombstone.sequence).max().unwrap_or(0) + 1;
+        Self {
+            tasks: saved
+                .tasks
+                .into_iter()
+                .map(|record| (record.task, Task::restored(record, now)))
+                .collect(),
+            tombstones: saved
+                .tombstones
+                .into_iter()
+                .map(|tombstone| (tombstone.task, tombstone))
+                .collect(),
+            tombstone_next,
+            revision: saved.revision,
+            sync: SyncState::default(),
+            synced: false,
+            delivered: None,
+            ctx: Context {
+                node,
+                boot_id,
+                cluster_id: saved.cluster_id,
+                outbox: Outbox::restore(saved.reports, now.time.0),
+                shelf: Shelf::restore(saved.kept),
+                runtime: Runtime::new(),
+                pulls: BTreeSet::new(),
+                leaving: false,
+                now_ms: now.time.0,
+                wall_ms: now.wall_ms,
+                step: 0,
+                writes: Vec::new(),
+                actions: Vec::new(),
+            },
+        }
+    }
+
+    /// Takes in one input.
+    pub fn handle(&mut self, input: Input, now: Now) -> Step {
+        debug_assert!(now.time.0 >= self.ctx.now_ms, "monotonic time went back");
+        let now_ms = now.time.0;
+        self.ctx.now_ms = now_ms;
+        self.ctx.wall_ms = now.wall_ms;
+        self.ctx.step += 1;
+        match input {
+            Input::Registered { cluster_id } => self.registered(cluster_id),
+            Input::Delta(delta) => self.delta(delta),
+            Input::Synced(set) => self.synced(set),
+            Input::SyncFailed => self.sync_failed(),
+            Input::RuntimeUp => self.ctx.runtime.up(now_ms),
+            Input::RuntimeDown { reason } => self.ctx.runtime.down(reason),
+            Input::Observed { ticket, containers } => self.observed(ticket, &containers),
+            Input::ObserveFailed { ticket } => {
+                self.ctx.runtime.listed(ticket, now_ms, false);
+            }
+            Input::Container(event) => self.container_event(&event),
+            Input::Pulled { image, policy, result } => {
+                self.ctx.pulled(&image, policy);
+                for task in self.tasks.values_mut() {
+                    task.pulled(&mut self.ctx, &image, policy, &result);
+                }
+            }
+            Input::Started { task, attempt, result } => {
+                if let Some(task) = self.tasks.get_mut(&task) {
+                    task.started(&mut self.ctx, attempt, result);
+                }
+            }
+            Input::Stopped { container_id, result } => {
+                let stopping = |task: &&mut Task| {
+                    matches!(task.phase, task::Phase::Stopping { .. })
+                        && task.record().container_id.as_ref() == Some(&container_id)
+                };
+                if let Some(task) = self.tasks.values_mut().find(stopping) {
+                    task.stopped(&mut self.ctx, &result);
+                }
+            }
+            Input::Removed { container, result } => {
+                self.ctx.shelf.removed(&container, &result, now_ms)
+            }
+            Input::ReportsAcked { through } => {
+                let through = self.ctx.outbox.acked(through, now_ms, &mut self.ctx.writes);
+                self.delivered = self.delivered.max(Some(through));
+            }
+            Input::ReportsFailed => self.ctx.outbox.failed(now_ms),
+            Input::Leave => {
+                self.ctx.leaving = true;
+                self.tasks.values_mut().for_each(Task::leave);
+            }
+            Input::Timer => {}
+        }
+        self.settle();
+        Step::new(
+            self.ctx.step,
+            std::mem::take(&mut self.ctx.writes),
+            std::mem::take(&mut self.ctx.actions),
+        )
+    }
+
+    /// Everything that is due, whatever the input was.
+    fn settle(&mut self) {
+        for task in self.tasks.values_mut() {
+            task.advance(&mut self.ctx);
+        }
+        self.forget();
+        for task in self.tasks.values_mut() {
+            if task.take_changed() {
+                self.ctx.writes.push(Write::Task(task.record().clone()));
+            }
+        }
+        if self.ctx.runtime.is_ready() {
+            self.ctx.shelf.poll(self.ctx.now_ms, &mut self.ctx.actions);
+        }
+        self.ctx.actions.extend(self.ctx.runtime.poll(self.ctx.now_ms, self.ctx.step));
+        if self.sync.is_registered() {
+            self.ctx.actions.extend(self.ctx.outbox.poll(self.ctx.now_ms));
+        }
+        self.poll_sync();
+    }
+
+    /// Forgets the tasks whose end is told, or that nobody wants to hear of.
+    fn forget(&mut self) {
+        let over: Vec<TaskId> = self
+            .tasks
+            .values()
+            .filter(|task| task.is_forgettable(self.delivered))
+            .map(Task::id)
+            .collect();
+        for id in over {
+            let Some(task) = self.tasks.remove(&id) else { continue };
+            let tombstone = Tombstone {
+                sequence: self.tombstone_next,
+                task: id,
+                attempt: task.record().attempt,
+                end: task.into_end_report(),
+            };
+            self.tombstone_next += 1;
+            self.ctx.writes.push(Write::TaskForgotten(id));
+            self.ctx.writes.push(Write::Tombstone(tombstone.clone()));
+            self.tombstones.insert(id, tombstone);
+        }
+        while self.tombstones.len() > TOMBSTONES_MAX
+            && let Some(oldest) =
+                self.tombstones.values().min_by_key(|tombstone| tombstone.sequence)
+        {
+            let oldest = oldest.task;
+            self.tombstones.remove(&oldest);
+            self.ctx.writes.push(Write::TombstoneDropped(oldest));
+        }
+    }
+
+    /// When [`Input::Timer`] is wanted, by [`Now::time`]. `None` while only other inputs can change anything.
+    pub fn next_wakeup(&self) -> Option<Time> {
+        let tasks = self.tasks.values().filter_map(|task| task.wakeup(&self.ctx)).min();
+        let removals = if self.ctx.runtime.is_ready() { self.ctx.shelf.wakeup() } else { None };
+        let reports = if self.sync.is_registered() { self.ctx.outbox.wakeup() } else { None };
+        [tasks, removals, reports, self.ctx.runtime.wakeup(), self.sync.wakeup()]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(Time)
+    }
+
+    /// The cluster that the worker belongs to, once it has joined one.
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        self.ctx.cluster_id
+    }
+
+    /// The revision of the newest assignments.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The digest of the assignments that have not ended as far as the leader knows.
+    pub fn digest(&self) -> u64 {
+        let live = self.tasks.values().filter(|task| !task.record().superseded);
+        set_digest(live.map(|task| (&task.record().task, task.revision())))
+    }
+
+    /// How many containers of ours run, as far as known.
+    pub fn tasks_running(&self) -> u32 {
+        u32::try_from(self.tasks.values().filter(|task| task.runs()).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Why the runtime cannot be used, while it cannot.
+    pub fn runtime_error(&self) -> Option<&str> {
+        self.ctx.runtime.error()
+    }
+
+    /// The container whose logs are a task's logs: the one that runs, or the newest that was kept.
+    pub fn container_of(&self, task: TaskId) -> Option<&str> {
+        let live = self.tasks.get(&task).and_then(|task| task.record().container_id.as_deref());
+        live.or_else(|| self.ctx.shelf.kept_of(task).map(|kept| kept.container_id.as_str()))
+    }
+
+    /// Whether the worker has or had this task, as far as it remembers.
+    pub fn knows(&self, task: TaskId) -> bool {
+        self.tasks.contains_key(&task) || self.tombstones.contains_key(&task)
+    }
+
+    /// After [`Input::Leave`]: whether every task has ended, so far as one can tell, and all of it is told.
+    pub fn is_done(&self) -> bool {
+        self.ctx.leaving
+            && self.ctx.outbox.is_empty()
+            && self.tasks.values().all(|task| task.phase == task::Phase::Ended)
+    }
+}

@@ -1,0 +1,88 @@
+//! What the worker stores: the forms that outlive its process.
+//!
+//! Fields are never removed or retyped; a new one has a default, so that a newer worker reads what an older
+//! one stored.
+
+use longshore_proto::id::{ClusterId, Revision, TaskId};
+use longshore_proto::node::{RunTask, TaskReport};
+use longshore_proto::state::TaskState;
+use serde::{Deserialize, Serialize};
+
+/// Everything that the store holds, as [`super::Agent::restore`] takes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// The cluster that the data directory belongs to.
+    pub cluster_id: Option<ClusterId>,
+    /// The revision of the newest assignments.
+    pub revision: Revision,
+    /// The tasks.
+    pub tasks: Vec<TaskRecord>,
+    /// Undelivered reports by their place.
+    pub reports: Vec<(u64, TaskReport)>,
+    /// Ended containers that are kept for their logs.
+    pub kept: Vec<KeptContainer>,
+    /// Forgotten tasks.
+    pub tombstones: Vec<Tombstone>,
+}
+
+/// A task as the store holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// The task.
+    pub task: TaskId,
+    /// The revision of its newest assignment.
+    pub revision: Revision,
+    /// What to run; absent for a task whose stop was the first thing heard of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Box<RunTask>>,
+    /// Why it is to end, once it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<String>,
+    /// Whether the leader's whole set no longer has it: it is ended without a word and forgotten.
+    #[serde(default)]
+    pub superseded: bool,
+    /// The newest attempt; 0 before the first.
+    #[serde(default)]
+    pub attempt: u64,
+    /// The state that was reached in that attempt.
+    pub state: TaskState,
+    /// The container of that attempt, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// When it was restarted, as far as that still counted, in milliseconds since the Unix epoch: the one
+    /// place where this machine's wall clock matters, because monotonic time starts anew with the process.
+    /// Where the clock was set back, restarts count longer; where it was set forward, they are forgiven.
+    #[serde(default)]
+    pub restarts_at_ms: Vec<u64>,
+    /// Its last report, once it has ended, with its place among the undelivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<Box<(u64, TaskReport)>>,
+}
+
+/// What is remembered of a task that was forgotten, so that a message that was under way meanwhile does not
+/// run it a second time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// Its place in the order of forgetting.
+    pub sequence: u64,
+    /// The task.
+    pub task: TaskId,
+    /// The newest attempt.
+    pub attempt: u64,
+    /// Its last report; absent for one that was superseded, which may be assigned anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<TaskReport>,
+}
+
+/// An ended container that is kept for its logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptContainer {
+    /// Its place in the order of ending.
+    pub sequence: u64,
+    /// The task.
+    pub task: TaskId,
+    /// The attempt.
+    pub attempt: u64,
+    /// The runtime's id.
+    pub container_id: String,
+}

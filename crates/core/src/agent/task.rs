@@ -1,0 +1,538 @@
+//! One task's life on this machine: attempts, their ends, and what is said of them.
+//!
+//! ```text
+//!            ┌──────────────────────── another attempt ◄─────────────────────────┐
+//!            ▼                                                                   │
+//! Unseen ► Waiting ► Pulling ► Starting ► Running ──────────► (it ended) ► restart policy ► Ended
+//!   │                                        └──► Stopping ────► (it ended) ────────────────►┘
+//!   └── what a list of containers says: adopted, ended while nobody looked, never created
+//! ```
+//!
+//! A phase is what this process is about to do and is never stored; the record is, and from it and a list of
+//! containers every phase is found again.
+
+use longshore_proto::id::{Revision, TaskId};
+use longshore_proto::node::{Assignment, RunTask, TaskReport, Want};
+use longshore_proto::quantity::format_bytes;
+use longshore_proto::spec::{PullPolicy, RestartMode, RestartPolicy};
+use longshore_proto::state::{Mover, TaskState, is_legal_move};
+
+use crate::time::Now;
+
+use super::backoff::{self, Verdict};
+use super::context::Context;
+use super::input::{ContainerEnd, Failure, StartedContainer};
+use super::labels::Owner;
+use super::record::TaskRecord;
+use super::step::{Action, StartContainer};
+
+/// How long a container may take to end when nothing says otherwise, in milliseconds.
+pub(super) const STOP_GRACE_MS: u64 = 10_000;
+/// How long after a stop or pull that came to nothing the next is tried, in milliseconds.
+const RETRY_MS: u64 = 5_000;
+/// Why tasks end when the worker leaves.
+const LEAVING: &str = "its worker was shut down together with its tasks";
+
+/// What this process is about to do with a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// A list of containers must tell how it stands.
+    Unseen,
+    /// Its next attempt is minted and begins at this time.
+    Waiting { until_ms: u64 },
+    /// Its image is being made available.
+    Pulling,
+    /// Its container is being created and started.
+    Starting,
+    /// Its container runs.
+    Running,
+    /// Its container was asked to end; the question is repeated at this time, if set.
+    Stopping { again_at_ms: Option<u64> },
+    /// It has ended, for good.
+    Ended,
+}
+
+/// A task on this machine.
+#[derive(Debug, Clone)]
+pub(super) struct Task {
+    record: TaskRecord,
+    /// Whether the record differs from the stored one.
+    changed: bool,
+    pub(super) phase: Phase,
+    /// When it was restarted, as far as that counts; before this process began, times are negative.
+    restarts: Vec<i64>,
+    /// The step in which its container was found to run.
+    pub(super) known_since_step: u64,
+    /// Whether a container of the newest attempt was created that has not been seen to run.
+    is_created: bool,
+}
+
+impl Task {
+    /// A task that was just assigned.
+    pub(super) fn assigned(assignment: Assignment, attempt: u64, ctx: &Context) -> Self {
+        let (run, stop) = match assignment.want {
+            Want::Run(run) => (Some(run), ctx.leaving.then(|| LEAVING.to_owned())),
+            Want::Stop { reason } => (None, Some(reason)),
+        };
+        let record = TaskRecord {
+            task: assignment.task,
+            revision: assignment.revision,
+            run,
+            stop,
+            superseded: false,
+            attempt,
+            state: TaskState::Assigned,
+            container_id: None,
+            restarts_at_ms: Vec::new(),
+            end: None,
+        };
+        Self {
+            record,
+            changed: true,
+            phase: Phase::Unseen,
+            restarts: Vec::new(),
+            known_since_step: 0,
+            is_created: false,
+        }
+    }
+
+    /// A task from the store.
+    pub(super) fn restored(record: TaskRecord, now: Now) -> Self {
+        let phase = if record.state.is_terminal() { Phase::Ended } else { Phase::Unseen };
+        let age_ms = |at: &u64| signed(now.wall_ms.saturating_sub(*at));
+        let restarts =
+            record.restarts_at_ms.iter().map(|at| signed(now.time.0) - age_ms(at)).collect();
+        Self { record, changed: false, phase, restarts, known_since_step: 0, is_created: false }
+    }
+
+    pub(super) fn record(&self) -> &TaskRecord {
+        &self.record
+    }
+
+    fn record_mut(&mut self) -> &mut TaskRecord {
+        self.changed = true;
+        &mut self.record
+    }
+
+    /// Whether the record is to be stored; says so once.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    pub(super) fn id(&self) -> TaskId {
+        self.record.task
+    }
+
+    pub(super) fn revision(&self) -> Revision {
+        self.record.revision
+    }
+
+    /// Whether a container of it runs, as far as known.
+    pub(super) fn runs(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Stopping { .. })
+    }
+
+    /// Whether it is over and nobody needs its record any more, given up to where reports were answered.
+    pub(super) fn is_forgettable(&self, delivered: Option<u64>) -> bool {
+        let told =
+            self.record.end.as_ref().is_none_or(|end| delivered.is_some_and(|to| end.0 <= to));
+        self.phase == Phase::Ended && (self.record.superseded || told)
+    }
+
+    /// How long its container may take to end by itself.
+    pub(super) fn grace_ms(&self) -> u64 {
+        self.record.run.as_ref().map_or(STOP_GRACE_MS, |run| run.spec.stop_grace_ms)
+    }
+
+    // What the manager wants.
+
+    /// Takes an assignment that is not older than the one it has.
+    pub(super) fn assign(&mut self, assignment: Assignment) {
+        if assignment.revision < self.record.revision {
+            return;
+        }
+        let record = self.record_mut();
+        record.revision = assignment.revision;
+        record.superseded = false;
+        match assignment.want {
+            Want::Run(run) => record.run = Some(run),
+            Want::Stop { reason } => {
+                // A stop is never taken back, and the first reason is the one that counts.
+                record.stop.get_or_insert(reason);
+            }
+        }
+    }
+
+    /// The whole set no longer has it.
+    pub(super) fn supersede(&mut self) {
+        if !self.record.superseded {
+            self.record_mut().superseded = true;
+        }
+    }
+
+    /// The worker leaves.
+    pub(super) fn leave(&mut self) {
+        if self.record.stop.is_none() {
+            self.record_mut().stop = Some(LEAVING.to_owned());
+        }
+    }
+
+    pub(super) fn is_to_end(&self) -> bool {
+        self.record.superseded || self.record.stop.is_some()
+    }
+
+    // What it does when nobody has to be waited for.
+
+    /// Takes the next step that is due.
+    pub(super) fn advance(&mut self, ctx: &mut Context) {
+        match self.phase {
+            Phase::Waiting { .. } | Phase::Pulling if self.is_to_end() => {
+                self.end_without_container(ctx)
+            }
+            Phase::Waiting { until_ms } if until_ms <= ctx.now_ms && self.may_start(ctx) => {
+                self.pull(ctx)
+            }
+            Phase::Running if self.is_to_end() && ctx.runtime.is_ready() => self.stop(ctx),
+            Phase::Stopping { again_at_ms: Some(at) }
+                if at <= ctx.now_ms && ctx.runtime.is_ready() =>
+            {
+                self.stop(ctx);
+            }
+            _ => {}
+        }
+    }
+
+    /// When it has something to do by itself.
+    pub(super) fn wakeup(&self, ctx: &Context) -> Option<u64> {
+        match self.phase {
+            Phase::Waiting { until_ms } if self.may_start(ctx) => Some(until_ms),
+            Phase::Stopping { again_at_ms } if ctx.runtime.is_ready() => again_at_ms,
+            _ => None,
+        }
+    }
+
+    fn may_start(&self, ctx: &Context) -> bool {
+        ctx.runtime.is_ready() && !ctx.shelf.blocks(self.id())
+    }
+
+    fn pull(&mut self, ctx: &mut Context) {
+        let Some(run) = &self.record.run else { return };
+        ctx.pull(&run.spec.image, run.spec.pull);
+        self.phase = Phase::Pulling;
+    }
+
+    fn stop(&mut self, ctx: &mut Context) {
+        let Some(container_id) = self.record.container_id.clone() else {
+            // A running container without an id cannot be; a list will tell.
+            self.look_again(ctx);
+            return;
+        };
+        let reason = self.record.stop.clone();
+        self.report(ctx, TaskState::Stopping, None, reason);
+        self.phase = Phase::Stopping { again_at_ms: None };
+        ctx.actions.push(Action::StopContainer { container_id, grace_ms: self.grace_ms() });
+    }
+
+    fn look_again(&mut self, ctx: &mut Context) {
+        self.phase = Phase::Unseen;
+        ctx.runtime.doubt(ctx.now_ms);
+    }
+
+    // Attempts.
+
+    /// Begins its first attempt, or ends it when there is to be none.
+    pub(super) fn begin(&mut self, ctx: &mut Context) {
+        if self.is_to_end() {
+            return self.end_without_container(ctx);
+        }
+        let Some(run) = &self.record.run else { return };
+        let image = &run.spec.image;
+        let reason = match run.spec.pull {
+            PullPolicy::IfMissing => format!("pulling {image} unless it is here"),
+            PullPolicy::Always => format!("pulling {image}"),
+            PullPolicy::Never => format!("looking for {image}, which is never pulled"),
+        };
+        self.mint(ctx, ctx.now_ms, None, reason);
+    }
+
+    /// Mints the next attempt: above all that are known, and above the floor.
+    fn mint(&mut self, ctx: &mut Context, until_ms: u64, exit_code: Option<i64>, reason: String) {
+        let floor = self.record.run.as_ref().map_or(0, |run| run.attempt_floor);
+        let record = self.record_mut();
+        record.attempt = record.attempt.max(floor).saturating_add(1);
+        record.state = TaskState::Assigned;
+        record.container_id = None;
+        self.is_created = false;
+        self.report(ctx, TaskState::Preparing, exit_code, Some(reason));
+        self.phase = Phase::Waiting { until_ms };
+    }
+
+    /// Goes on with an attempt that was minted before and whose container does not run, though it may have
+    /// been created. Its wait begins anew: when an earlier run of the worker began it nobody knows.
+    pub(super) fn resume(&mut self, ctx: &Context, is_created: bool) {
+        self.is_created = is_created;
+        let policy = self.policy();
+        let delay_ms = match self.restarts.len().checked_sub(1) {
+            Some(before) => backoff::delay_ms(&policy, before, self.seed()),
+            None => 0,
+        };
+        self.phase = Phase::Waiting { until_ms: ctx.now_ms.saturating_add(delay_ms) };
+    }
+
+    /// Takes over an attempt that the runtime knows and the record does not: the worker's disk was lost.
+    pub(super) fn take_over(&mut self, attempt: u64) {
+        let record = self.record_mut();
+        record.attempt = attempt;
+        record.state = TaskState::Assigned;
+        record.container_id = None;
+    }
+
+    fn seed(&self) -> u64 {
+        backoff::seed(self.record.task, self.record.attempt)
+    }
+
+    fn policy(&self) -> RestartPolicy {
+        self.record
+            .run
+            .as_ref()
+            .and_then(|run| run.spec.restart.clone())
+            // Stored specs are resolved, so this is for a manager that forgot to.
+            .unwrap_or_else(|| RestartPolicy::usual(RestartMode::OnFailure))
+    }
+
+    // What the runtime says.
+
+    /// A pull that it may be waiting for was answered.
+    pub(super) fn pulled(
+        &mut self,
+        ctx: &mut Context,
+        image: &str,
+        policy: PullPolicy,
+        result: &Result<(), Failure>,
+    ) {
+        let wants = |run: &RunTask| run.spec.image == image && run.spec.pull == policy;
+        if self.phase != Phase::Pulling || !self.record.run.as_deref().is_some_and(wants) {
+            return;
+        }
+        match result {
+            Ok(()) if ctx.runtime.is_ready() => self.start(ctx),
+            Ok(()) => self.phase = Phase::Waiting { until_ms: ctx.now_ms },
+            Err(Failure::RuntimeAway) => {
+                ctx.runtime.doubt(ctx.now_ms);
+                self.phase = Phase::Waiting { until_ms: ctx.now_ms.saturating_add(RETRY_MS) };
+            }
+            Err(Failure::Refused(reason)) => self.attempt_failed(ctx, reason),
+        }
+    }
+
+    fn start(&mut self, ctx: &mut Context) {
+        let (Some(cluster_id), Some(run)) = (ctx.cluster_id, self.record.run.as_deref()) else {
+            return;
+        };
+        let owner = Owner {
+            cluster_id,
+            node: ctx.node.clone(),
+            task: self.record.task,
+            attempt: self.record.attempt,
+        };
+        ctx.actions.push(Action::StartContainer(Box::new(StartContainer {
+            task: owner.task,
+            attempt: owner.attempt,
+            name: owner.container_name(),
+            labels: owner.labels(self.record.revision, run),
+            run: run.clone(),
+        })));
+        self.phase = Phase::Starting;
+    }
+
+    /// Its start was answered.
+    pub(super) fn started(
+        &mut self,
+        ctx: &mut Context,
+        attempt: u64,
+        result: Result<StartedContainer, Failure>,
+    ) {
+        if attempt != self.record.attempt || self.phase != Phase::Starting {
+            // An event was faster, or the attempt is over: what runs now and is not wanted shows in the
+            // next list.
+            return;
+        }
+        match result {
+            Ok(StartedContainer { container_id, ended }) => {
+                self.found_running(ctx, container_id);
+                if let Some(end) = ended {
+                    self.container_ended(ctx, end);
+                }
+            }
+            Err(Failure::RuntimeAway) => self.look_again(ctx),
+            Err(Failure::Refused(reason)) => {
+                self.attempt_failed(ctx, &reason);
+            }
+        }
+    }
+
+    /// Its container runs.
+    pub(super) fn found_running(&mut self, ctx: &mut Context, container_id: String) {
+        self.known_since_step = ctx.step;
+        self.is_created = false;
+        if self.record.container_id.as_ref() != Some(&container_id) {
+            self.record_mut().container_id = Some(container_id);
+        }
+        self.phase = Phase::Running;
+        self.report(ctx, TaskState::Running, None, None);
+    }
+
+    /// Its container, which ran, has ended.
+    pub(super) fn container_ended(&mut self, ctx: &mut Context, end: ContainerEnd) {
+        if let Some(container_id) = self.record.container_id.clone() {
+            ctx.keep(self.id(), self.record.attempt, container_id);
+        }
+        let what = self.describe(end);
+        self.attempt_over(ctx, end.exit_code, &what);
+    }
+
+    /// Its stop was answered.
+    pub(super) fn stopped(&mut self, ctx: &mut Context, result: &Result<ContainerEnd, Failure>) {
+        match result {
+            Ok(end) => self.container_ended(ctx, *end),
+            Err(Failure::RuntimeAway) => self.look_again(ctx),
+            Err(Failure::Refused(_)) => {
+                let again_at_ms = Some(ctx.now_ms.saturating_add(RETRY_MS));
+                self.phase = Phase::Stopping { again_at_ms };
+            }
+        }
+    }
+
+    // Ends.
+
+    fn attempt_failed(&mut self, ctx: &mut Context, reason: &str) {
+        if self.is_created || self.phase == Phase::Starting {
+            self.clear_away(ctx);
+        }
+        self.attempt_over(ctx, None, &format!("could not start: {reason}"));
+    }
+
+    fn end_without_container(&mut self, ctx: &mut Context) {
+        if self.is_created {
+            self.clear_away(ctx);
+        }
+        self.phase = Phase::Ended;
+        let reason = self.record.stop.clone();
+        self.report(ctx, TaskState::Stopped, None, reason);
+    }
+
+    /// Removes whatever was created for the attempt: it may even start late, so that the next one waits.
+    fn clear_away(&mut self, ctx: &mut Context) {
+        let Some(cluster_id) = ctx.cluster_id else { return };
+        let (task, attempt) = (self.record.task, self.record.attempt);
+        let owner = Owner { cluster_id, node: ctx.node.clone(), task, attempt };
+        ctx.remove(owner.container_name(), Some(task), 0);
+    }
+
+    /// The attempt has ended: what follows is the stop that was wanted, or what the policy says.
+    fn attempt_over(&mut self, ctx: &mut Context, exit_code: Option<i64>, what: &str) {
+        if self.is_to_end() {
+            self.phase = Phase::Ended;
+            let reason = self.record.stop.clone();
+            self.report(ctx, TaskState::Stopped, exit_code, reason);
+            return;
+        }
+        let (policy, attempt, seed) = (self.policy(), self.record.attempt, self.seed());
+        let now_ms = signed(ctx.now_ms);
+        let verdict =
+            backoff::judge(&policy, &mut self.restarts, exit_code == Some(0), now_ms, seed);
+        let unix_ms = |at: &i64| ctx.wall_ms.saturating_sub(now_ms.abs_diff(*at));
+        let restarts_at_ms = self.restarts.iter().map(unix_ms).collect();
+        self.record_mut().restarts_at_ms = restarts_at_ms;
+        let (state, reason) = match verdict {
+            Verdict::Completed => (TaskState::Completed, what.to_owned()),
+            Verdict::Failed => (TaskState::Failed, what.to_owned()),
+            Verdict::GivenUp => {
+                let (count, window) = (self.restarts.len(), backoff::format_ms(policy.window_ms));
+                let plural = if count == 1 { "" } else { "s" };
+                (
+                    TaskState::Failed,
+                    format!("gave up after {count} restart{plural} in {window}: {what}"),
+                )
+            }
+            Verdict::Restart { delay_ms } => {
+                let delay = backoff::format_ms(delay_ms);
+                let reason = format!("attempt {attempt} {what}; restart in {delay}");
+                return self.mint(ctx, ctx.now_ms.saturating_add(delay_ms), exit_code, reason);
+            }
+        };
+        self.phase = Phase::Ended;
+        self.report(ctx, state, exit_code, Some(reason));
+    }
+
+    fn describe(&self, end: ContainerEnd) -> String {
+        let Some(code) = end.exit_code else {
+            return "lost its container: it was removed from outside, or the runtime lost it"
+                .into();
+        };
+        if end.out_of_memory {
+            let limit = self.record.run.as_ref().map_or(0, |run| run.spec.resources.memory_bytes);
+            return format!(
+                "exited with code {code} (out of memory; its limit is {})",
+                format_bytes(limit)
+            );
+        }
+        let meaning = match code {
+            126 => " (its command cannot be executed)",
+            127 => " (its command was not found)",
+            134 => " (aborted)",
+            137 => " (killed)",
+            139 => " (segmentation fault)",
+            143 => " (terminated)",
+            _ => "",
+        };
+        format!("exited with code {code}{meaning}")
+    }
+
+    /// Says that a state was reached, if that is a step forward. Of a superseded task nobody wants to hear.
+    fn report(
+        &mut self,
+        ctx: &mut Context,
+        state: TaskState,
+        exit_code: Option<i64>,
+        reason: Option<String>,
+    ) {
+        let floor = self.record.run.as_ref().map_or(0, |run| run.attempt_floor);
+        if self.record.attempt == 0 {
+            // An end before any attempt still needs a number that the manager has not seen yet.
+            self.record_mut().attempt = floor.saturating_add(1);
+        }
+        let attempt = self.record.attempt;
+        if !is_legal_move((attempt, self.record.state), (attempt, state), Mover::Worker) {
+            return;
+        }
+        self.record_mut().state = state;
+        if self.record.superseded {
+            return;
+        }
+        let report = TaskReport {
+            task: self.id(),
+            attempt,
+            state,
+            boot_id: ctx.boot_id,
+            container_id: self.record.container_id.clone(),
+            exit_code,
+            reason,
+            at_ms: ctx.wall_ms,
+        };
+        let place = ctx.outbox.push(report.clone(), ctx.now_ms, &mut ctx.writes);
+        if state.is_terminal() {
+            self.record_mut().end = Some(Box::new((place, report)));
+        }
+    }
+
+    /// Its last report, when it was told to end or ended by itself.
+    pub(super) fn into_end_report(self) -> Option<TaskReport> {
+        self.record.end.map(|end| end.1)
+    }
+}
+
+/// Monotonic time as a number that may lie before the process.
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}

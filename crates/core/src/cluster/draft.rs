@@ -1,0 +1,108 @@
+//! A record in the making: facts are applied to memory as they are decided, so that decisions of one record
+//! see each other; nothing leaves before the record is committed.
+
+use longshore_proto::codec;
+use longshore_proto::event::Event;
+use longshore_proto::id::Revision;
+
+use super::changes::Changes;
+use super::effect::{Effect, Proposal, Step};
+use super::record::{Fact, Hash, RECORD_BYTES_MAX, RECORD_FORMAT, Record};
+use super::state::State;
+use super::{Identity, publish};
+use crate::mint::Minter;
+use crate::time::Now;
+
+/// Facts beyond this many bytes wait for the next record. One more fact of the largest size still fits: a
+/// job has at most 64 KiB.
+const FULL_BYTES: usize = RECORD_BYTES_MAX - (96 << 10);
+
+/// A record in the making.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    pub(super) state: &'a mut State,
+    pub(super) now: Now,
+    pub(super) minter: Minter,
+    pub(super) revision: Revision,
+    pub(super) changes: Changes,
+    at_ms: u64,
+    bytes: usize,
+    facts: Vec<Fact>,
+    events: Vec<Event>,
+    effects: Vec<Effect>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(state: &'a mut State, epoch: u64, now: Now, seed: [u8; 16]) -> Self {
+        let at_ms = now.wall_ms.max(state.meta.at_ms);
+        let revision = state.next_revision(epoch);
+        Self {
+            state,
+            now,
+            minter: Minter::new(seed, at_ms),
+            revision,
+            changes: Changes::default(),
+            at_ms,
+            bytes: 0,
+            facts: Vec::new(),
+            events: Vec::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// The record's time.
+    pub(super) fn at_ms(&self) -> u64 {
+        self.at_ms
+    }
+
+    /// Whether the record has no room for another decision.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= FULL_BYTES
+    }
+
+    /// Decides a fact.
+    pub(super) fn record(&mut self, fact: Fact) {
+        self.bytes += codec::encode(&fact).len();
+        self.state.apply(&fact, self.revision, self.at_ms, &mut self.changes);
+        let ordinal = u32::try_from(self.facts.len()).unwrap_or(u32::MAX);
+        self.events.extend(publish::event(
+            self.state,
+            &fact,
+            self.revision.index,
+            ordinal,
+            self.at_ms,
+        ));
+        self.facts.push(fact);
+    }
+
+    /// Wants something done, once the record is committed.
+    pub(super) fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// Closes the record.
+    pub(super) fn finish(mut self, identity: &Identity) -> Step {
+        if self.facts.is_empty() {
+            return Step::Answers(self.effects);
+        }
+        let record = Record {
+            format: RECORD_FORMAT,
+            index: self.revision.index,
+            epoch: self.revision.epoch,
+            manager: identity.manager,
+            previous: self.state.meta.chain,
+            at_ms: self.at_ms,
+            facts: self.facts,
+        };
+        let bytes = record.encode();
+        self.state.seal(record.index, Hash::of(&bytes), record.at_ms, &mut self.changes);
+        self.effects.extend(super::assign::deltas(self.state, self.revision, &self.changes));
+        Step::Record(Box::new(Proposal {
+            index: record.index,
+            bytes,
+            changes: self.changes,
+            events: self.events,
+            effects: self.effects,
+        }))
+    }
+}

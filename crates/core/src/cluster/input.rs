@@ -1,0 +1,77 @@
+//! Everything that may arrive at the manager's brain.
+
+use longshore_proto::id::CommandId;
+use longshore_proto::name::{JobKey, Namespace, NodeName, UserName};
+use longshore_proto::node::{Heartbeat, Register, Reports};
+use longshore_proto::permission::Role;
+use longshore_proto::spec::JobSpec;
+use serde::Serialize;
+
+/// A handle that the shell gives to a request and finds again in the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// Something that arrived.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A request that changes something.
+    Command {
+        /// Where the answer goes.
+        ticket: Ticket,
+        /// The asker's role, by its inbox.
+        role: Role,
+        /// The asker's name, by its inbox.
+        user: UserName,
+        /// Who the asker says it is, for people.
+        actor: Option<String>,
+        /// The id that a retry repeats.
+        id: CommandId,
+        /// What is asked.
+        command: Command,
+    },
+    /// A worker wants to join.
+    Register {
+        /// Where the answer goes.
+        ticket: Ticket,
+        /// The node, by the subject.
+        node: NodeName,
+        /// What it says.
+        register: Box<Register>,
+    },
+    /// A node gives a sign of life.
+    Heartbeat {
+        /// The node, by the subject.
+        node: NodeName,
+        /// What it says.
+        heartbeat: Box<Heartbeat>,
+    },
+    /// A node speaks of its tasks.
+    Reports {
+        /// Where the answer goes.
+        ticket: Ticket,
+        /// The node, by the subject.
+        node: NodeName,
+        /// What it says.
+        reports: Reports,
+    },
+    /// This manager's connection to the bus broke: silence means nothing while it is down.
+    BusLost,
+    /// This manager's connection to the bus is back.
+    BusBack,
+}
+
+/// What can be asked for that changes something.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum Command {
+    /// Store a job and run it.
+    SubmitJob(Box<JobSpec>),
+    /// Stop a job.
+    StopJob(JobKey),
+    /// Stop one task for good.
+    StopTask {
+        /// The namespace that it must be in.
+        namespace: Namespace,
+        /// Its id, or a unique beginning.
+        id: String,
+    },
+}

@@ -1,0 +1,76 @@
+//! Silence: when a node is suspect, when it is lost, and when silence is not to be believed.
+//!
+//! A node that is declared lost costs restarts, so doubt goes to the node: timers begin anew with each reign
+//! and after each loss of this manager's own connection; when over half of five or more nodes are silent,
+//! the fault is more likely here, and nobody is declared lost until they return; and at most one node in
+//! twenty (one at least) is declared lost within ten seconds.
+
+use longshore_proto::name::NodeName;
+use longshore_proto::state::NodeStatus;
+
+use super::draft::Draft;
+use super::record::Fact;
+use super::{Live, Settings, node};
+
+/// The window for the brake, in milliseconds.
+const BRAKE_WINDOW_MS: u64 = 10_000;
+/// From how many nodes on it is believed that a mass silence is this side's fault.
+const CROWD: usize = 5;
+
+/// Looks at every node's silence.
+pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings) {
+    let now = draft.now.time;
+    if live.bus_lost_at.is_some() {
+        live.alarms.insert(
+            "bus",
+            "this manager has lost its connection to NATS; silence of nodes means nothing".into(),
+        );
+        return;
+    }
+    live.alarms.remove("bus");
+    let since = live.bus_back_at.unwrap_or_default().max(live.elected_at);
+    let present: Vec<(NodeName, NodeStatus, u64)> = draft
+        .state
+        .nodes
+        .iter()
+        .filter(|(_, node)| matches!(node.status, NodeStatus::Ready | NodeStatus::Suspect))
+        .map(|(name, node)| {
+            let heard = live.nodes.get(name).map_or(since, |heard| heard.at.max(since));
+            (name.clone(), node.status, now - heard)
+        })
+        .collect();
+    let silent =
+        present.iter().filter(|(_, _, silence)| *silence >= settings.suspect_after_ms).count();
+    let frozen = present.len() >= CROWD && silent * 2 > present.len();
+    if frozen {
+        let text = format!(
+            "{silent} of {} nodes fell silent together; none is declared lost until they return",
+            present.len()
+        );
+        live.alarms.insert("silence", text);
+    } else {
+        live.alarms.remove("silence");
+    }
+    while live.lost_at.front().is_some_and(|at| now - *at >= BRAKE_WINDOW_MS) {
+        live.lost_at.pop_front();
+    }
+    let lost_max = (present.len() / 20).max(1);
+    for (name, status, silence) in present {
+        if draft.is_full() {
+            return;
+        }
+        if status == NodeStatus::Ready && silence >= settings.suspect_after_ms {
+            draft.state.fleet.set_measured(&name, None);
+            let reason = format!("silent for {} s", silence / 1000);
+            let status = NodeStatus::Suspect;
+            draft.record(Fact::NodeStatusChanged { name: name.clone(), status, reason });
+        }
+        if silence >= settings.lost_after_ms && !frozen && live.lost_at.len() < lost_max {
+            live.lost_at.push_back(now);
+            let reason = format!("silent for {} s", silence / 1000);
+            let status = NodeStatus::Lost;
+            draft.record(Fact::NodeStatusChanged { name: name.clone(), status, reason });
+            node::touch_jobs(draft, live, &name);
+        }
+    }
+}

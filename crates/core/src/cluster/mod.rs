@@ -1,0 +1,282 @@
+//! The manager's brain.
+//!
+//! ```text
+//! inputs ─► propose ─► a record ─► (shell: append to the log, write to the store) ─► receipt
+//!                                                     receipt ─► release ─► effects
+//! ```
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`input`], [`effect`] | what may arrive; what is wanted done, sealed until a receipt |
+//! | [`record`] | the log: facts in chained records |
+//! | [`state`] | the fold of the facts; nothing else changes state |
+//! | [`changes`] | what one record touched |
+//! | [`draft`](self) | a record in the making |
+//! | [`command`](self), [`node`](self) | decisions on requests; on joining, heartbeats and reports |
+//! | [`liveness`](self) | silence: suspect, lost, and when to disbelieve it |
+//! | [`reconcile`](self) | wanted against actual tasks, per job |
+//! | [`place`](self) | waiting tasks to nodes |
+//! | [`assign`](self) | what nodes are told |
+//! | [`publish`](self) | what the world outside is told |
+//! | [`persist`] | state as keys and values |
+//! | [`view`](self) | answers to questions |
+//! | [`invariant`] | what must always hold, one function a property |
+
+mod assign;
+pub mod changes;
+mod command;
+mod draft;
+pub mod effect;
+pub mod input;
+pub mod invariant;
+mod liveness;
+mod node;
+pub mod persist;
+mod place;
+mod publish;
+mod reconcile;
+pub mod record;
+pub mod state;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use longshore_proto::event::Event;
+use longshore_proto::id::{ClusterId, ManagerId, TaskId};
+use longshore_proto::name::{JobKey, NodeName, UserName};
+use longshore_proto::spec::{Resources, SchedulerKind};
+
+use crate::time::{Now, Time};
+use changes::Changes;
+use draft::Draft;
+pub use effect::{Effect, Proposal, Receipt, Reply, Step};
+pub use input::{Command, Input, Ticket};
+use record::{Fact, Hash, Record};
+pub use state::{NotNext, State};
+
+/// How often silence, waits and ends are looked at, in milliseconds.
+const TICK_MS: u64 = 500;
+
+/// How the cluster is run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The scheduler for jobs that name none.
+    pub scheduler: SchedulerKind,
+    /// How often workers send a heartbeat, in milliseconds.
+    pub heartbeat_interval_ms: u64,
+    /// How long a node may be silent before it is suspect, in milliseconds.
+    pub suspect_after_ms: u64,
+    /// How long a node may be silent before it is lost, in milliseconds.
+    pub lost_after_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            scheduler: SchedulerKind::Epvm,
+            heartbeat_interval_ms: 2_000,
+            suspect_after_ms: 8_000,
+            lost_after_ms: 15_000,
+        }
+    }
+}
+
+/// Who this manager is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// This run of the process.
+    pub manager: ManagerId,
+    /// Its name.
+    pub name: UserName,
+    /// Its version.
+    pub version: String,
+}
+
+/// What the leader knows that is not in the log, because it is not certain or not worth it.
+/// It starts anew with each reign.
+#[derive(Debug, Default)]
+struct Live {
+    /// When the reign began.
+    elected_at: Time,
+    /// What was heard of each node.
+    nodes: BTreeMap<NodeName, Heard>,
+    /// Jobs to look at again.
+    reconcile: BTreeSet<JobKey>,
+    /// Whether waiting tasks may fit now.
+    place: bool,
+    /// When ended tasks may be replaced.
+    backoff: BTreeMap<TaskId, Time>,
+    /// When nodes were declared lost, lately.
+    lost_at: VecDeque<Time>,
+    /// When this manager's connection to the bus broke, while it is broken.
+    bus_lost_at: Option<Time>,
+    /// When it came back.
+    bus_back_at: Option<Time>,
+    /// When to look at silence, waits and ends again.
+    tick_at: Time,
+    /// What an operator should know of, by what it is about.
+    alarms: BTreeMap<&'static str, String>,
+}
+
+/// What was heard of one node in this reign.
+#[derive(Debug, Clone)]
+struct Heard {
+    at: Time,
+    used: Option<Resources>,
+    runtime_error: Option<String>,
+    /// How many heartbeats in a row told of another set than ours at the same revision.
+    mismatches: u32,
+}
+
+/// The manager's brain.
+#[derive(Debug)]
+pub struct Cluster {
+    identity: Identity,
+    settings: Settings,
+    state: State,
+    live: Live,
+}
+
+impl Cluster {
+    /// A brain over the state that the store holds.
+    pub fn new(identity: Identity, settings: Settings, state: State) -> Self {
+        Self { identity, settings, state, live: Live::default() }
+    }
+
+    /// What is known for certain. While a proposal is under way it is part of this.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Follows the log: applies a record that somebody committed. Gives what must be written and its events.
+    ///
+    /// # Errors
+    /// The message is not the next record; nothing was changed but the count of such messages.
+    pub fn follow(
+        &mut self,
+        record: &Record,
+        bytes: &[u8],
+        stream_sequence: u64,
+    ) -> Result<(Vec<persist::Write>, Vec<Event>), NotNext> {
+        self.state.meta.stream_sequence = stream_sequence;
+        if let Err(reason) = self.state.check_next(record) {
+            self.state.meta.records_skipped += 1;
+            return Err(reason);
+        }
+        let revision = self.state.next_revision(record.epoch);
+        let mut changes = Changes::default();
+        let mut events = Vec::new();
+        for (ordinal, fact) in record.facts.iter().enumerate() {
+            self.state.apply(fact, revision, record.at_ms, &mut changes);
+            let ordinal = u32::try_from(ordinal).unwrap_or(u32::MAX);
+            let event = publish::event(&self.state, fact, record.index, ordinal, record.at_ms);
+            events.extend(event);
+        }
+        self.state.seal(record.index, Hash::of(bytes), record.at_ms, &mut changes);
+        Ok((persist::writes(&self.state, &changes), events))
+    }
+
+    /// Notes where in the stream the record of the present proposal stands.
+    pub fn appended(&mut self, stream_sequence: u64) {
+        self.state.meta.stream_sequence = stream_sequence;
+    }
+
+    /// Follows the log over a message that is no record at all.
+    pub fn skip(&mut self, stream_sequence: u64) -> persist::Write {
+        self.state.meta.stream_sequence = stream_sequence;
+        self.state.meta.records_skipped += 1;
+        persist::write_meta(&self.state.meta)
+    }
+
+    /// Begins a reign: the record that fences every leader before. `new_cluster` is the id that the cluster
+    /// gets if this is its first record.
+    pub fn begin_reign(&mut self, new_cluster: ClusterId, now: Now, seed: [u8; 16]) -> Step {
+        self.live = Live {
+            elected_at: now.time,
+            reconcile: self.state.jobs.keys().cloned().collect(),
+            place: true,
+            ..Live::default()
+        };
+        let epoch = self.state.meta.epoch + 1;
+        let mut draft = Draft::new(&mut self.state, epoch, now, seed);
+        if draft.state.meta.cluster.is_none() {
+            draft.record(Fact::ClusterCreated { cluster: new_cluster });
+        }
+        draft.record(Fact::LeaderElected {
+            manager: self.identity.manager,
+            name: self.identity.name.clone(),
+            version: self.identity.version.clone(),
+        });
+        draft.finish(&self.identity)
+    }
+
+    /// Decides on waiting inputs, as many as one record holds, and on what time and they make due. Inputs that
+    /// do not fit stay in the queue. The step before must be committed.
+    pub fn propose(&mut self, inputs: &mut VecDeque<Input>, now: Now, seed: [u8; 16]) -> Step {
+        let epoch = self.state.meta.epoch;
+        let (settings, live) = (&self.settings, &mut self.live);
+        let mut draft = Draft::new(&mut self.state, epoch, now, seed);
+        while !draft.is_full() {
+            let Some(input) = inputs.pop_front() else { break };
+            match input {
+                Input::Command { ticket, role, user, actor, id, command } => {
+                    command::decide(&mut draft, ticket, (role, user), actor, id, &command);
+                }
+                Input::Register { ticket, node, register } => {
+                    node::register(&mut draft, live, settings, ticket, &node, &register);
+                }
+                Input::Heartbeat { node, heartbeat } => {
+                    node::heartbeat(&mut draft, live, &node, &heartbeat)
+                }
+                Input::Reports { ticket, node, reports } => {
+                    node::reports(&mut draft, live, ticket, &node, &reports);
+                }
+                Input::BusLost => live.bus_lost_at = Some(now.time),
+                Input::BusBack => {
+                    live.bus_lost_at = None;
+                    live.bus_back_at = Some(now.time);
+                }
+            }
+        }
+        if now.time >= live.tick_at {
+            live.tick_at = now.time + TICK_MS;
+            liveness::tick(&mut draft, live, settings);
+            reconcile::tick(&mut draft, live);
+        }
+        // What one pass decides may make another due: a task that is lost is replaced, a task that is created
+        // waits for a node. Each pass only ever brings tasks closer to what is wanted, so this ends.
+        loop {
+            live.reconcile.append(&mut draft.changes.reconcile);
+            live.place |= std::mem::take(&mut draft.changes.freed);
+            if draft.is_full() {
+                break;
+            }
+            if let Some(job) = live.reconcile.pop_first() {
+                if !reconcile::job(&mut draft, live, &job) {
+                    // It did not fit: what is left of it comes with the next record.
+                    live.reconcile.insert(job);
+                    break;
+                }
+            } else if live.place {
+                live.place = !place::waiting(&mut draft, settings);
+                if live.place {
+                    break;
+                }
+            } else {
+                break;
+            }
+        }
+        draft.finish(&self.identity)
+    }
+
+    /// When to propose again though nothing arrives.
+    pub fn next_wakeup(&self) -> Time {
+        if self.live.place || !self.live.reconcile.is_empty() {
+            return Time::default();
+        }
+        self.live.tick_at
+    }
+}

@@ -1,0 +1,227 @@
+//! Decisions on what nodes say: joining, heartbeats and reports.
+
+use longshore_proto::error::{ApiError, ErrorCode};
+use longshore_proto::name::NodeName;
+use longshore_proto::node::{
+    Heartbeat, REPORTS_MAX, Register, Registered, Reports, ReportsCommitted,
+};
+use longshore_proto::state::{Mover, NodeStatus, is_legal_move};
+
+use super::draft::Draft;
+use super::effect::{Effect, Reply};
+use super::input::Ticket;
+use super::record::{Fact, NodeFacts};
+use super::{Heard, Live, Settings, assign};
+
+/// The most labels or attributes of a node, and the longest of either, in bytes.
+const LABELS_MAX: usize = 128;
+const LABEL_BYTES_MAX: usize = 512;
+/// After so many heartbeats in a row with another set at the same revision the node is told to ask anew. One
+/// alone may only mean that a report and a heartbeat crossed.
+const MISMATCHES_MAX: u32 = 3;
+
+/// Decides whether a worker may join.
+pub(super) fn register(
+    draft: &mut Draft<'_>,
+    live: &mut Live,
+    settings: &Settings,
+    ticket: Ticket,
+    name: &NodeName,
+    register: &Register,
+) {
+    let reply = admit(draft, name, register).map(|cluster_id| {
+        live.nodes.insert(name.clone(), Heard::now(draft));
+        let revision = draft.state.nodes.get(name).map(|node| node.revision).unwrap_or_default();
+        Registered {
+            cluster_id,
+            epoch: draft.state.meta.epoch,
+            heartbeat_interval_ms: settings.heartbeat_interval_ms,
+            revision,
+        }
+    });
+    draft.effect(Effect::Answer { ticket, reply: Reply::Registered(reply) });
+}
+
+fn admit(
+    draft: &mut Draft<'_>,
+    name: &NodeName,
+    register: &Register,
+) -> Result<longshore_proto::id::ClusterId, ApiError> {
+    let cluster = draft.state.meta.cluster.ok_or_else(|| {
+        ApiError::new(ErrorCode::Unavailable, "the cluster has no id yet")
+            .hint("try again in a moment")
+    })?;
+    if register.cluster_id.is_some_and(|theirs| theirs != cluster) {
+        return Err(ApiError::new(
+            ErrorCode::WrongCluster,
+            format!("this worker's data directory belongs to another cluster than {cluster}"),
+        )
+        .hint(
+            "point the worker to its own cluster, or give it a fresh --data-dir to join this one",
+        ));
+    }
+    let too_long = |map: &std::collections::BTreeMap<String, String>| {
+        map.len() > LABELS_MAX
+            || map
+                .iter()
+                .any(|(key, value)| key.len() > LABEL_BYTES_MAX || value.len() > LABEL_BYTES_MAX)
+    };
+    if too_long(&register.labels) || too_long(&register.attributes) {
+        return Err(ApiError::new(ErrorCode::Invalid, "too many labels, or too long ones")
+            .hint("use at most 128, each at most 512 bytes"));
+    }
+    let facts = NodeFacts {
+        id: register.node_id,
+        boot: register.boot_id,
+        datacenter: register.datacenter.clone(),
+        labels: register.labels.clone(),
+        attributes: register.attributes.clone(),
+        capacity: register.capacity,
+        version: register.version.clone(),
+    };
+    let present = draft.state.nodes.get(name);
+    let same = present.is_some_and(|node| node.facts.id == facts.id);
+    if let Some(node) = present
+        && !same
+        && matches!(node.status, NodeStatus::Ready | NodeStatus::Suspect)
+    {
+        return Err(ApiError::new(ErrorCode::NameTaken, format!("another worker is registered as {name}"))
+            .hint("give this worker another --name; if the other one is gone for good, wait until the node is lost"));
+    }
+    let known = present.is_some_and(|node| node.facts == facts && node.status == NodeStatus::Ready);
+    if !known {
+        // Whoever had the name before is gone, and its tasks with it.
+        let gone: Vec<_> = present
+            .filter(|_| !same)
+            .into_iter()
+            .flat_map(|node| node.tasks.iter().copied())
+            .collect();
+        for task in gone {
+            let reason = format!("another machine joined as {name}");
+            draft.record(Fact::TaskLost { task, reason });
+        }
+        draft.record(Fact::NodeRegistered { name: name.clone(), node: facts });
+    }
+    Ok(cluster)
+}
+
+/// Takes in a sign of life.
+pub(super) fn heartbeat(
+    draft: &mut Draft<'_>,
+    live: &mut Live,
+    name: &NodeName,
+    heartbeat: &Heartbeat,
+) {
+    let Some(cluster) = draft.state.meta.cluster else { return };
+    let tell = |draft: &mut Draft<'_>, revision| {
+        draft.effect(Effect::Assign { node: name.clone(), delta: assign::hint(cluster, revision) });
+    };
+    let Some(node) = draft.state.nodes.get(name) else {
+        // Its sync will be refused, and then it registers.
+        let revision = draft.revision;
+        return tell(draft, revision);
+    };
+    if node.facts.id != heartbeat.node_id {
+        // Another process under this node's name: it was refused, or will be when it registers.
+        return;
+    }
+    if node.facts.boot != heartbeat.boot_id {
+        let revision = draft.revision;
+        return tell(draft, revision);
+    }
+    let (revision, status) = (node.revision, node.status);
+    let matches =
+        heartbeat.revision == revision && heartbeat.digest == assign::digest(draft.state, node);
+    let resized = node.facts.capacity != heartbeat.capacity;
+
+    let mut heard = Heard::now(draft);
+    heard.used = Some(heartbeat.used);
+    heard.runtime_error.clone_from(&heartbeat.runtime_error);
+    heard.mismatches = match live.nodes.get(name) {
+        Some(before) if !matches => before.mismatches + 1,
+        _ => u32::from(!matches),
+    };
+    if heard.mismatches >= MISMATCHES_MAX || heartbeat.revision < revision {
+        heard.mismatches = 0;
+        tell(draft, revision);
+    }
+    live.nodes.insert(name.clone(), heard);
+    draft.state.fleet.set_measured(name, Some(heartbeat.used));
+
+    if heartbeat.leaving {
+        if status != NodeStatus::Left {
+            let reason = "its worker said goodbye".to_owned();
+            draft.record(Fact::NodeStatusChanged {
+                name: name.clone(),
+                status: NodeStatus::Left,
+                reason,
+            });
+            touch_jobs(draft, live, name);
+        }
+        return;
+    }
+    if status != NodeStatus::Ready {
+        let reason = "it is heard again".to_owned();
+        draft.record(Fact::NodeStatusChanged {
+            name: name.clone(),
+            status: NodeStatus::Ready,
+            reason,
+        });
+        touch_jobs(draft, live, name);
+        if status != NodeStatus::Suspect {
+            tell(draft, revision);
+        }
+    }
+    if resized {
+        draft.record(Fact::NodeResized { name: name.clone(), capacity: heartbeat.capacity });
+    }
+}
+
+/// Takes in what a node says of its tasks. What is late, doubled or not its business changes nothing, and is
+/// answered all the same: the node need not hold it any longer.
+pub(super) fn reports(
+    draft: &mut Draft<'_>,
+    live: &mut Live,
+    ticket: Ticket,
+    name: &NodeName,
+    message: &Reports,
+) {
+    let index = draft.revision.index;
+    let registered =
+        draft.state.nodes.get(name).is_some_and(|node| node.facts.id == message.node_id);
+    let reply = if !registered {
+        Err(ApiError::new(
+            ErrorCode::NotRegistered,
+            format!("node {name} is not registered with this id"),
+        )
+        .hint("register again"))
+    } else if message.reports.len() > REPORTS_MAX {
+        Err(ApiError::new(ErrorCode::Invalid, "too many reports in one message")
+            .hint("send at most 256"))
+    } else {
+        for report in &message.reports {
+            let Some(task) = draft.state.tasks.get(&report.task) else { continue };
+            let (from, to) = ((task.attempt, task.state), (report.attempt, report.state));
+            if task.node.as_ref() == Some(name) && is_legal_move(from, to, Mover::Worker) {
+                draft.record(Fact::TaskReported { report: report.clone() });
+            }
+        }
+        if let Some(heard) = live.nodes.get_mut(name) {
+            heard.at = draft.now.time;
+        }
+        Ok(ReportsCommitted { index })
+    };
+    draft.effect(Effect::Answer { ticket, reply: Reply::Reports(reply) });
+}
+
+/// Every job with a task on a node is looked at again.
+pub(super) fn touch_jobs(draft: &Draft<'_>, live: &mut Live, name: &NodeName) {
+    let tasks = draft.state.nodes.get(name).into_iter().flat_map(|node| &node.tasks);
+    live.reconcile.extend(tasks.filter_map(|id| Some(draft.state.tasks.get(id)?.job.clone())));
+}
+
+impl Heard {
+    fn now(draft: &Draft<'_>) -> Self {
+        Self { at: draft.now.time, used: None, runtime_error: None, mismatches: 0 }
+    }
+}

@@ -1,0 +1,136 @@
+//! What a fact looks like to the world outside: its event.
+
+use longshore_proto::event::Event;
+use longshore_proto::id::TaskId;
+use longshore_proto::name::JobKey;
+use longshore_proto::state::{JobStatus, TaskState};
+
+use super::record::Fact;
+use super::state::State;
+
+/// The event of a fact that was just applied; `None` for facts that are nobody else's business.
+pub(super) fn event(
+    state: &State,
+    fact: &Fact,
+    index: u64,
+    ordinal: u32,
+    at_ms: u64,
+) -> Option<Event> {
+    let blank = Event {
+        index,
+        ordinal,
+        at_ms,
+        event_type: String::new(),
+        namespace: None,
+        job: None,
+        spec: None,
+        task: None,
+        node: None,
+        state: None,
+        attempt: None,
+        exit_code: None,
+        reason: None,
+        actor: None,
+    };
+    let job = |key: &JobKey, change: &'static str| Event {
+        event_type: format!("job.{change}"),
+        namespace: Some(key.namespace.clone()),
+        job: Some(key.name.clone()),
+        ..blank.clone()
+    };
+    let task = |id: TaskId| task_event(state, &blank, id);
+    match fact {
+        Fact::ClusterCreated { .. } => {
+            Some(Event { event_type: "cluster.created".into(), ..blank })
+        }
+        Fact::LeaderElected { name, version, .. } => Some(Event {
+            event_type: "cluster.leader-elected".into(),
+            reason: Some(format!("manager {name}, version {version}, epoch {}", state.meta.epoch)),
+            ..blank
+        }),
+        Fact::CommandGranted { .. }
+        | Fact::TaskStopRequested { .. }
+        | Fact::JobForgotten { .. } => None,
+        Fact::JobSubmitted { version, job: spec, actor } => {
+            let mut event = job(&spec.key(), "submitted");
+            event.reason = Some(format!("version {version}"));
+            event.actor = Some(actor.clone());
+            Some(event)
+        }
+        Fact::JobScaled { job: key, version, spec, instances, actor } => {
+            let mut event = job(key, "submitted");
+            event.spec = Some(spec.clone());
+            event.reason = Some(format!("version {version}: {instances} instances of {spec}"));
+            event.actor = Some(actor.clone());
+            Some(event)
+        }
+        Fact::JobStopRequested { job: key, actor } => {
+            let mut event = job(key, "stopping");
+            event.actor = Some(actor.clone());
+            Some(event)
+        }
+        Fact::JobStatusChanged { status: JobStatus::Stopping, .. } => None,
+        Fact::JobStatusChanged { job: key, status } => {
+            let mut event = job(key, status.as_str());
+            event.state = Some(status.as_str().to_owned());
+            Some(event)
+        }
+        Fact::PlacementBlocked { job: key, spec, reason } => {
+            let mut event = job(key, "pending");
+            event.spec = Some(spec.clone());
+            event.reason = Some(reason.clone());
+            Some(event)
+        }
+        Fact::TaskCreated { task: id, .. }
+        | Fact::TaskPlaced { task: id, .. }
+        | Fact::TaskWithdrawn { task: id, .. }
+        | Fact::TaskLost { task: id, .. } => {
+            let mut event = task(*id)?;
+            if let Fact::TaskPlaced { explanation, .. } = fact {
+                event.reason = Some(explanation.clone());
+            }
+            Some(event)
+        }
+        Fact::TaskReported { report } => {
+            let mut event = task(report.task)?;
+            event.exit_code = report.exit_code;
+            Some(event)
+        }
+        Fact::NodeRegistered { name, node } => Some(Event {
+            event_type: "node.registered".into(),
+            node: Some(name.clone()),
+            reason: Some(format!("worker version {}", node.version)),
+            ..blank
+        }),
+        Fact::NodeResized { name, .. } => Some(Event {
+            event_type: "node.updated".into(),
+            node: Some(name.clone()),
+            reason: Some("its capacity changed".into()),
+            ..blank
+        }),
+        Fact::NodeStatusChanged { name, status, reason } => Some(Event {
+            event_type: format!("node.{}", status.as_str()),
+            node: Some(name.clone()),
+            state: Some(status.as_str().to_owned()),
+            reason: Some(reason.clone()),
+            ..blank
+        }),
+    }
+}
+
+fn task_event(state: &State, blank: &Event, id: TaskId) -> Option<Event> {
+    let task = state.tasks.get(&id)?;
+    let reached: TaskState = task.state;
+    Some(Event {
+        event_type: format!("task.{reached}"),
+        namespace: Some(task.job.namespace.clone()),
+        job: Some(task.job.name.clone()),
+        spec: Some(task.spec.clone()),
+        task: Some(id),
+        node: task.node.clone(),
+        state: Some(reached.as_str().to_owned()),
+        attempt: Some(task.attempt),
+        reason: task.reason.clone(),
+        ..blank.clone()
+    })
+}

@@ -1,0 +1,312 @@
+//! The log: records of facts, each chained to the one before by a hash.
+//!
+//! A *fact* is what the log stores and what state is folded from; an *event* is what a fact looks like to
+//! the world outside (see [`super::publish`]). Facts are decisions and observations, never instructions to
+//! decide again: replay needs no scheduler, no clock and no randomness.
+
+use std::fmt;
+use std::sync::Arc;
+
+use longshore_proto::api::{JobStopped, JobSubmitted, TaskStopped};
+use longshore_proto::codec::{self, DecodeError};
+use longshore_proto::id::{BootId, ClusterId, CommandId, ManagerId, NodeId, TaskId};
+use longshore_proto::name::{Datacenter, JobKey, NodeName, SpecName, UserName};
+use longshore_proto::node::TaskReport;
+use longshore_proto::permission::Role;
+use longshore_proto::spec::{JobSpec, Resources};
+use longshore_proto::state::{JobStatus, NodeStatus};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The version of the records' format. A manager refuses to lead over a log with a newer one.
+pub const RECORD_FORMAT: u16 = 1;
+
+/// The largest record, in bytes: one message, far below the servers' usual `max_payload`.
+pub const RECORD_BYTES_MAX: usize = 256 << 10;
+
+/// One transaction: all of its facts happen, or none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The format, [`RECORD_FORMAT`].
+    pub format: u16,
+    /// Its place in the log, counted from 1.
+    pub index: u64,
+    /// The reign that it was written in.
+    pub epoch: u64,
+    /// The manager that wrote it.
+    pub manager: ManagerId,
+    /// The hash of the record before; zeros before the first.
+    pub previous: Hash,
+    /// When it was written, by the leader's wall clock, never falling, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What happened, in order.
+    pub facts: Vec<Fact>,
+}
+
+impl Record {
+    /// The bytes that are appended to the log.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Reads a record. Its bytes come from the managers' own account, but a message there may still be
+    /// somebody's mistake.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode(bytes)
+    }
+}
+
+/// A SHA-256 hash.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Hash([u8; 32]);
+
+impl Hash {
+    /// The hash of some bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<Hash> for String {
+    fn from(hash: Hash) -> Self {
+        hash.to_string()
+    }
+}
+
+impl TryFrom<String> for Hash {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let mut hash = [0u8; 32];
+        if text.len() != 64 {
+            return Err("a hash has 64 hexadecimal digits");
+        }
+        for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| "a hash is hexadecimal")?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| "a hash is hexadecimal")?;
+        }
+        Ok(Self(hash))
+    }
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fact {
+    /// The cluster began: the first fact of the first record.
+    ClusterCreated {
+        /// Its id.
+        cluster: ClusterId,
+    },
+    /// A manager began to lead: the first fact of each epoch.
+    LeaderElected {
+        /// Which one.
+        manager: ManagerId,
+        /// Its name, for people.
+        name: UserName,
+        /// Its version.
+        version: String,
+    },
+    /// A command was granted; the same id gets the same answer for 24 hours.
+    CommandGranted {
+        /// Whose command, and which.
+        key: CommandKey,
+        /// The hash of what was asked.
+        request: Hash,
+        /// The answer.
+        answer: CommandAnswer,
+    },
+    /// A job was submitted, or scaled: a new version.
+    JobSubmitted {
+        /// The version that this made.
+        version: u64,
+        /// The job, resolved.
+        job: Arc<JobSpec>,
+        /// Who asked.
+        actor: String,
+    },
+    /// A job is to stop.
+    JobStopRequested {
+        /// Which one.
+        job: JobKey,
+        /// Who asked.
+        actor: String,
+    },
+    /// One of a job's parts wants another number of instances: a new version that changes nothing else.
+    JobScaled {
+        /// Which job.
+        job: JobKey,
+        /// The version that this made.
+        version: u64,
+        /// Which part.
+        spec: SpecName,
+        /// How many from now on.
+        instances: u32,
+        /// Who asked.
+        actor: String,
+    },
+    /// A job as a whole stands differently.
+    JobStatusChanged {
+        /// Which one.
+        job: JobKey,
+        /// How it stands now.
+        status: JobStatus,
+    },
+    /// The tasks of a part wait for a node, for a reason that has not been told yet.
+    PlacementBlocked {
+        /// Which job.
+        job: JobKey,
+        /// Which part.
+        spec: SpecName,
+        /// Why nothing fits.
+        reason: String,
+    },
+    /// A job that ended long ago was forgotten; its history stays.
+    JobForgotten {
+        /// Which one.
+        job: JobKey,
+    },
+    /// A task is wanted.
+    TaskCreated {
+        /// The task.
+        task: TaskId,
+        /// Its job.
+        job: JobKey,
+        /// Its part of the job.
+        spec: SpecName,
+        /// Its place among the instances.
+        slot: u32,
+        /// The job's version that it runs.
+        version: u64,
+        /// The task that it replaces.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaces: Option<TaskId>,
+        /// How many tasks in a row failed in this slot before it.
+        #[serde(default)]
+        failures: u32,
+    },
+    /// A task was given a node.
+    TaskPlaced {
+        /// The task.
+        task: TaskId,
+        /// Its node.
+        node: NodeName,
+        /// Why this one, for people.
+        explanation: String,
+    },
+    /// A placed task is to end.
+    TaskStopRequested {
+        /// The task.
+        task: TaskId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A task that had no node yet ended.
+    TaskWithdrawn {
+        /// The task.
+        task: TaskId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A node spoke of a task.
+    TaskReported {
+        /// What it said.
+        report: TaskReport,
+    },
+    /// A task is gone with its node.
+    TaskLost {
+        /// The task.
+        task: TaskId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A node joined, came back, or began a new run.
+    NodeRegistered {
+        /// Its name.
+        name: NodeName,
+        /// What it said of itself.
+        node: NodeFacts,
+    },
+    /// A node's capacity changed.
+    NodeResized {
+        /// Its name.
+        name: NodeName,
+        /// What it offers now.
+        capacity: Resources,
+    },
+    /// The manager thinks differently of a node.
+    NodeStatusChanged {
+        /// Its name.
+        name: NodeName,
+        /// What it thinks now.
+        status: NodeStatus,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// What a node says of itself when it joins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// The id kept in its data directory.
+    pub id: NodeId,
+    /// This run of its worker.
+    pub boot: BootId,
+    /// Where it stands.
+    pub datacenter: Datacenter,
+    /// What the operator says of it.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// What its worker found out about the machine.
+    pub attributes: std::collections::BTreeMap<String, String>,
+    /// What it offers.
+    pub capacity: Resources,
+    /// Its worker's version.
+    pub version: String,
+}
+
+/// Whose command, and which.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CommandKey {
+    /// The asker's role.
+    pub role: Role,
+    /// The asker's name.
+    pub user: UserName,
+    /// The id that the asker chose.
+    pub id: CommandId,
+}
+
+/// The answer to a command that was granted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CommandAnswer {
+    /// To `job.submit`.
+    Submitted(JobSubmitted),
+    /// To `job.stop`.
+    JobStopped(JobStopped),
+    /// To `task.stop`.
+    TaskStopped(TaskStopped),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_read_back_from_its_text() {
+        let hash = Hash::of(b"longshore");
+        assert_eq!(Hash::try_from(hash.to_string()), Ok(hash));
+        assert!(Hash::try_from("xyz".to_owned()).is_err());
+    }
+}

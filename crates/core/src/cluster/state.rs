@@ -1,0 +1,717 @@
+//! The cluster's state: the fold of the log.
+//!
+//! State changes in [`State::apply`] alone, in live running and on replay alike. `apply` is pure: no clock
+//! (times come from the record), no randomness, no permission check, no decision. What can be derived from
+//! the stored parts (the fleet, a job's slots, a node's tasks, what waits) is derived, kept up to date here,
+//! and rebuilt when state is loaded.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use longshore_proto::id::{ClusterId, ManagerId, Revision, TaskId};
+use longshore_proto::name::{JobKey, NodeName, SpecName, UserName};
+use longshore_proto::spec::{JobSpec, TaskSpec};
+use longshore_proto::state::{Eligibility, JobStatus, Mover, NodeStatus, TaskState, is_legal_move};
+use longshore_scheduler::{Demand, Fleet};
+use serde::{Deserialize, Serialize};
+
+use super::changes::Changes;
+use super::record::{CommandAnswer, CommandKey, Fact, Hash, NodeFacts, Record};
+
+/// How many ended tasks a slot remembers besides the current one.
+const ENDED_TASKS_PER_SLOT: usize = 4;
+/// How many versions a job remembers besides those that tasks still run.
+const VERSIONS_PER_JOB: usize = 10;
+/// How long a command's answer is remembered, in milliseconds of the leader's clock.
+pub const COMMAND_MEMORY_MS: u64 = 24 * 3_600_000;
+
+/// What stands once in a cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The cluster's id; absent before the first record.
+    pub cluster: Option<ClusterId>,
+    /// The present reign.
+    pub epoch: u64,
+    /// Who leads.
+    pub leader: Option<ManagerId>,
+    /// The leader's name.
+    pub leader_name: Option<UserName>,
+    /// The leader's version.
+    pub leader_version: String,
+    /// The last record that was applied.
+    pub index: u64,
+    /// Its hash.
+    pub chain: Hash,
+    /// Its time.
+    pub at_ms: u64,
+    /// The sequence in the stream of the last message that was read, a record or not.
+    pub stream_sequence: u64,
+    /// Messages in the log that were no valid record.
+    pub records_skipped: u64,
+    /// The node that got the last task by round-robin.
+    pub round_robin_last: Option<NodeName>,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its versions, the current one among them.
+    pub versions: BTreeMap<u64, Arc<JobSpec>>,
+    /// The current version.
+    pub version: u64,
+    /// The version that the present run began with: what ended before it does not count.
+    pub run_version: u64,
+    /// How it stands.
+    pub status: JobStatus,
+    /// Whether it is to stop.
+    pub stop_requested: bool,
+    /// Why tasks of a part wait.
+    pub blocked: BTreeMap<SpecName, String>,
+    /// When it was first submitted.
+    pub created_at_ms: u64,
+    /// When it last changed its status.
+    pub changed_at_ms: u64,
+    /// Its tasks by part and slot, oldest first. Derived.
+    #[serde(skip)]
+    pub slots: BTreeMap<SpecName, BTreeMap<u32, Vec<TaskId>>>,
+}
+
+impl Job {
+    /// The current version's spec.
+    pub fn spec(&self) -> Option<&Arc<JobSpec>> {
+        self.versions.get(&self.version)
+    }
+}
+
+/// A task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its job.
+    pub job: JobKey,
+    /// Its part of the job.
+    pub spec: SpecName,
+    /// Its place among the instances.
+    pub slot: u32,
+    /// The job's version that it runs.
+    pub version: u64,
+    /// Where it is.
+    pub node: Option<NodeName>,
+    /// Where it stands.
+    pub state: TaskState,
+    /// The worker's count of starts.
+    pub attempt: u64,
+    /// Why it is to end, once it is.
+    pub stop: Option<String>,
+    /// When the manager last decided on it.
+    pub revision: Revision,
+    /// Its container.
+    pub container_id: Option<String>,
+    /// The exit code of the attempt that ended last.
+    pub exit_code: Option<i64>,
+    /// Why it is as it is.
+    pub reason: Option<String>,
+    /// Why it is where it is.
+    pub placement: Option<String>,
+    /// The task that it replaces.
+    pub replaces: Option<TaskId>,
+    /// How many tasks in a row failed in this slot before it.
+    pub failures: u32,
+    /// The record that made it: ids of one millisecond do not tell which came first.
+    pub created_index: u64,
+    /// When it was made.
+    pub created_at_ms: u64,
+    /// When its container last started.
+    pub started_at_ms: Option<u64>,
+    /// When it ended.
+    pub finished_at_ms: Option<u64>,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// What it says of itself.
+    pub facts: NodeFacts,
+    /// What the manager thinks of it.
+    pub status: NodeStatus,
+    /// Whether it takes new tasks.
+    pub eligibility: Eligibility,
+    /// When its set of assignments last changed.
+    pub revision: Revision,
+    /// Its tasks that have not ended. Derived.
+    #[serde(skip)]
+    pub tasks: BTreeSet<TaskId>,
+}
+
+/// A command that was granted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The hash of what was asked.
+    pub request: Hash,
+    /// The answer.
+    pub answer: CommandAnswer,
+    /// When it was granted.
+    pub at_ms: u64,
+}
+
+/// Tasks that wait and can be placed alike, in the order of placing: priority, then the largest share of a
+/// typical machine, then the job.
+pub type WaitingKey = (Reverse<u8>, Reverse<u64>, JobKey, SpecName, u64);
+
+/// Everything that a manager knows for certain.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// What stands once.
+    pub meta: Meta,
+    /// Jobs.
+    pub jobs: BTreeMap<JobKey, Job>,
+    /// Tasks, the ended ones that are remembered among them.
+    pub tasks: BTreeMap<TaskId, Task>,
+    /// Nodes.
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// Commands that were granted lately.
+    pub commands: BTreeMap<CommandKey, Command>,
+    /// Commands by the time they were granted. Derived.
+    pub(super) commands_by_time: BTreeSet<(u64, CommandKey)>,
+    /// What nodes offer and have promised. Derived.
+    pub fleet: Fleet,
+    /// Tasks that wait for a node. Derived.
+    pub waiting: BTreeMap<WaitingKey, BTreeSet<TaskId>>,
+}
+
+/// Why a message of the log is not the next record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotNext {
+    /// Its index is not the next one.
+    #[error("its index is {found}, and {expected} was expected")]
+    Index {
+        /// What it is.
+        found: u64,
+        /// What it should be.
+        expected: u64,
+    },
+    /// It does not follow the record before it.
+    #[error("it does not follow the record before it")]
+    Chain,
+    /// Its epoch is over, or does not begin with an election.
+    #[error("its epoch {found} does not follow {present}")]
+    Epoch {
+        /// What it is.
+        found: u64,
+        /// The present one.
+        present: u64,
+    },
+}
+
+impl State {
+    /// Whether a record is the next one. A message that is not is skipped, by all managers alike.
+    pub fn check_next(&self, record: &Record) -> Result<(), NotNext> {
+        let expected = self.meta.index + 1;
+        if record.index != expected {
+            return Err(NotNext::Index { found: record.index, expected });
+        }
+        if record.previous != self.meta.chain {
+            return Err(NotNext::Chain);
+        }
+        let begins = record.facts.iter().any(|fact| matches!(fact, Fact::LeaderElected { .. }));
+        let (found, present) = (record.epoch, self.meta.epoch);
+        if found < present || (found == present) == begins {
+            return Err(NotNext::Epoch { found, present });
+        }
+        Ok(())
+    }
+
+    /// The revision of what the given record decides.
+    pub fn next_revision(&self, epoch: u64) -> Revision {
+        Revision { epoch, index: self.meta.index + 1 }
+    }
+
+    /// A task's spec: that of the version it runs.
+    pub fn task_spec(&self, task: &Task) -> Option<&TaskSpec> {
+        self.jobs.get(&task.job)?.versions.get(&task.version)?.spec(&task.spec)
+    }
+
+    /// The job spec that a task runs.
+    pub fn task_job_spec(&self, task: &Task) -> Option<&Arc<JobSpec>> {
+        self.jobs.get(&task.job)?.versions.get(&task.version)
+    }
+
+    /// Folds one fact of the record that is being made or replayed.
+    pub fn apply(&mut self, fact: &Fact, revision: Revision, at_ms: u64, changes: &mut Changes) {
+        match fact {
+            Fact::ClusterCreated { cluster } => self.meta.cluster = Some(*cluster),
+            Fact::LeaderElected { manager, name, version } => {
+                self.meta.epoch = revision.epoch;
+                self.meta.leader = Some(*manager);
+                self.meta.leader_name = Some(name.clone());
+                self.meta.leader_version.clone_from(version);
+            }
+            Fact::CommandGranted { key, request, answer } => {
+                let command = Command { request: *request, answer: answer.clone(), at_ms };
+                self.commands_by_time.insert((at_ms, key.clone()));
+                self.commands.insert(key.clone(), command);
+                changes.commands.insert(key.clone());
+                self.forget_commands(at_ms, changes);
+            }
+            Fact::JobSubmitted { version, job, .. } => {
+                self.apply_submit(*version, job, at_ms, changes)
+            }
+            Fact::JobStopRequested { job, .. } => {
+                if let Some(job) = self.jobs.get_mut(job) {
+                    job.stop_requested = true;
+                }
+                changes.touch_job(job);
+            }
+            Fact::JobScaled { job, version, spec, instances, .. } => {
+                self.apply_scale(job, *version, spec, *instances);
+                changes.touch_job(job);
+            }
+            Fact::JobStatusChanged { job, status } => {
+                if let Some(job) = self.jobs.get_mut(job) {
+                    job.status = *status;
+                    job.changed_at_ms = at_ms;
+                }
+                changes.touch_job(job);
+            }
+            Fact::PlacementBlocked { job, spec, reason } => {
+                if let Some(job) = self.jobs.get_mut(job) {
+                    job.blocked.insert(spec.clone(), reason.clone());
+                }
+                changes.touch_job(job);
+            }
+            Fact::JobForgotten { job } => self.apply_forget(job, changes),
+            Fact::TaskCreated { task, job, spec, slot, version, replaces, failures } => {
+                let created = Task {
+                    job: job.clone(),
+                    spec: spec.clone(),
+                    slot: *slot,
+                    version: *version,
+                    node: None,
+                    state: TaskState::Pending,
+                    attempt: 0,
+                    stop: None,
+                    revision,
+                    container_id: None,
+                    exit_code: None,
+                    reason: None,
+                    placement: None,
+                    replaces: *replaces,
+                    failures: *failures,
+                    created_index: revision.index,
+                    created_at_ms: at_ms,
+                    started_at_ms: None,
+                    finished_at_ms: None,
+                };
+                self.tasks.insert(*task, created);
+                self.derive_task(*task);
+                self.prune_slot(job, spec, *slot, changes);
+                changes.touch_task(*task, job);
+            }
+            Fact::TaskPlaced { task, node, explanation } => {
+                self.apply_place(*task, node, explanation, revision, changes);
+            }
+            Fact::TaskStopRequested { task, reason } => {
+                if let Some(stored) = self.tasks.get_mut(task) {
+                    stored.stop = Some(reason.clone());
+                    stored.revision = revision;
+                    changes.touch_task(*task, &stored.job);
+                    if let Some(node) = stored.node.clone() {
+                        self.touch_node_set(&node, revision, Some(*task), changes);
+                    }
+                }
+            }
+            Fact::TaskWithdrawn { task, reason } => {
+                self.end_task(*task, TaskState::Stopped, Some(reason), at_ms, changes);
+            }
+            Fact::TaskReported { report } => self.apply_report(report, at_ms, changes),
+            Fact::TaskLost { task, reason } => {
+                let node = self.tasks.get(task).and_then(|task| task.node.clone());
+                self.end_task(*task, TaskState::Lost, Some(reason), at_ms, changes);
+                if let Some(node) = node {
+                    self.touch_node_set(&node, revision, None, changes);
+                }
+            }
+            Fact::NodeRegistered { name, node } => self.apply_register(name, node, changes),
+            Fact::NodeResized { name, capacity } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.facts.capacity = *capacity;
+                }
+                self.derive_node(name);
+                changes.touch_node(name);
+            }
+            Fact::NodeStatusChanged { name, status, .. } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.status = *status;
+                }
+                self.derive_node(name);
+                changes.touch_node(name);
+            }
+        }
+    }
+
+    /// Notes that a whole record was applied.
+    pub fn seal(&mut self, index: u64, chain: Hash, at_ms: u64, changes: &mut Changes) {
+        self.meta.index = index;
+        self.meta.chain = chain;
+        self.meta.at_ms = at_ms;
+        changes.meta = true;
+    }
+
+    fn apply_submit(
+        &mut self,
+        version: u64,
+        spec: &Arc<JobSpec>,
+        at_ms: u64,
+        changes: &mut Changes,
+    ) {
+        let key = spec.key();
+        let job = self.jobs.entry(key.clone()).or_insert_with(|| Job {
+            versions: BTreeMap::new(),
+            version,
+            run_version: version,
+            status: JobStatus::Pending,
+            stop_requested: false,
+            blocked: BTreeMap::new(),
+            created_at_ms: at_ms,
+            changed_at_ms: at_ms,
+            slots: BTreeMap::new(),
+        });
+        if job.stop_requested || job.status.is_terminal() {
+            job.run_version = version;
+        }
+        job.version = version;
+        job.versions.insert(version, Arc::clone(spec));
+        job.stop_requested = false;
+        job.status = JobStatus::Pending;
+        job.changed_at_ms = at_ms;
+        job.blocked.clear();
+        // What waits must say why anew.
+        changes.freed = true;
+        self.prune_versions(&key);
+        changes.touch_job(&key);
+    }
+
+    fn apply_scale(&mut self, key: &JobKey, version: u64, spec: &SpecName, instances: u32) {
+        let Some(job) = self.jobs.get_mut(key) else { return };
+        let Some(current) = job.spec() else { return };
+        let mut scaled = JobSpec::clone(current);
+        for candidate in scaled.specs.iter_mut().filter(|candidate| candidate.name == *spec) {
+            candidate.instances = instances;
+        }
+        job.versions.insert(version, Arc::new(scaled));
+        job.version = version;
+        self.prune_versions(key);
+    }
+
+    fn apply_forget(&mut self, key: &JobKey, changes: &mut Changes) {
+        let Some(job) = self.jobs.remove(key) else { return };
+        for task in job.slots.into_values().flat_map(BTreeMap::into_values).flatten() {
+            self.tasks.remove(&task);
+            changes.tasks.insert(task);
+        }
+        changes.touch_job(key);
+    }
+
+    fn apply_place(
+        &mut self,
+        id: TaskId,
+        node: &NodeName,
+        explanation: &str,
+        revision: Revision,
+        changes: &mut Changes,
+    ) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        let waiting = self.waiting_key(task);
+        if let Some(key) = waiting
+            && let Some(group) = self.waiting.get_mut(&key)
+        {
+            group.remove(&id);
+            if group.is_empty() {
+                self.waiting.remove(&key);
+                if let Some(job) = self.jobs.get_mut(&key.2)
+                    && job.blocked.remove(&key.3).is_some()
+                {
+                    changes.jobs.insert(key.2);
+                }
+            }
+        }
+        self.with_demand(id, |fleet, demand| fleet.reserve(node, demand));
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.node = Some(node.clone());
+            task.state = TaskState::Assigned;
+            task.revision = revision;
+            task.placement = Some(explanation.to_owned());
+            task.reason = None;
+            changes.touch_task(id, &task.job);
+        }
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.tasks.insert(id);
+        }
+        self.meta.round_robin_last = Some(node.clone());
+        self.touch_node_set(node, revision, Some(id), changes);
+    }
+
+    fn apply_report(
+        &mut self,
+        report: &longshore_proto::node::TaskReport,
+        at_ms: u64,
+        changes: &mut Changes,
+    ) {
+        let Some(task) = self.tasks.get_mut(&report.task) else { return };
+        let (from, to) = ((task.attempt, task.state), (report.attempt, report.state));
+        if !is_legal_move(from, to, Mover::Worker) {
+            return;
+        }
+        task.attempt = report.attempt;
+        if report.exit_code.is_some() {
+            task.exit_code = report.exit_code;
+        }
+        if report.container_id.is_some() {
+            task.container_id.clone_from(&report.container_id);
+        }
+        if report.state == TaskState::Running {
+            task.started_at_ms = Some(at_ms);
+        }
+        if report.state.is_terminal() {
+            self.end_task(report.task, report.state, report.reason.as_ref(), at_ms, changes);
+        } else {
+            task.state = report.state;
+            task.reason.clone_from(&report.reason);
+            changes.touch_task(report.task, &task.job);
+        }
+    }
+
+    fn apply_register(&mut self, name: &NodeName, facts: &NodeFacts, changes: &mut Changes) {
+        match self.nodes.get_mut(name) {
+            Some(node) => {
+                node.facts = facts.clone();
+                node.status = NodeStatus::Ready;
+            }
+            None => {
+                let node = Node {
+                    facts: facts.clone(),
+                    status: NodeStatus::Ready,
+                    eligibility: Eligibility::Open,
+                    revision: Revision::default(),
+                    tasks: BTreeSet::new(),
+                };
+                self.nodes.insert(name.clone(), node);
+            }
+        }
+        self.derive_node(name);
+        changes.touch_node(name);
+    }
+
+    /// Ends a task: gives back what it held and takes it out of what is derived.
+    fn end_task(
+        &mut self,
+        id: TaskId,
+        state: TaskState,
+        reason: Option<&String>,
+        at_ms: u64,
+        changes: &mut Changes,
+    ) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        if task.state.is_terminal() {
+            return;
+        }
+        let (node, held) = (task.node.clone(), task.state.holds_resources());
+        if let Some(key) = self.waiting_key(task)
+            && let Some(group) = self.waiting.get_mut(&key)
+        {
+            group.remove(&id);
+            if group.is_empty() {
+                self.waiting.remove(&key);
+                if let Some(job) = self.jobs.get_mut(&key.2)
+                    && job.blocked.remove(&key.3).is_some()
+                {
+                    changes.jobs.insert(key.2);
+                }
+            }
+        }
+        if let Some(node) = &node {
+            if held {
+                self.with_demand(id, |fleet, demand| fleet.release(node, demand));
+                changes.freed = true;
+            }
+            if let Some(node) = self.nodes.get_mut(node) {
+                node.tasks.remove(&id);
+            }
+        }
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.state = state;
+            task.reason = reason.cloned();
+            task.finished_at_ms = Some(at_ms);
+            changes.touch_task(id, &task.job);
+        }
+    }
+
+    /// A node's set of assignments changes with the present record.
+    fn touch_node_set(
+        &mut self,
+        name: &NodeName,
+        revision: Revision,
+        task: Option<TaskId>,
+        changes: &mut Changes,
+    ) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            changes.touch_set(name, node.revision, task);
+            node.revision = revision;
+            changes.nodes.insert(name.clone());
+        }
+    }
+
+    fn forget_commands(&mut self, at_ms: u64, changes: &mut Changes) {
+        while let Some((granted_at_ms, key)) = self.commands_by_time.first().cloned() {
+            if granted_at_ms.saturating_add(COMMAND_MEMORY_MS) >= at_ms {
+                break;
+            }
+            self.commands_by_time.remove(&(granted_at_ms, key.clone()));
+            self.commands.remove(&key);
+            changes.commands.insert(key);
+        }
+    }
+
+    fn prune_slot(&mut self, job: &JobKey, spec: &SpecName, slot: u32, changes: &mut Changes) {
+        let Some(ids) = self
+            .jobs
+            .get_mut(job)
+            .and_then(|job| job.slots.get_mut(spec))
+            .and_then(|slots| slots.get_mut(&slot))
+        else {
+            return;
+        };
+        while ids.len() > ENDED_TASKS_PER_SLOT + 1 {
+            let Some(oldest) = ids.first().copied() else { return };
+            let ended = self.tasks.get(&oldest).is_none_or(|task| task.state.is_terminal());
+            if !ended {
+                return;
+            }
+            ids.remove(0);
+            self.tasks.remove(&oldest);
+            changes.tasks.insert(oldest);
+        }
+    }
+
+    fn prune_versions(&mut self, key: &JobKey) {
+        let Some(job) = self.jobs.get_mut(key) else { return };
+        if job.versions.len() <= VERSIONS_PER_JOB {
+            return;
+        }
+        let used: BTreeSet<u64> = job
+            .slots
+            .values()
+            .flat_map(BTreeMap::values)
+            .flatten()
+            .filter_map(|id| self.tasks.get(id))
+            .map(|task| task.version)
+            .collect();
+        let current = job.version;
+        while job.versions.len() > VERSIONS_PER_JOB {
+            let oldest = job
+                .versions
+                .keys()
+                .copied()
+                .find(|version| *version != current && !used.contains(version));
+            let Some(oldest) = oldest else { return };
+            job.versions.remove(&oldest);
+        }
+    }
+
+    // What is derived.
+
+    /// Rebuilds everything that is derived from the stored parts.
+    pub(super) fn derive_all(&mut self) {
+        self.fleet = Fleet::default();
+        self.waiting.clear();
+        self.commands_by_time =
+            self.commands.iter().map(|(key, command)| (command.at_ms, key.clone())).collect();
+        for job in self.jobs.values_mut() {
+            job.slots.clear();
+        }
+        for node in self.nodes.values_mut() {
+            node.tasks.clear();
+        }
+        let names: Vec<NodeName> = self.nodes.keys().cloned().collect();
+        for name in &names {
+            self.derive_node(name);
+        }
+        let mut ids: Vec<(u64, TaskId)> =
+            self.tasks.iter().map(|(id, task)| (task.created_index, *id)).collect();
+        ids.sort_unstable();
+        for (_, id) in ids {
+            self.derive_task(id);
+        }
+    }
+
+    fn derive_node(&mut self, name: &NodeName) {
+        if let Some(node) = self.nodes.get(name) {
+            self.fleet.upsert(
+                name,
+                &node.facts.datacenter,
+                node.status,
+                node.eligibility,
+                node.facts.capacity,
+            );
+        }
+    }
+
+    fn derive_task(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        let (job, spec, slot) = (task.job.clone(), task.spec.clone(), task.slot);
+        let (node, state) = (task.node.clone(), task.state);
+        if let Some(key) = self.waiting_key(task) {
+            self.waiting.entry(key).or_default().insert(id);
+        }
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.slots.entry(spec).or_default().entry(slot).or_default().push(id);
+        }
+        if let Some(name) = node
+            && state.holds_resources()
+        {
+            self.with_demand(id, |fleet, demand| fleet.reserve(&name, demand));
+            if let Some(node) = self.nodes.get_mut(&name) {
+                node.tasks.insert(id);
+            }
+        }
+    }
+
+    /// Where a task stands among those that wait; `None` when it does not wait.
+    fn waiting_key(&self, task: &Task) -> Option<WaitingKey> {
+        if task.state != TaskState::Pending {
+            return None;
+        }
+        let job = self.task_job_spec(task)?;
+        let spec = job.spec(&task.spec)?;
+        Some((
+            Reverse(job.priority),
+            Reverse(size(spec)),
+            task.job.clone(),
+            task.spec.clone(),
+            task.version,
+        ))
+    }
+
+    fn with_demand(&mut self, id: TaskId, act: impl FnOnce(&mut Fleet, &Demand<'_>)) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        let Some(job) = self.jobs.get(&task.job).and_then(|job| job.versions.get(&task.version))
+        else {
+            return;
+        };
+        let Some(spec) = job.spec(&task.spec) else { return };
+        let demand =
+            Demand { resources: spec.resources, datacenters: &job.datacenters, ports: &spec.ports };
+        act(&mut self.fleet, &demand);
+    }
+}
+
+/// How large a task is, to place large ones first: its largest share of a machine with 16 cores, 64 GiB of
+/// memory and 1 TiB of disk, in millionths. The machine only fixes the rates between the resources.
+fn size(spec: &TaskSpec) -> u64 {
+    let share = |wanted: u64, whole: u64| {
+        u64::try_from(u128::from(wanted) * 1_000_000 / u128::from(whole)).unwrap_or(u64::MAX)
+    };
+    share(spec.resources.cpu_millis, 16_000)
+        .max(share(spec.resources.memory_bytes, 64 << 30))
+        .max(share(spec.resources.disk_bytes, 1 << 40))
+}

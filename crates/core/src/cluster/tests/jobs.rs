@@ -1,0 +1,408 @@
+//! What becomes of jobs: submitted, placed, counted, replaced, stopped, changed.
+
+use longshore_proto::error::ErrorCode;
+use longshore_proto::id::CommandId;
+use longshore_proto::node::Want;
+use longshore_proto::spec::{JobType, Port, Protocol, ReschedulePolicy, Resources, TaskSpec};
+use longshore_proto::state::{JobStatus, TaskState};
+
+use super::world::{NODE, World, job, key};
+use crate::cluster::Command;
+use crate::cluster::record::{CommandAnswer, Fact};
+
+fn status(world: &World, name: &str) -> JobStatus {
+    world.cluster.state().jobs[&key(name)].status
+}
+
+#[test]
+fn a_job_is_stored_created_and_placed_in_one_record() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let records = world.log.len();
+    assert_eq!(world.submit(job("web", 2)), 1);
+    assert_eq!(world.log.len(), records + 1, "one record for everything");
+    let live = world.live("web");
+    assert_eq!(live.len(), 2);
+    for id in &live {
+        assert_eq!(world.task(*id).state, TaskState::Assigned);
+        assert!(
+            world
+                .task(*id)
+                .placement
+                .as_ref()
+                .is_some_and(|why| why.contains("1 nodes") || why.contains("only")),
+            "{:?}",
+            world.task(*id).placement
+        );
+    }
+    let (node, delta) = world.told.last().unwrap();
+    assert_eq!(node.as_str(), "n1");
+    assert_eq!(delta.changes.len(), 2);
+    assert!(
+        matches!(&delta.changes[0].want, Want::Run(run) if run.spec.image == "busybox:1" && run.attempt_floor == 0)
+    );
+    assert_eq!(delta.revision.index, world.log.len() as u64);
+    world.check_replay();
+}
+
+#[test]
+fn what_fits_nowhere_waits_with_its_reason_and_is_placed_when_it_fits() {
+    let mut world = World::new();
+    world.submit(job("web", 1));
+    let id = world.live("web")[0];
+    assert_eq!(world.task(id).state, TaskState::Pending);
+    let blocked = world.cluster.state().jobs[&key("web")].blocked.values().next().cloned();
+    assert_eq!(blocked.as_deref(), Some("no node has joined yet"));
+    world.join("small", Resources { memory_bytes: 1 << 20, ..NODE }).unwrap();
+    assert_eq!(world.task(id).state, TaskState::Pending);
+    let reason = world.cluster.state().jobs[&key("web")].blocked.values().next().cloned().unwrap();
+    assert!(reason.contains("memory"), "{reason}");
+    world.join("n1", NODE).unwrap();
+    assert_eq!(world.task(id).node.as_ref().map(|node| node.as_str()), Some("n1"));
+    assert!(world.cluster.state().jobs[&key("web")].blocked.is_empty());
+}
+
+#[test]
+fn a_repeated_command_gets_the_first_answer_and_changes_nothing() {
+    let mut world = World::new();
+    let id = world.command_id();
+    let submit = |instances| Command::SubmitJob(Box::new(job("web", instances)));
+    let first = world.command_with(id, submit(1)).unwrap();
+    let records = world.log.len();
+    assert_eq!(world.command_with(id, submit(1)).unwrap(), first);
+    assert_eq!(world.log.len(), records);
+    let reused = world.command_with(id, submit(2)).unwrap_err();
+    assert_eq!(reused.code, ErrorCode::CommandReused);
+    let random: CommandId = "936da01f-9abd-4d9d-80c7-02af85c822a8".parse().unwrap();
+    assert_eq!(world.command_with(random, submit(1)).unwrap_err().code, ErrorCode::Invalid);
+}
+
+#[test]
+fn an_id_older_than_a_day_is_refused_as_unknown() {
+    let mut world = World::new();
+    let id = world.command_id();
+    world.now_ms += 25 * 3_600_000;
+    let refused = world.command_with(id, Command::StopJob(key("web"))).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::CommandReused);
+    assert!(refused.message.contains("unknown"), "{refused}");
+}
+
+#[test]
+fn the_memory_of_commands_is_a_day_long_and_no_longer() {
+    let mut world = World::new();
+    world.submit(job("web", 1));
+    assert_eq!(world.cluster.state().commands.len(), 1);
+    world.now_ms += 25 * 3_600_000;
+    world.submit(job("other", 1));
+    assert_eq!(world.cluster.state().commands.len(), 1);
+    world.check_replay();
+}
+
+#[test]
+fn the_same_job_again_is_no_new_version() {
+    let mut world = World::new();
+    assert_eq!(world.submit(job("web", 1)), 1);
+    assert_eq!(world.submit(job("web", 1)), 1);
+    assert_eq!(world.submit(job("web", 2)), 2);
+}
+
+#[test]
+fn a_service_is_running_when_all_of_it_runs_and_stays_so_while_one_restarts() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 2));
+    assert_eq!(status(&world, "web"), JobStatus::Pending);
+    world.start_all("web");
+    assert_eq!(status(&world, "web"), JobStatus::Running);
+    let id = world.live("web")[0];
+    world.report(id, 2, TaskState::Preparing, Some(137));
+    assert_eq!(world.task(id).attempt, 2);
+    assert_eq!(world.task(id).exit_code, Some(137));
+    assert_eq!(status(&world, "web"), JobStatus::Running);
+}
+
+#[test]
+fn late_and_doubled_reports_change_nothing() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 1));
+    let id = world.live("web")[0];
+    world.report(id, 1, TaskState::Running, None);
+    world.report(id, 2, TaskState::Running, None);
+    for (attempt, state) in [
+        (1, TaskState::Running),
+        (1, TaskState::Failed),
+        (2, TaskState::Preparing),
+        (2, TaskState::Running),
+    ] {
+        let facts = world.report(id, attempt, state, None);
+        assert!(facts.is_empty(), "({attempt}, {state}) changed {facts:?}");
+    }
+}
+
+#[test]
+fn a_service_task_that_failed_for_good_is_replaced_after_a_wait_that_doubles() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let mut spec = job("web", 1);
+    spec.specs[0].reschedule =
+        Some(ReschedulePolicy { attempts: Some(2), delay_ms: 1_000, delay_ms_max: 60_000 });
+    world.submit(spec);
+    for (failures, wait_ms) in [(0u32, 1_000u64), (1, 2_000)] {
+        let id = world.live("web")[0];
+        assert_eq!(world.task(id).failures, failures);
+        world.report(id, 1, TaskState::Failed, Some(1));
+        assert!(world.live("web").is_empty(), "not before the wait");
+        world.pass(wait_ms - 500, &["n1"]);
+        assert!(world.live("web").is_empty(), "not before the wait is over");
+        world.pass(1_000, &["n1"]);
+        let next = world.live("web")[0];
+        assert_eq!(world.task(next).replaces, Some(id));
+        assert_eq!(world.task(next).slot, 0);
+    }
+    let id = world.live("web")[0];
+    world.report(id, 1, TaskState::Failed, Some(1));
+    world.pass(120_000, &["n1"]);
+    assert!(world.live("web").is_empty(), "the policy allows no third replacement");
+    assert_eq!(status(&world, "web"), JobStatus::Failed);
+    world.check_replay();
+}
+
+#[test]
+fn a_batch_job_says_so_when_it_has_finished() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let mut spec = job("sums", 2);
+    spec.job_type = JobType::Batch;
+    world.submit(spec.clone());
+    world.start_all("sums");
+    for id in world.live("sums") {
+        world.report(id, 1, TaskState::Completed, Some(0));
+    }
+    assert_eq!(status(&world, "sums"), JobStatus::Completed);
+    world.pass(60_000, &["n1"]);
+    assert!(world.live("sums").is_empty(), "what has completed is not run again");
+    assert_eq!(world.submit(spec), 2, "submitted again, it runs again");
+    assert_eq!(world.live("sums").len(), 2);
+    world.check_replay();
+}
+
+#[test]
+fn a_batch_job_with_a_task_that_failed_for_good_has_failed() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let mut spec = job("sums", 2);
+    spec.job_type = JobType::Batch;
+    world.submit(spec);
+    let ids = world.live("sums");
+    world.report(ids[0], 1, TaskState::Failed, Some(3));
+    assert_eq!(status(&world, "sums"), JobStatus::Pending);
+    world.report(ids[1], 1, TaskState::Completed, Some(0));
+    assert_eq!(status(&world, "sums"), JobStatus::Failed);
+}
+
+#[test]
+fn a_stopped_job_ends_all_its_tasks_and_then_is_stopped() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 12));
+    assert_eq!(
+        world.live("web").iter().filter(|id| world.task(**id).node.is_none()).count(),
+        2,
+        "10 fit"
+    );
+    let answer = world.command(Command::StopJob(key("web"))).unwrap();
+    assert!(matches!(answer, CommandAnswer::JobStopped(stopped) if stopped.tasks_live == 12));
+    assert_eq!(status(&world, "web"), JobStatus::Stopping);
+    let (_, delta) = world.told.last().unwrap();
+    assert_eq!(
+        delta.changes.iter().filter(|change| matches!(change.want, Want::Stop { .. })).count(),
+        10
+    );
+    for id in world.live("web") {
+        world.report(id, 0, TaskState::Stopped, None);
+    }
+    assert_eq!(status(&world, "web"), JobStatus::Stopped);
+    assert_eq!(
+        world.cluster.state().fleet.node(&super::world::node_name("n1")).unwrap().committed,
+        Resources::ZERO
+    );
+    world.check_replay();
+}
+
+#[test]
+fn stopping_one_task_lowers_the_count_and_leaves_the_others_alone() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 3));
+    world.start_all("web");
+    let ids = world.live("web");
+    let stop = Command::StopTask { namespace: key("web").namespace, id: ids[1].to_string() };
+    let answer = world.command(stop).unwrap();
+    assert!(matches!(answer, CommandAnswer::TaskStopped(stopped) if stopped.instances == 2));
+    world.report(ids[1], 1, TaskState::Stopped, Some(143));
+    assert_eq!(world.live("web"), [ids[0], ids[2]]);
+    assert_eq!(status(&world, "web"), JobStatus::Running);
+    for id in [ids[0], ids[2]] {
+        let stop = Command::StopTask { namespace: key("web").namespace, id: id.to_string() };
+        world.command(stop).unwrap();
+        world.report(id, 1, TaskState::Stopped, None);
+    }
+    assert_eq!(status(&world, "web"), JobStatus::Stopped, "the last task's stop stops the job");
+    world.check_replay();
+}
+
+#[test]
+fn a_task_that_ends_without_being_asked_is_replaced() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 1));
+    let id = world.live("web")[0];
+    world.report(id, 1, TaskState::Stopped, None);
+    assert_eq!(world.live("web").len(), 1);
+    assert_ne!(world.live("web")[0], id);
+}
+
+#[test]
+fn a_change_is_rolled_out_one_task_at_a_time_in_its_own_slot() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 3));
+    world.start_all("web");
+    let mut changed = job("web", 3);
+    changed.specs[0].image = "busybox:2".into();
+    assert_eq!(world.submit(changed), 2);
+    for slot in 0..3 {
+        let stopping: Vec<_> =
+            world.live("web").into_iter().filter(|id| world.task(*id).stop.is_some()).collect();
+        assert_eq!(stopping.len(), 1, "one at a time");
+        assert_eq!(world.task(stopping[0]).slot, slot);
+        world.report(stopping[0], 1, TaskState::Stopped, None);
+        let next = world.live("web")[slot as usize];
+        assert_eq!((world.task(next).slot, world.task(next).version), (slot, 2));
+        world.report(next, 1, TaskState::Running, None);
+    }
+    assert!(
+        world
+            .live("web")
+            .iter()
+            .all(|id| world.task(*id).version == 2 && world.task(*id).stop.is_none())
+    );
+    world.check_replay();
+}
+
+#[test]
+fn more_instances_leave_what_runs_alone() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 2));
+    world.start_all("web");
+    let before = world.live("web");
+    world.submit(job("web", 4));
+    let after = world.live("web");
+    assert_eq!(after.len(), 4);
+    assert!(before.iter().all(|id| after.contains(id) && world.task(*id).stop.is_none()));
+    world.submit(job("web", 1));
+    let stopping =
+        world.live("web").into_iter().filter(|id| world.task(*id).stop.is_some()).count();
+    assert_eq!(stopping, 3, "the highest slots go");
+    assert!(world.task(before[0]).stop.is_none());
+}
+
+#[test]
+fn a_port_is_given_once_per_node() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.join("n2", NODE).unwrap();
+    let mut spec = job("web", 3);
+    spec.specs[0].ports =
+        vec![Port { host: 8080, container: 80, protocol: Protocol::Tcp, host_ip: None }];
+    world.submit(spec);
+    let placed = world.live("web").into_iter().filter(|id| world.task(*id).node.is_some()).count();
+    assert_eq!(placed, 2);
+    let reason = world.cluster.state().jobs[&key("web")].blocked.values().next().cloned().unwrap();
+    assert!(reason.contains("8080"), "{reason}");
+}
+
+#[test]
+fn higher_priority_is_placed_first() {
+    let mut world = World::new();
+    let mut low = job("low", 10);
+    low.priority = 10;
+    let mut high = job("high", 5);
+    high.priority = 90;
+    world.submit(low);
+    world.submit(high);
+    world.join("n1", NODE).unwrap();
+    let placed = |world: &World, name| {
+        world.live(name).into_iter().filter(|id| world.task(*id).node.is_some()).count()
+    };
+    assert_eq!((placed(&world, "high"), placed(&world, "low")), (5, 5));
+}
+
+#[test]
+fn a_large_job_comes_in_chunks_that_each_fit_a_record() {
+    let mut world = World::new();
+    world.join("n1", Resources { cpu_millis: 10_000_000, memory_bytes: 1 << 50, ..NODE }).unwrap();
+    let ticket = world.log.len();
+    world.submit(job("web", 5_000));
+    assert_eq!(world.live("web").len(), 5_000);
+    assert!(world.live("web").iter().all(|id| world.task(*id).node.is_some()));
+    assert!(world.log.len() - ticket > 5, "in several records");
+    world.check_replay();
+}
+
+#[test]
+fn a_job_that_ended_a_day_ago_is_forgotten() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let mut spec = job("sums", 1);
+    spec.job_type = JobType::Batch;
+    world.submit(spec);
+    let id = world.live("sums")[0];
+    world.report(id, 1, TaskState::Completed, Some(0));
+    world.now_ms += 25 * 3_600_000;
+    let beat = world.heartbeat(&super::world::node_name("n1"));
+    let facts = world.run([beat]);
+    assert!(facts.contains(&Fact::JobForgotten { job: key("sums") }), "{facts:?}");
+    assert!(world.cluster.state().tasks.is_empty());
+    world.check_replay();
+}
+
+#[test]
+fn a_job_of_several_parts_counts_each() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let mut spec = job("shop", 2);
+    spec.specs.push(TaskSpec {
+        instances: 1,
+        resources: spec.specs[0].resources,
+        ..TaskSpec::new("db".parse().unwrap(), "busybox:1")
+    });
+    world.submit(spec.clone());
+    assert_eq!(world.live("shop").len(), 3);
+    world.start_all("shop");
+    spec.specs.pop();
+    world.submit(spec);
+    let stopping: Vec<_> =
+        world.live("shop").into_iter().filter(|id| world.task(*id).stop.is_some()).collect();
+    assert_eq!(stopping.len(), 1, "the part that is gone is stopped");
+    assert_eq!(world.task(stopping[0]).spec.as_str(), "db");
+}
+
+#[test]
+fn tasks_are_found_by_a_unique_beginning() {
+    let mut world = World::new();
+    world.submit(job("web", 2));
+    let ids = world.live("web");
+    let state = world.cluster.state();
+    assert_eq!(state.find_task(None, &ids[0].to_string()), Ok(ids[0]));
+    assert_eq!(state.find_task(None, &ids[0].to_string().to_uppercase()[..36]), Ok(ids[0]));
+    assert_eq!(
+        state.find_task(None, &ids[0].to_string()[..4]).unwrap_err().code,
+        ErrorCode::Ambiguous
+    );
+    assert_eq!(state.find_task(None, "ffff").unwrap_err().code, ErrorCode::NotFound);
+    assert_eq!(state.find_task(None, "xyz").unwrap_err().code, ErrorCode::Invalid);
+    assert_eq!(state.find_task(None, "").unwrap_err().code, ErrorCode::Invalid);
+}

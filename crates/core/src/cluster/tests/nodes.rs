@@ -1,0 +1,260 @@
+//! What becomes of nodes: joining, silence, loss, return, and doubt.
+
+use longshore_proto::error::ErrorCode;
+use longshore_proto::id::{BootId, NodeId, Revision};
+use longshore_proto::node::{Heartbeat, Sync};
+use longshore_proto::spec::{OnNodeLoss, Resources};
+use longshore_proto::state::{NodeStatus, TaskState};
+use uuid::Uuid;
+
+use super::world::{NODE, World, job, node_name};
+use crate::cluster::Input;
+use crate::cluster::record::Fact;
+
+fn status(world: &World, name: &str) -> NodeStatus {
+    world.cluster.state().nodes[&node_name(name)].status
+}
+
+fn lost(facts: &[Fact]) -> usize {
+    facts
+        .iter()
+        .filter(|fact| matches!(fact, Fact::NodeStatusChanged { status: NodeStatus::Lost, .. }))
+        .count()
+}
+
+#[test]
+fn a_second_worker_of_a_living_nodes_name_is_refused() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let refused = world.join("n1", NODE).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::NameTaken);
+    assert!(refused.hint.is_some());
+    world.pass(20_000, &[]);
+    assert_eq!(status(&world, "n1"), NodeStatus::Lost);
+    world.join("n1", NODE).unwrap();
+}
+
+#[test]
+fn a_worker_that_restarts_keeps_its_tasks() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 1));
+    let before = world.live("web");
+    let (id, _) = world.identity_of("n1");
+    let registered = world.join_as("n1", id, BootId(Uuid::from_u128(99)), NODE).unwrap();
+    assert_eq!(world.live("web"), before);
+    assert_eq!(registered.revision, world.cluster.state().nodes[&node_name("n1")].revision);
+}
+
+#[test]
+fn a_silent_node_is_suspect_then_lost_and_its_tasks_are_replaced_elsewhere() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 2));
+    world.start_all("web");
+    world.join("n2", NODE).unwrap();
+    let before = world.live("web");
+    world.pass(8_500, &["n2"]);
+    assert_eq!(status(&world, "n1"), NodeStatus::Suspect);
+    assert_eq!(world.live("web"), before, "a suspect keeps its tasks");
+    world.pass(7_500, &["n2"]);
+    assert_eq!(status(&world, "n1"), NodeStatus::Lost);
+    let after = world.live("web");
+    assert_eq!(after.len(), 2);
+    for (old, new) in before.iter().zip(&after) {
+        assert_eq!(world.task(*old).state, TaskState::Lost);
+        assert_eq!(world.task(*new).replaces, Some(*old));
+        assert_eq!(world.task(*new).node, Some(node_name("n2")));
+    }
+    world.check_replay();
+}
+
+#[test]
+fn a_blip_changes_nothing() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 1));
+    world.start_all("web");
+    let before = world.live("web");
+    for silence in [1_000, 3_000, 7_000] {
+        let facts = world.pass(silence, &[]);
+        assert!(facts.is_empty(), "{silence} ms: {facts:?}");
+        world.pass(1_000, &["n1"]);
+    }
+    let facts = world.pass(14_000, &[]);
+    assert_eq!(lost(&facts), 0);
+    world.pass(1_000, &["n1"]);
+    assert_eq!(status(&world, "n1"), NodeStatus::Ready);
+    assert_eq!(world.live("web"), before);
+}
+
+#[test]
+fn a_node_that_returns_is_told_to_ask_for_its_set_which_no_longer_holds_what_was_replaced() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 1));
+    world.start_all("web");
+    world.join("n2", NODE).unwrap();
+    world.pass(16_000, &["n2"]);
+    world.told.clear();
+    world.pass(500, &["n1", "n2"]);
+    assert_eq!(status(&world, "n1"), NodeStatus::Ready);
+    let (_, hint) = world.told.iter().find(|(node, _)| node.as_str() == "n1").expect("n1 is told");
+    assert_eq!(hint.previous, Revision::default(), "a hint chains to nothing");
+    let (node_id, boot_id) = world.identity_of("n1");
+    let page = world
+        .cluster
+        .state()
+        .sync_page(&node_name("n1"), &Sync { node_id, boot_id, after: None })
+        .unwrap();
+    assert!(page.assignments.is_empty() && page.end);
+}
+
+#[test]
+fn a_job_that_waits_for_its_node_is_not_replaced() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let mut spec = job("db", 1);
+    spec.on_node_loss = OnNodeLoss::Wait;
+    world.submit(spec);
+    world.start_all("db");
+    world.join("n2", NODE).unwrap();
+    let before = world.live("db");
+    world.pass(60_000, &["n2"]);
+    assert_eq!(status(&world, "n1"), NodeStatus::Lost);
+    assert_eq!(world.live("db"), before);
+    let view = world.cluster.task_page(None, &longshore_proto::api::ListTasks::default());
+    assert!(view.items[0].silent, "its state may no longer be true");
+    world.pass(500, &["n1", "n2"]);
+    assert_eq!(world.live("db"), before);
+}
+
+#[test]
+fn when_most_nodes_fall_silent_together_nobody_is_lost() {
+    let mut world = World::new();
+    let names = ["n1", "n2", "n3", "n4", "n5"];
+    for name in names {
+        world.join(name, NODE).unwrap();
+    }
+    let facts = world.pass(120_000, &["n1", "n2"]);
+    assert_eq!(lost(&facts), 0);
+    let alarms = world.cluster.cluster_view(0).unwrap().alarms;
+    assert!(alarms.iter().any(|alarm| alarm.contains("3 of 5")), "{alarms:?}");
+    world.pass(1_000, &names);
+    assert!(world.cluster.cluster_view(0).unwrap().alarms.is_empty());
+}
+
+#[test]
+fn nodes_are_lost_at_a_bounded_rate() {
+    let mut world = World::new();
+    let names: Vec<String> = (0..8).map(|n| format!("n{n}")).collect();
+    for name in &names {
+        world.join(name, NODE).unwrap();
+    }
+    let alive: Vec<&str> = names[3..].iter().map(String::as_str).collect();
+    let facts = world.pass(20_000, &alive);
+    assert_eq!(lost(&facts), 1, "one in ten seconds, with eight nodes");
+    let facts = world.pass(30_000, &alive);
+    assert_eq!(lost(&facts), 2);
+}
+
+#[test]
+fn silence_means_nothing_while_this_managers_own_connection_is_down() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.run([Input::BusLost]);
+    let facts = world.pass(120_000, &[]);
+    assert_eq!(lost(&facts), 0);
+    assert!(!world.cluster.cluster_view(0).unwrap().alarms.is_empty());
+    world.run([Input::BusBack]);
+    let facts = world.pass(7_000, &[]);
+    assert_eq!(lost(&facts), 0, "timers begin anew");
+    let facts = world.pass(10_000, &[]);
+    assert_eq!(lost(&facts), 1);
+}
+
+#[test]
+fn a_goodbye_is_believed_at_once() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 1));
+    world.start_all("web");
+    world.join("n2", NODE).unwrap();
+    let Input::Heartbeat { node, mut heartbeat } = world.heartbeat(&node_name("n1")) else {
+        unreachable!()
+    };
+    heartbeat.leaving = true;
+    world.run([Input::Heartbeat { node, heartbeat }]);
+    assert_eq!(status(&world, "n1"), NodeStatus::Left);
+    let live = world.live("web");
+    assert_eq!(world.task(live[0]).node, Some(node_name("n2")));
+}
+
+#[test]
+fn a_stranger_under_a_nodes_name_is_not_believed() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 1));
+    let id = world.live("web")[0];
+    let stranger = Heartbeat {
+        node_id: NodeId(Uuid::from_u128(0xbad)),
+        boot_id: BootId(Uuid::from_u128(0xbad)),
+        revision: Revision::default(),
+        digest: 0,
+        capacity: Resources::ZERO,
+        used: Resources::ZERO,
+        tasks_running: 0,
+        runtime_error: None,
+        leaving: true,
+    };
+    let facts =
+        world.run([Input::Heartbeat { node: node_name("n1"), heartbeat: Box::new(stranger) }]);
+    assert!(facts.is_empty());
+    world.join("n2", NODE).unwrap();
+    let facts = world.report_from(&node_name("n2"), id, 1, TaskState::Failed, Some(1));
+    assert!(facts.is_empty(), "another node's report of a task changes nothing");
+}
+
+#[test]
+fn a_set_that_differs_at_the_same_revision_is_asked_for_anew() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 1));
+    world.told.clear();
+    for beats in 1..=3 {
+        let Input::Heartbeat { node, mut heartbeat } = world.heartbeat(&node_name("n1")) else {
+            unreachable!()
+        };
+        heartbeat.digest ^= 1;
+        world.run([Input::Heartbeat { node, heartbeat }]);
+        assert_eq!(world.told.len(), usize::from(beats == 3), "after {beats} heartbeats");
+    }
+}
+
+#[test]
+fn a_set_comes_in_pages() {
+    let mut world = World::new();
+    world.join("n1", Resources { cpu_millis: 1_000_000, memory_bytes: 1 << 50, ..NODE }).unwrap();
+    world.submit(job("web", 1_200));
+    let (node_id, boot_id) = world.identity_of("n1");
+    let (mut after, mut seen, mut pages) = (None, 0, 0);
+    loop {
+        let page = world
+            .cluster
+            .state()
+            .sync_page(&node_name("n1"), &Sync { node_id, boot_id, after })
+            .unwrap();
+        assert_eq!(page.count, 1_200);
+        seen += page.assignments.len();
+        pages += 1;
+        after = page.assignments.last().map(|assignment| assignment.task);
+        if page.end {
+            break;
+        }
+    }
+    assert_eq!(seen, 1_200);
+    assert!(pages > 1);
+    let wrong = Sync { node_id: NodeId(Uuid::from_u128(1)), boot_id, after: None };
+    let refused = world.cluster.state().sync_page(&node_name("n1"), &wrong).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::NotRegistered);
+}

@@ -1,0 +1,157 @@
+//! Properties over random histories: whatever comes in, the invariants hold after every step (the world checks
+//! them), the store and a replay give what is in memory, and time makes the cluster settle.
+
+use longshore_proto::id::TaskId;
+use longshore_proto::spec::{JobType, OnNodeLoss, ReschedulePolicy};
+use longshore_proto::state::TaskState;
+use proptest::prelude::*;
+
+use super::world::{NODE, World, job, key, node_name};
+use crate::cluster::{Command, Input};
+
+#[derive(Debug, Clone)]
+enum Move {
+    Join(u8),
+    Beat(u8),
+    Leave(u8),
+    Submit { job: u8, instances: u32, batch: bool, image: u8, wait: bool },
+    StopJob(u8),
+    StopTask(u16),
+    Report { task: u16, attempt: u64, state: u8 },
+    Pass(u64),
+    BusLost,
+    BusBack,
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        2 => (0..6u8).prop_map(Move::Join),
+        6 => (0..6u8).prop_map(Move::Beat),
+        1 => (0..6u8).prop_map(Move::Leave),
+        4 => (0..4u8, 1..14u32, any::<bool>(), 0..3u8, any::<bool>())
+            .prop_map(|(job, instances, batch, image, wait)| Move::Submit { job, instances, batch, image, wait }),
+        1 => (0..4u8).prop_map(Move::StopJob),
+        2 => any::<u16>().prop_map(Move::StopTask),
+        16 => (any::<u16>(), 0..4u64, 0..9u8).prop_map(|(task, attempt, state)| Move::Report { task, attempt, state }),
+        6 => (1..20_000u64).prop_map(Move::Pass),
+        1 => Just(Move::BusLost),
+        2 => Just(Move::BusBack),
+    ];
+    proptest::collection::vec(one, 1..80)
+}
+
+fn some_task(world: &World, choice: u16) -> Option<TaskId> {
+    let tasks = &world.cluster.state().tasks;
+    let at = usize::from(choice).checked_rem(tasks.len())?;
+    tasks.keys().nth(at).copied()
+}
+
+fn play(world: &mut World, one: Move) {
+    let name = |n: u8| format!("n{n}");
+    match one {
+        Move::Join(n) => drop(world.join(&name(n), NODE)),
+        Move::Beat(n) | Move::Leave(n) => {
+            let node = node_name(&name(n));
+            if world.cluster.state().nodes.contains_key(&node) {
+                let mut beat = world.heartbeat(&node);
+                if let (Move::Leave(_), Input::Heartbeat { heartbeat, .. }) = (&one, &mut beat) {
+                    heartbeat.leaving = true;
+                }
+                world.run([beat]);
+            }
+        }
+        Move::Submit { job: number, instances, batch, image, wait } => {
+            let mut spec = job(&format!("j{number}"), instances);
+            spec.job_type = if batch { JobType::Batch } else { JobType::Service };
+            spec.on_node_loss = if wait { OnNodeLoss::Wait } else { OnNodeLoss::Replace };
+            spec.specs[0].image = format!("busybox:{image}");
+            spec.specs[0].reschedule =
+                Some(ReschedulePolicy { attempts: Some(1), delay_ms: 1_000, delay_ms_max: 4_000 });
+            world.submit(spec);
+        }
+        Move::StopJob(number) => drop(world.command(Command::StopJob(key(&format!("j{number}"))))),
+        Move::StopTask(choice) => {
+            if let Some(id) = some_task(world, choice) {
+                let stop = Command::StopTask { namespace: key("x").namespace, id: id.to_string() };
+                drop(world.command(stop));
+            }
+        }
+        Move::Report { task, attempt, state } => {
+            if let Some(id) = some_task(world, task)
+                && let Some(node) = world.task(id).node.clone()
+            {
+                let before = (world.task(id).attempt, world.task(id).state);
+                let state = TaskState::ALL[usize::from(state)];
+                world.report_from(&node, id, attempt, state, None);
+                if let Some(task) = world.cluster.state().tasks.get(&id) {
+                    assert!((task.attempt, task.state) >= before, "a task went back");
+                }
+            }
+        }
+        Move::Pass(milliseconds) => drop(world.pass(milliseconds, &[])),
+        Move::BusLost => drop(world.run([Input::BusLost])),
+        Move::BusBack => drop(world.run([Input::BusBack])),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_comes_in_the_invariants_hold_and_replay_equals_live(moves in moves()) {
+        let mut world = World::new();
+        for one in moves {
+            play(&mut world, one);
+        }
+        world.check_replay();
+        // Faults stop: the bus is back, every node beats, every stop is obeyed and every task runs. Then each
+        // job has what it wants, or says why not, and nothing more is written.
+        world.run([Input::BusBack]);
+        let names: Vec<String> = world.cluster.state().nodes.keys().map(ToString::to_string).collect();
+        let alive: Vec<&str> = names.iter().map(String::as_str).collect();
+        for _ in 0..200 {
+            world.pass(1_000, &alive);
+            let tasks: Vec<_> = world.cluster.state().tasks.iter().map(|(id, task)| (*id, task.clone())).collect();
+            for (id, task) in tasks {
+                if task.node.is_none() || task.state.is_terminal() {
+                    continue;
+                }
+                let attempt = task.attempt.max(1);
+                if task.stop.is_some() {
+                    world.report(id, attempt, TaskState::Stopped, None);
+                } else if task.state < TaskState::Running {
+                    world.report(id, attempt, TaskState::Running, None);
+                } else if task.state == TaskState::Stopping {
+                    // A worker that stops what nobody asked to stop ends it, too.
+                    world.report(id, attempt, TaskState::Stopped, None);
+                }
+            }
+        }
+        let records = world.log.len();
+        world.pass(30_000, &alive);
+        prop_assert_eq!(world.log.len(), records, "the cluster is quiet");
+        let state = world.cluster.state();
+        for (key, job) in &state.jobs {
+            if job.stop_requested || job.status.is_terminal() {
+                continue;
+            }
+            let spec = job.spec().unwrap();
+            for part in &spec.specs {
+                let settled = job.slots[&part.name]
+                    .values()
+                    .filter_map(|ids| state.tasks.get(ids.last()?))
+                    .filter(|task| match task.state {
+                        TaskState::Running => true,
+                        TaskState::Completed | TaskState::Failed => task.version >= job.run_version,
+                        TaskState::Pending => job.blocked.contains_key(&part.name),
+                        _ => false,
+                    })
+                    .count();
+                prop_assert!(
+                    settled >= part.instances as usize,
+                    "{key}: {settled} of {} are settled; {:#?}", part.instances, job
+                );
+            }
+        }
+    }
+}

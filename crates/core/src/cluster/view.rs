@@ -1,0 +1,227 @@
+//! Answers to questions: what is known, in the form that clients see.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use longshore_proto::api::{
+    ClusterView, JobView, ListJobs, ListNodes, ListTasks, NameJob, NameNode, NameTask, NodeView,
+    PAGE_MAX, Page, SpecView, TaskView,
+};
+use longshore_proto::error::{ApiError, ErrorCode};
+use longshore_proto::id::TaskId;
+use longshore_proto::name::{JobKey, Namespace, NodeName};
+use longshore_proto::state::{NodeStatus, TaskState};
+
+use super::Cluster;
+use super::command::{no_job, no_task};
+use super::state::{Job, Node, Task};
+use crate::time::Time;
+
+impl Cluster {
+    /// The cluster as a whole. `payloads_refused` is the shell's count.
+    pub fn cluster_view(&self, payloads_refused: u64) -> Result<ClusterView, ApiError> {
+        let meta = &self.state.meta;
+        let (Some(id), Some(leader)) = (meta.cluster, meta.leader) else {
+            return Err(ApiError::new(ErrorCode::Unavailable, "the cluster has not begun yet")
+                .hint("wait until a manager leads"));
+        };
+        let mut tasks = BTreeMap::new();
+        for task in self.state.tasks.values() {
+            *tasks.entry(task.state).or_default() += 1;
+        }
+        let mut nodes: BTreeMap<String, u64> = BTreeMap::new();
+        for node in self.state.nodes.values() {
+            *nodes.entry(node.status.as_str().to_owned()).or_default() += 1;
+        }
+        let mut alarms: Vec<String> = self.live.alarms.values().cloned().collect();
+        if meta.records_skipped > 0 {
+            alarms.push(format!(
+                "{} messages in the log were no records and were skipped; somebody else may write to it",
+                meta.records_skipped
+            ));
+        }
+        Ok(ClusterView {
+            id,
+            epoch: meta.epoch,
+            leader,
+            manager_version: meta.leader_version.clone(),
+            jobs: self.state.jobs.values().filter(|job| !job.status.is_terminal()).count() as u64,
+            tasks,
+            nodes,
+            records_skipped: meta.records_skipped,
+            payloads_refused,
+            alarms,
+        })
+    }
+
+    /// Tasks of one namespace, or of all.
+    pub fn task_page(&self, namespace: Option<&Namespace>, list: &ListTasks) -> Page<TaskView> {
+        let wanted = |id: &TaskId, task: &Task| {
+            (list.ended || !task.state.is_terminal())
+                && namespace.is_none_or(|namespace| task.job.namespace == *namespace)
+                && list.job.as_ref().is_none_or(|job| task.job.name == *job)
+                && list.node.as_ref().is_none_or(|node| task.node.as_ref() == Some(node))
+                && list.after.is_none_or(|after| *id > after)
+        };
+        let after = list.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found =
+            self.state.tasks.range((after, Bound::Unbounded)).filter(|(id, task)| wanted(id, task));
+        page(found.map(|(id, task)| self.task_view(*id, task)), list.limit)
+    }
+
+    /// One task.
+    pub fn task_get(
+        &self,
+        namespace: Option<&Namespace>,
+        name: &NameTask,
+    ) -> Result<TaskView, ApiError> {
+        let id = self.state.find_task(namespace, &name.id)?;
+        let task = self.state.tasks.get(&id).ok_or_else(|| no_task(&name.id))?;
+        Ok(self.task_view(id, task))
+    }
+
+    /// Jobs of one namespace, or of all.
+    pub fn job_page(&self, namespace: Option<&Namespace>, list: &ListJobs) -> Page<JobView> {
+        let after = list.after.clone().map(|(namespace, name)| JobKey { namespace, name });
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self
+            .state
+            .jobs
+            .range((after, Bound::Unbounded))
+            .filter(|(key, _)| namespace.is_none_or(|namespace| key.namespace == *namespace));
+        page(found.filter_map(|(key, job)| self.job_view(key, job)), list.limit)
+    }
+
+    /// One job.
+    pub fn job_get(&self, namespace: &Namespace, name: &NameJob) -> Result<JobView, ApiError> {
+        let key = JobKey { namespace: namespace.clone(), name: name.name.clone() };
+        let job = self.state.jobs.get(&key).ok_or_else(|| no_job(&key))?;
+        self.job_view(&key, job).ok_or_else(|| no_job(&key))
+    }
+
+    /// Nodes.
+    pub fn node_page(&self, list: &ListNodes, now: Time) -> Page<NodeView> {
+        let after = list.after.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self.state.nodes.range((after, Bound::Unbounded));
+        page(found.map(|(name, node)| self.node_view(name, node, now)), list.limit)
+    }
+
+    /// One node.
+    pub fn node_get(&self, name: &NameNode, now: Time) -> Result<NodeView, ApiError> {
+        let node = self.state.nodes.get(&name.name).ok_or_else(|| {
+            ApiError::new(ErrorCode::NotFound, format!("there is no node {}", name.name))
+                .hint("`longshore node ls` lists the nodes")
+        })?;
+        Ok(self.node_view(&name.name, node, now))
+    }
+
+    fn task_view(&self, id: TaskId, task: &Task) -> TaskView {
+        let spec = self.state.task_spec(task);
+        let on_silent_node =
+            task.node.as_ref().and_then(|node| self.state.nodes.get(node)).is_some_and(|node| {
+                matches!(node.status, NodeStatus::Suspect | NodeStatus::Lost | NodeStatus::Left)
+            });
+        let blocked = || {
+            let job = self.state.jobs.get(&task.job)?;
+            (task.state == TaskState::Pending).then(|| job.blocked.get(&task.spec).cloned())?
+        };
+        let stopping = || {
+            let stop = task.stop.as_ref()?;
+            (!task.state.is_terminal()).then(|| format!("stopping: {stop}"))
+        };
+        TaskView {
+            id,
+            namespace: task.job.namespace.clone(),
+            job: task.job.name.clone(),
+            spec: task.spec.clone(),
+            slot: task.slot,
+            version: task.version,
+            state: task.state,
+            silent: on_silent_node && !task.state.is_terminal(),
+            attempt: task.attempt,
+            node: task.node.clone(),
+            container_id: task.container_id.clone(),
+            image: spec.map(|spec| spec.image.clone()).unwrap_or_default(),
+            exit_code: task.exit_code,
+            reason: task.reason.clone().or_else(stopping).or_else(blocked),
+            placement: task.placement.clone(),
+            replaces: task.replaces,
+            created_at_ms: task.created_at_ms,
+            started_at_ms: task.started_at_ms,
+            finished_at_ms: task.finished_at_ms,
+        }
+    }
+
+    fn job_view(&self, key: &JobKey, job: &Job) -> Option<JobView> {
+        let spec = job.spec()?;
+        let specs = spec.specs.iter().map(|spec| {
+            let latest = job
+                .slots
+                .get(&spec.name)
+                .into_iter()
+                .flat_map(BTreeMap::values)
+                .filter_map(|ids| ids.last());
+            let states: Vec<TaskState> = latest
+                .filter_map(|id| self.state.tasks.get(id))
+                .filter(|task| task.version >= job.run_version || !task.state.is_terminal())
+                .map(|task| task.state)
+                .collect();
+            let count = |wanted: &[TaskState]| {
+                u32::try_from(states.iter().filter(|state| wanted.contains(state)).count())
+                    .unwrap_or(u32::MAX)
+            };
+            SpecView {
+                name: spec.name.clone(),
+                image: spec.image.clone(),
+                instances: spec.instances,
+                running: count(&[TaskState::Running]),
+                pending: count(&[TaskState::Pending]),
+                completed: count(&[TaskState::Completed]),
+                failed: count(&[TaskState::Failed]),
+            }
+        });
+        Some(JobView {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            job_type: spec.job_type,
+            version: job.version,
+            status: job.status,
+            priority: spec.priority,
+            datacenters: spec.datacenters.clone(),
+            specs: specs.collect(),
+            created_at_ms: job.created_at_ms,
+        })
+    }
+
+    fn node_view(&self, name: &NodeName, node: &Node, now: Time) -> NodeView {
+        let heard = self.live.nodes.get(name);
+        NodeView {
+            name: name.clone(),
+            id: node.facts.id,
+            datacenter: node.facts.datacenter.clone(),
+            status: node.status,
+            eligibility: node.eligibility,
+            labels: node.facts.labels.clone(),
+            attributes: node.facts.attributes.clone(),
+            capacity: node.facts.capacity,
+            committed: self
+                .state
+                .fleet
+                .node(name)
+                .map(|node| node.committed)
+                .unwrap_or(longshore_proto::spec::Resources::ZERO),
+            used: heard.and_then(|heard| heard.used),
+            tasks: node.tasks.len() as u64,
+            heard_ms_ago: heard.map(|heard| now - heard.at),
+            runtime_error: heard.and_then(|heard| heard.runtime_error.clone()),
+            worker_version: node.facts.version.clone(),
+        }
+    }
+}
+
+/// The first items, as many as were asked for and are allowed, and whether there are more.
+fn page<T>(mut items: impl Iterator<Item = T>, limit: Option<u32>) -> Page<T> {
+    let limit = limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX) as usize;
+    let taken: Vec<T> = items.by_ref().take(limit).collect();
+    Page { items: taken, more: items.next().is_some() }
+}

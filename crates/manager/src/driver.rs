@@ -1,0 +1,511 @@
+//! The one loop: inputs in, a record out, and effects against its receipt.
+//!
+//! While one record is on its way to the log, inputs queue up and become the next one, so throughput grows
+//! with load. Questions are answered between records: what they see is committed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::connection::State as Connection;
+use longshore_bus::{ApiRequest, Bus};
+use longshore_core::cluster::record::CommandAnswer;
+use longshore_core::cluster::{
+    Cluster, Command, Effect, Input, Proposal, Receipt, Reply, Step, Ticket,
+};
+use longshore_core::time::Time;
+use longshore_proto::api::{
+    Answer, ListEvents, ListJobs, ListNodes, ListTasks, NameJob, NameNode, NameTask, Nothing, Page,
+    SubmitJob,
+};
+use longshore_proto::codec;
+use longshore_proto::error::{ApiError, ErrorCode};
+use longshore_proto::id::ClusterId;
+use longshore_proto::name::{JobKey, Namespace, NodeName};
+use longshore_proto::node::AssignDelta;
+use longshore_proto::subject::{ApiVerb, Level, NodeVerb, Scope, Subject};
+use longshore_proto::{ACTOR_HEADER, COMMAND_HEADER};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use crate::error::ManagerError;
+use crate::gateway::{Arrival, Gateway, NodeRequest, unreadable};
+use crate::lease::Held;
+use crate::log::{Appended, Log};
+use crate::store::Store;
+use crate::{Clock, events, seed};
+
+/// The most inputs that are taken at once: enough to fill a record, few enough to stay responsive.
+const INPUTS_MAX: usize = 2_048;
+/// From so long on, an append that has no outcome makes the manager refuse what arrives.
+const APPEND_PATIENCE: Duration = Duration::from_secs(2);
+/// The longest name that a client may give for who asks, in characters.
+const ACTOR_LENGTH_MAX: usize = 128;
+
+/// Somebody who waits for an answer.
+#[derive(Debug)]
+enum Waiting {
+    Api(ApiRequest),
+    Node(NodeRequest),
+}
+
+/// Everything that the loop carries.
+struct Driver<'a> {
+    cluster: &'a mut Cluster,
+    log: &'a mut Log,
+    store: &'a Arc<Store>,
+    gateway: Gateway,
+    clock: Clock,
+    queue: VecDeque<Input>,
+    waiting: BTreeMap<Ticket, Waiting>,
+    tickets: u64,
+    assignments: mpsc::UnboundedSender<(NodeName, AssignDelta)>,
+    committed: watch::Sender<u64>,
+}
+
+/// Leads until cancelled, fenced, or unable to go on.
+#[expect(clippy::too_many_arguments, reason = "they are the parts that this loop joins, each once")]
+pub(crate) async fn reign(
+    cluster: &mut Cluster,
+    log: &mut Log,
+    store: &Arc<Store>,
+    bus: &Bus,
+    core: &Bus,
+    held: &Held,
+    clock: Clock,
+    events_age_max: Duration,
+    cancel: &CancellationToken,
+) -> Result<(), ManagerError> {
+    // The first record fences every leader before; nothing is heard until it is committed.
+    let step = cluster.begin_reign(ClusterId(Uuid::new_v4()), clock.now(), seed());
+    let Step::Record(proposal) = step else {
+        return Err(ManagerError::Bug("a reign began without a record"));
+    };
+    let (assignments, outbox) = mpsc::unbounded_channel();
+    let (committed, commits) = watch::channel(0);
+    let mut driver = Driver {
+        cluster,
+        log,
+        store,
+        gateway: Gateway::silent(),
+        clock,
+        queue: VecDeque::new(),
+        waiting: BTreeMap::new(),
+        tickets: 0,
+        assignments,
+        committed,
+    };
+    driver.commit(*proposal, cancel).await?;
+    let meta = &driver.cluster.state().meta;
+    let cluster_id = meta.cluster.ok_or(ManagerError::Bug("a reign began without a cluster"))?;
+    info!(cluster = %cluster_id, epoch = meta.epoch, index = meta.index, "this manager leads");
+    driver.gateway = Gateway::start(bus).await?;
+    let publisher = events::publish(
+        core.clone(),
+        Arc::clone(store),
+        cluster_id,
+        events_age_max,
+        clock.now().wall_ms,
+        commits,
+    );
+    let _publisher = AbortOnDropHandle::new(tokio::spawn(publisher));
+    let _assigner = AbortOnDropHandle::new(tokio::spawn(assign(bus.clone(), outbox)));
+    let ended = driver.lead(bus, held, cancel).await;
+    driver.dismiss().await;
+    ended
+}
+
+/// Tells nodes what changed, in order. What is lost is asked for.
+async fn assign(bus: Bus, mut outbox: mpsc::UnboundedReceiver<(NodeName, AssignDelta)>) {
+    while let Some((node, delta)) = outbox.recv().await {
+        let subject = Subject::Node { node, verb: NodeVerb::Assign };
+        if let Err(error) = bus.publish(&subject, &delta).await {
+            warn!(%error, "a node was not told of a change; it will ask");
+        }
+    }
+}
+
+impl Driver<'_> {
+    async fn lead(
+        &mut self,
+        bus: &Bus,
+        held: &Held,
+        cancel: &CancellationToken,
+    ) -> Result<(), ManagerError> {
+        let lost = held.lost();
+        let mut connected = true;
+        loop {
+            held.moved();
+            let wakeup = self.cluster.next_wakeup();
+            let wait = Duration::from_millis(wakeup - self.clock.time());
+            if self.queue.is_empty() {
+                tokio::select! {
+                    () = cancel.cancelled() => return Ok(()),
+                    () = lost.cancelled() => {
+                        return Err(ManagerError::Fenced { by: "the lease is held by another manager".into() });
+                    }
+                    arrival = self.gateway.next() => match arrival {
+                        Some(arrival) => self.take(arrival).await?,
+                        None => return Err(ManagerError::Bug("nothing listens any more")),
+                    },
+                    () = tokio::time::sleep(wait) => {}
+                }
+            }
+            while self.queue.len() < INPUTS_MAX {
+                let Some(arrival) = self.gateway.waiting() else { break };
+                self.take(arrival).await?;
+            }
+            let now_connected = bus.client().connection_state() == Connection::Connected;
+            if now_connected != connected {
+                connected = now_connected;
+                self.queue.push_back(if connected { Input::BusBack } else { Input::BusLost });
+            }
+            match self.cluster.propose(&mut self.queue, self.clock.now(), seed()) {
+                Step::Answers(effects) => self.perform(effects),
+                Step::Record(proposal) => self.commit(*proposal, cancel).await?,
+            }
+        }
+    }
+
+    /// Appends a record, writes it to the store, and lets its effects go.
+    async fn commit(
+        &mut self,
+        proposal: Proposal,
+        cancel: &CancellationToken,
+    ) -> Result<(), ManagerError> {
+        let index = proposal.index();
+        let id = Uuid::new_v4().to_string();
+        let sequence = {
+            let append = self.log.append(&id, proposal.bytes());
+            tokio::pin!(append);
+            let patience = tokio::time::sleep(APPEND_PATIENCE);
+            tokio::pin!(patience);
+            let mut refusing = false;
+            loop {
+                tokio::select! {
+                    appended = &mut append => match appended? {
+                        Appended::At(sequence) => break sequence,
+                        Appended::Fenced => {
+                            return Err(ManagerError::Fenced { by: "its record stands in the place of ours".into() });
+                        }
+                    },
+                    () = &mut patience, if !refusing => {
+                        error!("the log does not answer; requests are refused until it does");
+                        refusing = true;
+                    }
+                    Some(arrival) = self.gateway.next(), if refusing => refuse(arrival, index),
+                    // The outcome stays unknown here; the next start reads it from the log.
+                    () = cancel.cancelled() => {
+                        return Err(ManagerError::Fenced { by: "stopped while the log did not answer".into() });
+                    }
+                }
+            }
+        };
+        self.cluster.appended(sequence);
+        let writes = proposal.writes(self.cluster.state());
+        let (bytes, events) = (proposal.bytes().to_vec(), proposal.events().to_vec());
+        let store = Arc::clone(self.store);
+        tokio::task::spawn_blocking(move || store.commit(index, &bytes, writes, &events))
+            .await
+            .map_err(|_| ManagerError::Bug("the store's thread ended"))??;
+        let receipt = Receipt::durable(index);
+        let effects = proposal
+            .release(&receipt)
+            .map_err(|_| ManagerError::Bug("a receipt for another record"))?;
+        self.committed.send_replace(index);
+        self.perform(effects);
+        Ok(())
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        let index = self.cluster.state().meta.index;
+        for effect in effects {
+            match effect {
+                Effect::Assign { node, delta } => {
+                    // The receiver lives as long as the reign; after it, nobody needs to be told.
+                    let _ = self.assignments.send((node, delta));
+                }
+                Effect::Answer { ticket, reply } => match (self.waiting.remove(&ticket), reply) {
+                    (Some(Waiting::Api(request)), Reply::Command(reply)) => match reply {
+                        Ok(CommandAnswer::Submitted(answer)) => {
+                            answer_api(request, index, Ok(answer))
+                        }
+                        Ok(CommandAnswer::JobStopped(answer)) => {
+                            answer_api(request, index, Ok(answer))
+                        }
+                        Ok(CommandAnswer::TaskStopped(answer)) => {
+                            answer_api(request, index, Ok(answer))
+                        }
+                        Err(refusal) => answer_api::<()>(request, index, Err(refusal)),
+                    },
+                    (Some(Waiting::Node(request)), Reply::Registered(reply)) => {
+                        answer_node(request, index, reply);
+                    }
+                    (Some(Waiting::Node(request)), Reply::Reports(reply)) => {
+                        answer_node(request, index, reply)
+                    }
+                    (_, reply) => error!(?ticket, ?reply, "an answer without its asker: a bug"),
+                },
+            }
+        }
+    }
+
+    fn ticket(&mut self, waiting: Waiting) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.waiting.insert(ticket, waiting);
+        ticket
+    }
+
+    /// Takes in one arrival: questions are answered at once, everything else becomes an input.
+    async fn take(&mut self, arrival: Arrival) -> Result<(), ManagerError> {
+        match arrival {
+            Arrival::Heartbeat(node, heartbeat) => {
+                self.queue.push_back(Input::Heartbeat { node, heartbeat })
+            }
+            Arrival::Register(request, register) => {
+                let node = request.node.clone();
+                let ticket = self.ticket(Waiting::Node(request));
+                self.queue.push_back(Input::Register { ticket, node, register });
+            }
+            Arrival::Reports(request, reports) => {
+                let node = request.node.clone();
+                let ticket = self.ticket(Waiting::Node(request));
+                self.queue.push_back(Input::Reports { ticket, node, reports });
+            }
+            Arrival::Sync(request, sync) => {
+                // Inputs that wait are older than this question, and may change its answer; it is asked again
+                // when they do, because the revision has moved then.
+                let page = self.cluster.state().sync_page(&request.node, &sync);
+                answer_node(request, self.cluster.state().meta.index, page);
+            }
+            Arrival::Api(request) => match request.subject.clone() {
+                Some(Subject::Api { scope, verb }) if verb.level() == Level::Read => {
+                    self.query(request, scope, verb).await?;
+                }
+                Some(Subject::Api { scope, verb }) => self.command(request, scope, verb),
+                _ => {
+                    let refusal =
+                        ApiError::new(ErrorCode::Invalid, "the subject names no legal namespace")
+                            .hint("a namespace is made of a-z, 0-9 and '-'; '_' means the cluster");
+                    answer_api::<()>(request, self.cluster.state().meta.index, Err(refusal));
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, request: ApiRequest, scope: Scope, verb: ApiVerb) {
+        match self.read_command(&request, scope, verb) {
+            Ok(make) => {
+                let ticket = self.ticket(Waiting::Api(request));
+                self.queue.push_back(make(ticket));
+            }
+            Err(refusal) => {
+                answer_api::<()>(request, self.cluster.state().meta.index, Err(refusal))
+            }
+        }
+    }
+
+    fn read_command(
+        &self,
+        request: &ApiRequest,
+        scope: Scope,
+        verb: ApiVerb,
+    ) -> Result<impl FnOnce(Ticket) -> Input + use<>, ApiError> {
+        let Some((role, user)) = request.asker() else {
+            return Err(ApiError::new(
+                ErrorCode::Invalid,
+                "the answer is wanted on no inbox of a client",
+            ));
+        };
+        let Scope::Namespace(namespace) = scope else {
+            return Err(ApiError::new(
+                ErrorCode::Invalid,
+                "this verb needs a namespace in its subject",
+            ));
+        };
+        let id = request.header(COMMAND_HEADER).and_then(|id| id.parse().ok()).ok_or_else(|| {
+            ApiError::new(ErrorCode::Invalid, format!("the header {COMMAND_HEADER} holds no command id"))
+                .hint("send a fresh UUID v7 with each request that changes something, and the same one with its retries")
+        })?;
+        let actor = request
+            .header(ACTOR_HEADER)
+            .map(|actor| actor.chars().take(ACTOR_LENGTH_MAX).collect());
+        let command = match verb {
+            ApiVerb::JobSubmit => {
+                let SubmitJob { job } = self.payload(request)?;
+                if job.namespace != namespace {
+                    return Err(ApiError::new(
+                        ErrorCode::Invalid,
+                        format!(
+                            "the job is of namespace {}, and the subject of {namespace}",
+                            job.namespace
+                        ),
+                    )
+                    .hint("send it on the subject of its own namespace"));
+                }
+                Command::SubmitJob(Box::new(job))
+            }
+            ApiVerb::JobStop => {
+                let NameJob { name } = self.payload(request)?;
+                Command::StopJob(JobKey { namespace, name })
+            }
+            ApiVerb::TaskStop => {
+                let NameTask { id } = self.payload(request)?;
+                Command::StopTask { namespace, id }
+            }
+            _ => return Err(ApiError::new(ErrorCode::Invalid, "this verb changes nothing")),
+        };
+        Ok(move |ticket| Input::Command { ticket, role, user, actor, id, command })
+    }
+
+    async fn query(
+        &self,
+        request: ApiRequest,
+        scope: Scope,
+        verb: ApiVerb,
+    ) -> Result<(), ManagerError> {
+        let (cluster, now): (&Cluster, Time) = (self.cluster, self.clock.time());
+        let index = cluster.state().meta.index;
+        let namespace: Option<Namespace> = match scope {
+            Scope::Namespace(namespace) => Some(namespace),
+            Scope::Cluster => None,
+        };
+        let namespace = namespace.as_ref();
+        match verb {
+            ApiVerb::ClusterStatus => {
+                let view = self
+                    .payload(&request)
+                    .and_then(|Nothing {}| cluster.cluster_view(self.gateway.refused()));
+                answer_api(request, index, view);
+            }
+            ApiVerb::JobList => {
+                let page =
+                    self.payload(&request).map(|list: ListJobs| cluster.job_page(namespace, &list));
+                answer_api(request, index, page);
+            }
+            ApiVerb::JobGet => {
+                let view = self.payload(&request).and_then(|name: NameJob| match namespace {
+                    Some(namespace) => cluster.job_get(namespace, &name),
+                    None => Err(ApiError::new(
+                        ErrorCode::Invalid,
+                        "this verb needs a namespace in its subject",
+                    )),
+                });
+                answer_api(request, index, view);
+            }
+            ApiVerb::TaskList => {
+                let page = self
+                    .payload(&request)
+                    .map(|list: ListTasks| cluster.task_page(namespace, &list));
+                answer_api(request, index, page);
+            }
+            ApiVerb::TaskGet => {
+                let view = self
+                    .payload(&request)
+                    .and_then(|name: NameTask| cluster.task_get(namespace, &name));
+                answer_api(request, index, view);
+            }
+            ApiVerb::NodeList => {
+                let page =
+                    self.payload(&request).map(|list: ListNodes| cluster.node_page(&list, now));
+                answer_api(request, index, page);
+            }
+            ApiVerb::NodeGet => {
+                let view =
+                    self.payload(&request).and_then(|name: NameNode| cluster.node_get(&name, now));
+                answer_api(request, index, view);
+            }
+            ApiVerb::EventList => {
+                let list: ListEvents = match self.payload(&request) {
+                    Ok(list) => list,
+                    Err(refusal) => {
+                        answer_api::<()>(request, index, Err(refusal));
+                        return Ok(());
+                    }
+                };
+                // History is read from the disk, so not on this loop.
+                let (store, namespace) = (Arc::clone(self.store), namespace.cloned());
+                tokio::task::spawn_blocking(move || {
+                    let page = store.events(namespace.as_ref(), &list).map_err(|error| {
+                        ApiError::new(
+                            ErrorCode::Internal,
+                            format!("the history cannot be read: {error}"),
+                        )
+                    });
+                    answer_api(request, index, page.map(|(items, more)| Page { items, more }));
+                });
+            }
+            ApiVerb::JobSubmit | ApiVerb::JobStop | ApiVerb::TaskStop => {
+                return Err(ManagerError::Bug("a command was taken for a question"));
+            }
+        }
+        Ok(())
+    }
+
+    fn payload<T: DeserializeOwned>(&self, request: &ApiRequest) -> Result<T, ApiError> {
+        codec::decode(&request.payload).map_err(|error| {
+            self.gateway.refuse();
+            warn!(subject = ?request.subject, %error, "a payload cannot be read and is refused");
+            unreadable(&error)
+        })
+    }
+
+    /// Tells everybody who waits to try again: elsewhere, or later.
+    async fn dismiss(&mut self) {
+        let refusal = unavailable("this manager no longer leads");
+        for (_, waiting) in std::mem::take(&mut self.waiting) {
+            match waiting {
+                Waiting::Api(request) => {
+                    request.answer(&Answer::<()>::new(0, Err(refusal.clone()))).await
+                }
+                Waiting::Node(request) => {
+                    request.answer(&Answer::<()>::new(0, Err(refusal.clone()))).await
+                }
+            }
+        }
+    }
+}
+
+fn unavailable(message: &str) -> ApiError {
+    ApiError::new(ErrorCode::Unavailable, message)
+        .hint("try again with the same id in a moment; `longshore doctor` shows what is wrong if it lasts")
+}
+
+/// Refuses an arrival while nothing can be committed.
+fn refuse(arrival: Arrival, index: u64) {
+    let refusal = || unavailable("the log cannot be written just now: NATS does not acknowledge");
+    match arrival {
+        Arrival::Api(request) => answer_api::<()>(request, index, Err(refusal())),
+        Arrival::Register(request, _)
+        | Arrival::Sync(request, _)
+        | Arrival::Reports(request, _) => {
+            answer_node::<()>(request, index, Err(refusal()));
+        }
+        Arrival::Heartbeat(..) => {}
+    }
+}
+
+fn answer_api<T: Serialize + Send + Sync + 'static>(
+    request: ApiRequest,
+    index: u64,
+    result: Result<T, ApiError>,
+) {
+    let answer = Answer::new(index, result);
+    tokio::spawn(async move { request.answer(&answer).await });
+}
+
+fn answer_node<T: Serialize + Send + Sync + 'static>(
+    request: NodeRequest,
+    index: u64,
+    result: Result<T, ApiError>,
+) {
+    let answer = Answer::new(index, result);
+    tokio::spawn(async move { request.answer(&answer).await });
+}

@@ -1,0 +1,115 @@
+//! Why a manager cannot go on.
+
+use std::path::PathBuf;
+
+use longshore_bus::{BusError, ConnectError};
+use longshore_core::cluster::persist::LoadError;
+
+/// Why a manager cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagerError {
+    /// The bus cannot be reached, or refuses this manager.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The bus does not take a subscription.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// Another process has the data directory.
+    #[error(
+        "the data directory {path} is in use by another process; stop the other manager, or give this one its own --data-dir"
+    )]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The data directory cannot be made or opened.
+    #[error("cannot open the store in {path}")]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// What the store says.
+        source: fjall::Error,
+    },
+    /// The store fails while it is used. It takes no more writes; a restart reads what is on the disk.
+    #[error(
+        "the store in the data directory failed; restart the manager, and look at the disk if it happens again"
+    )]
+    Store {
+        /// What the store says.
+        #[from]
+        source: fjall::Error,
+    },
+    /// The stored state cannot be read.
+    #[error(
+        "the state in the data directory cannot be read; with a damaged store, move the directory away and let the manager rebuild it from the log"
+    )]
+    Load {
+        /// What is wrong with it.
+        #[from]
+        source: LoadError,
+    },
+    /// The server has no JetStream, or refuses its use.
+    #[error(
+        "the NATS server offers no JetStream to this manager; enable `jetstream` in its configuration, in the account of --core-creds ({detail})"
+    )]
+    NoJetStream {
+        /// What the server says.
+        detail: String,
+    },
+    /// A stream cannot be made or changed.
+    #[error(
+        "the stream {stream} cannot be set up: {detail}; look at the server's log, its limits and this manager's permissions"
+    )]
+    Stream {
+        /// Which one.
+        stream: String,
+        /// What the server says.
+        detail: String,
+    },
+    /// The server dropped settings that safety rests on.
+    #[error(
+        "the NATS server does not keep the setting {setting} of stream {stream}; it is too old: use nats-server 2.12 or newer"
+    )]
+    StreamSetting {
+        /// Which stream.
+        stream: String,
+        /// Which setting.
+        setting: &'static str,
+    },
+    /// The log is not the one that the store was built from, or has lost its end.
+    #[error(
+        "the log contradicts this manager's store: {detail}; nothing is changed. Restore the NATS server's own data, or, if the log is lost for good, see docs/operations.md, \"A lost log\""
+    )]
+    Diverged {
+        /// How.
+        detail: String,
+    },
+    /// The log cannot be read.
+    #[error("the log cannot be read: {detail}")]
+    Read {
+        /// What the server says.
+        detail: String,
+    },
+    /// A record of a newer version.
+    #[error(
+        "the log holds records of format {found}, and this version reads up to {known}; upgrade this manager"
+    )]
+    NewerFormat {
+        /// What was found.
+        found: u16,
+        /// What is known.
+        known: u16,
+    },
+    /// Another manager leads.
+    #[error("another manager leads: {by}")]
+    Fenced {
+        /// How this was noticed.
+        by: String,
+    },
+    /// The api cannot be offered.
+    #[error(transparent)]
+    Service(#[from] longshore_bus::service::ServiceError),
+    /// A bug.
+    #[error("a bug in the manager: {0}; please report it")]
+    Bug(&'static str),
+}

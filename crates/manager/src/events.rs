@@ -1,0 +1,119 @@
+//! History to the event stream: in order, from where the stream ends, whatever happened before.
+//!
+//! The history in the store is the truth and the stream can be rebuilt from it, so nothing is lost between a
+//! commit and its publication: a new leader reads the last event in the stream and goes on from there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::RawMessageErrorKind;
+use longshore_bus::Bus;
+use longshore_proto::api::ListEvents;
+use longshore_proto::codec;
+use longshore_proto::event::Event;
+use longshore_proto::id::ClusterId;
+use longshore_proto::subject::{Pattern, event_stream};
+use longshore_proto::{PROTOCOL_VERSION, TASK_HEADER, VERSION_HEADER};
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use crate::store::Store;
+
+/// How many events are on their way at once.
+const BATCH: u32 = 256;
+/// The wait before another try when the stream does not take them.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// A place in history.
+type Place = (u64, u32);
+
+/// Publishes what the history holds, for as long as it is polled. `committed` tells of new records.
+pub(crate) async fn publish(
+    core: Bus,
+    store: Arc<Store>,
+    cluster: ClusterId,
+    age_max: Duration,
+    now_ms: u64,
+    mut committed: watch::Receiver<u64>,
+) {
+    let context = jetstream::new(core.client().clone());
+    let mut at = loop {
+        match end_of_stream(&context, &core).await {
+            Ok(at) => break at,
+            Err(error) => {
+                debug!(%error, "the event stream cannot be read yet");
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+        }
+    };
+    let oldest_ms = now_ms.saturating_sub(u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX));
+    loop {
+        committed.mark_unchanged();
+        let reader = Arc::clone(&store);
+        let list = ListEvents { after: at, limit: Some(BATCH), ..ListEvents::default() };
+        let page = tokio::task::spawn_blocking(move || reader.events(None, &list)).await;
+        let (events, more) = match page {
+            Ok(Ok(page)) => page,
+            Ok(Err(error)) => {
+                warn!(%error, "the history cannot be read; events are not published");
+                tokio::time::sleep(RETRY_DELAY).await;
+                continue;
+            }
+            Err(_) => return,
+        };
+        if let Some(last) = events.last().map(|event| (event.index, event.ordinal)) {
+            let due = events.iter().filter(|event| event.at_ms >= oldest_ms);
+            if let Err(error) = send(&context, &core, cluster, due).await {
+                warn!(%error, "the event stream does not take events; trying again until it does");
+                tokio::time::sleep(RETRY_DELAY).await;
+                continue;
+            }
+            at = Some(last);
+        }
+        if !more && committed.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The place of the last event in the stream.
+async fn end_of_stream(context: &jetstream::Context, core: &Bus) -> Result<Option<Place>, String> {
+    let stream =
+        context.get_stream(event_stream(core.root())).await.map_err(|error| error.to_string())?;
+    let subject = Pattern::Events.text(core.root());
+    match stream.get_last_raw_message_by_subject(&subject).await {
+        Ok(message) => {
+            let event: Option<Event> = codec::decode(&message.payload).ok();
+            Ok(event.map(|event| (event.index, event.ordinal)))
+        }
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn send(
+    context: &jetstream::Context,
+    core: &Bus,
+    cluster: ClusterId,
+    events: impl Iterator<Item = &Event>,
+) -> Result<(), String> {
+    let mut acknowledgements = Vec::new();
+    for event in events {
+        let Some(subject) = event.subject() else { continue };
+        let mut message = PublishMessage::build()
+            .payload(codec::encode(event).into())
+            .header(VERSION_HEADER, PROTOCOL_VERSION.to_string().as_str())
+            .message_id(format!("{cluster}-{}-{}", event.index, event.ordinal));
+        if let Some(task) = event.task {
+            message = message.header(TASK_HEADER, task.to_string().as_str());
+        }
+        let sent = context.send_publish(subject.text(core.root()), message).await;
+        acknowledgements.push(sent.map_err(|error| error.to_string())?);
+    }
+    for acknowledgement in acknowledgements {
+        acknowledgement.await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}

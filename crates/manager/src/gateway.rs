@@ -1,0 +1,176 @@
+//! Messages to arrivals, and answers back: the edge where bytes become values.
+//!
+//! A payload that does not decode gets an error reply, a count and a line in the log, and never stops
+//! anything. Who a node is comes from the subject, which the NATS server enforced, never from a payload.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::StreamExt;
+use longshore_bus::{Api, ApiRequest, Bus, Incoming};
+use longshore_proto::api::Answer;
+use longshore_proto::codec::{self, DecodeError};
+use longshore_proto::error::{ApiError, ErrorCode};
+use longshore_proto::name::NodeName;
+use longshore_proto::node::{Heartbeat, Register, Reports, Sync};
+use longshore_proto::permission::Role;
+use longshore_proto::subject::{ApiVerb, NodeVerb, Pattern, Subject};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
+
+use crate::VERSION;
+use crate::error::ManagerError;
+
+/// How many arrivals may wait for the driver before the subscriptions are no longer read.
+const QUEUE: usize = 8_192;
+
+/// Something that came in and could be read.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// A request to the api; its payload is read by the driver, which knows the verb.
+    Api(ApiRequest),
+    /// A worker wants to join.
+    Register(NodeRequest, Box<Register>),
+    /// A worker wants its set.
+    Sync(NodeRequest, Sync),
+    /// A sign of life.
+    Heartbeat(NodeName, Box<Heartbeat>),
+    /// What a worker says of its tasks.
+    Reports(NodeRequest, Reports),
+}
+
+/// A node's message that wants an answer.
+#[derive(Debug)]
+pub(crate) struct NodeRequest {
+    pub(crate) node: NodeName,
+    incoming: Incoming,
+}
+
+impl NodeRequest {
+    /// Answers into the inbox of the node's own worker, or not at all.
+    pub(crate) async fn answer<T: Serialize>(&self, answer: &T) {
+        let owns = |role, user: &longshore_proto::name::UserName| {
+            role == Role::Worker && user.as_str() == self.node.as_str()
+        };
+        self.incoming.answer(owns, answer).await;
+    }
+}
+
+/// Everything that listens, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    arrivals: mpsc::Receiver<Arrival>,
+    refused: Arc<AtomicU64>,
+    _listeners: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Gateway {
+    /// Begins to listen. Only a leader does.
+    pub(crate) async fn start(bus: &Bus) -> Result<Self, ManagerError> {
+        let (sender, arrivals) = mpsc::channel(QUEUE);
+        let refused = Arc::new(AtomicU64::new(0));
+        let mut listeners = Vec::new();
+        for verb in [NodeVerb::Register, NodeVerb::Sync, NodeVerb::Heartbeat, NodeVerb::Report] {
+            let mut messages = bus.subscribe(&Pattern::Node(verb)).await?;
+            let (sender, refused) = (sender.clone(), Arc::clone(&refused));
+            listeners.push(AbortOnDropHandle::new(tokio::spawn(async move {
+                while let Some(incoming) = messages.next().await {
+                    let Some(arrival) = read(incoming, &refused).await else { continue };
+                    if sender.send(arrival).await.is_err() {
+                        return;
+                    }
+                }
+            })));
+        }
+        let mut api = Api::start(bus, VERSION, &ApiVerb::ALL).await?;
+        listeners.push(AbortOnDropHandle::new(tokio::spawn(async move {
+            while let Some(request) = api.next().await {
+                if sender.send(Arrival::Api(request)).await.is_err() {
+                    return;
+                }
+            }
+        })));
+        Ok(Self { arrivals, refused, _listeners: listeners })
+    }
+
+    /// A gateway that hears nothing: before the first record of a reign is committed.
+    pub(crate) fn silent() -> Self {
+        let (_, arrivals) = mpsc::channel(1);
+        Self { arrivals, refused: Arc::default(), _listeners: Vec::new() }
+    }
+
+    /// The next arrival; `None` when nothing listens any more.
+    pub(crate) async fn next(&mut self) -> Option<Arrival> {
+        self.arrivals.recv().await
+    }
+
+    /// An arrival that waits already.
+    pub(crate) fn waiting(&mut self) -> Option<Arrival> {
+        self.arrivals.try_recv().ok()
+    }
+
+    /// How many payloads could not be read.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Counts a payload that could not be read.
+    pub(crate) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The refusal of a payload that cannot be read.
+pub(crate) fn unreadable(error: &DecodeError) -> ApiError {
+    ApiError::new(ErrorCode::Invalid, error.to_string())
+        .hint("docs/protocol.md describes every payload, with an example")
+}
+
+async fn read(incoming: Incoming, refused: &AtomicU64) -> Option<Arrival> {
+    let Some(Subject::Node { node, verb }) = incoming.subject.clone() else {
+        refused.fetch_add(1, Ordering::Relaxed);
+        warn!(
+            subject = incoming.subject_text(),
+            "a message on a subject with an illegal node name was ignored"
+        );
+        return None;
+    };
+    let decoded = match verb {
+        NodeVerb::Register => decode(&incoming).map(|register| Kind::Register(Box::new(register))),
+        NodeVerb::Sync => decode(&incoming).map(Kind::Sync),
+        NodeVerb::Heartbeat => {
+            decode(&incoming).map(|heartbeat| Kind::Heartbeat(Box::new(heartbeat)))
+        }
+        NodeVerb::Report => decode(&incoming).map(Kind::Reports),
+        NodeVerb::Assign => return None,
+    };
+    let request = NodeRequest { node, incoming };
+    match decoded {
+        Ok(Kind::Register(register)) => Some(Arrival::Register(request, register)),
+        Ok(Kind::Sync(sync)) => Some(Arrival::Sync(request, sync)),
+        Ok(Kind::Heartbeat(heartbeat)) => Some(Arrival::Heartbeat(request.node, heartbeat)),
+        Ok(Kind::Reports(reports)) => Some(Arrival::Reports(request, reports)),
+        Err(error) => {
+            refused.fetch_add(1, Ordering::Relaxed);
+            warn!(subject = request.incoming.subject_text(), %error, "a payload cannot be read and is refused");
+            if request.incoming.wants_answer() {
+                request.answer(&Answer::<()>::new(0, Err(unreadable(&error)))).await;
+            }
+            None
+        }
+    }
+}
+
+enum Kind {
+    Register(Box<Register>),
+    Sync(Sync),
+    Heartbeat(Box<Heartbeat>),
+    Reports(Reports),
+}
+
+fn decode<T: DeserializeOwned>(incoming: &Incoming) -> Result<T, DecodeError> {
+    codec::decode(&incoming.payload)
+}

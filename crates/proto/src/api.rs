@@ -1,0 +1,339 @@
+//! What clients ask of the manager, and its answers.
+//!
+//! A request's subject says what is asked ([`crate::subject::ApiVerb`]), its payload carries one of the
+//! structures here, and the answer is an [`Answer`]: `ok` or `error`, beside the index of the log that it
+//! reflects. A request that changes something carries the id of its command in a header; a repeated id gets
+//! the first answer.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ApiError;
+use crate::event::Event;
+use crate::id::{ClusterId, ManagerId, NodeId, TaskId};
+use crate::name::{Datacenter, JobName, Namespace, NodeName, SpecName};
+use crate::spec::{JobSpec, JobType, Resources};
+use crate::state::{Eligibility, JobStatus, NodeStatus, TaskState};
+
+/// Every answer of the manager.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer<T> {
+    /// The index of the log that the answer reflects.
+    pub index: u64,
+    /// The answer, when the request was granted.
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub ok: Option<T>,
+    /// The refusal, when it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ApiError>,
+}
+
+fn none<T>() -> Option<T> {
+    None
+}
+
+impl<T> Answer<T> {
+    /// An answer from a result.
+    pub fn new(index: u64, result: Result<T, ApiError>) -> Self {
+        match result {
+            Ok(ok) => Self { index, ok: Some(ok), error: None },
+            Err(error) => Self { index, ok: None, error: Some(error) },
+        }
+    }
+}
+
+/// The most items that one page of a list has.
+pub const PAGE_MAX: u32 = 500;
+
+/// Asks for nothing in particular (`cluster.status`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nothing {}
+
+/// Asks for a job to be stored as a new version and run (`job.submit`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmitJob {
+    /// The job.
+    pub job: JobSpec,
+}
+
+/// A submit that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSubmitted {
+    /// The job's namespace.
+    pub namespace: Namespace,
+    /// The job.
+    pub name: JobName,
+    /// The version that was stored: the one before, when nothing differs.
+    pub version: u64,
+}
+
+/// Names a job (`job.get`, `job.stop`); the namespace is the subject's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameJob {
+    /// The job.
+    pub name: JobName,
+}
+
+/// A stop that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStopped {
+    /// The job.
+    pub name: JobName,
+    /// How many of its tasks have not ended yet.
+    pub tasks_live: u64,
+}
+
+/// Names a task by its id or a unique prefix of it (`task.get`, `task.stop`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameTask {
+    /// The id or its beginning, in lower case, with or without hyphens.
+    pub id: String,
+}
+
+/// A task's stop that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskStopped {
+    /// The task.
+    pub id: TaskId,
+    /// Its job.
+    pub job: JobName,
+    /// Its part of the job.
+    pub spec: SpecName,
+    /// How many instances of that part are wanted from now on: one fewer.
+    pub instances: u32,
+}
+
+/// Asks for tasks (`task.list`), ordered by id: the oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListTasks {
+    /// Only this job's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobName>,
+    /// Only those on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// Whether those that have ended are wanted too.
+    #[serde(default)]
+    pub ended: bool,
+    /// Only those after this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<TaskId>,
+    /// At most so many; at most [`PAGE_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// Asks for jobs (`job.list`), ordered by namespace and name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListJobs {
+    /// Only those after this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<(Namespace, JobName)>,
+    /// At most so many; at most [`PAGE_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// Asks for nodes (`node.list`), ordered by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListNodes {
+    /// Only those after this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<NodeName>,
+    /// At most so many; at most [`PAGE_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// Names a node (`node.get`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameNode {
+    /// The node.
+    pub name: NodeName,
+}
+
+/// Asks for events (`event.list`), oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListEvents {
+    /// Only this job's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobName>,
+    /// Only those after this place in the history, as `(index, ordinal)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<(u64, u32)>,
+    /// At most so many; at most [`PAGE_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Whether the newest are wanted instead of the first after `after`.
+    #[serde(default)]
+    pub newest: bool,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Whether there are more after the last.
+    pub more: bool,
+}
+
+/// A task as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskView {
+    /// The task.
+    pub id: TaskId,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its job.
+    pub job: JobName,
+    /// Its part of the job.
+    pub spec: SpecName,
+    /// Its place among the instances of its spec, from 0.
+    pub slot: u32,
+    /// The job's version that it runs.
+    pub version: u64,
+    /// The last known state.
+    pub state: TaskState,
+    /// Whether its node is silent, so that the state may no longer be true.
+    #[serde(default)]
+    pub silent: bool,
+    /// The worker's count of starts.
+    pub attempt: u64,
+    /// Where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// Its container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// Its image.
+    pub image: String,
+    /// The exit code of the attempt that ended last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
+    /// Why it is as it is, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Why it was put where it is, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<String>,
+    /// The task that it replaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<TaskId>,
+    /// When it was made, in milliseconds since the Unix epoch, as all times here.
+    pub created_at_ms: u64,
+    /// When its container last started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at_ms: Option<u64>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at_ms: Option<u64>,
+}
+
+/// A job as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobView {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its name.
+    pub name: JobName,
+    /// How long it lives.
+    #[serde(rename = "type")]
+    pub job_type: JobType,
+    /// The current version.
+    pub version: u64,
+    /// How it stands.
+    pub status: JobStatus,
+    /// 1 (least) to 100.
+    pub priority: u8,
+    /// Where it may run; empty means anywhere.
+    pub datacenters: Vec<Datacenter>,
+    /// Its parts.
+    pub specs: Vec<SpecView>,
+    /// When it was first submitted.
+    pub created_at_ms: u64,
+}
+
+/// A part of a job as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecView {
+    /// Its name.
+    pub name: SpecName,
+    /// Its image.
+    pub image: String,
+    /// How many are wanted.
+    pub instances: u32,
+    /// How many run.
+    pub running: u32,
+    /// How many wait for a node.
+    pub pending: u32,
+    /// How many completed.
+    pub completed: u32,
+    /// How many failed for good and were not replaced.
+    pub failed: u32,
+}
+
+/// A node as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its name.
+    pub name: NodeName,
+    /// Its id.
+    pub id: NodeId,
+    /// Where it stands.
+    pub datacenter: Datacenter,
+    /// What the manager thinks of it.
+    pub status: NodeStatus,
+    /// Whether it takes new tasks.
+    pub eligibility: Eligibility,
+    /// What the operator says of it.
+    pub labels: BTreeMap<String, String>,
+    /// What its worker found out about the machine.
+    pub attributes: BTreeMap<String, String>,
+    /// What it offers.
+    pub capacity: Resources,
+    /// What its tasks were promised.
+    pub committed: Resources,
+    /// What is in use, by whomever, as last heard; absent before the first heartbeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Resources>,
+    /// How many tasks it has that have not ended.
+    pub tasks: u64,
+    /// How long ago it was last heard by this manager, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_ms_ago: Option<u64>,
+    /// Why the container runtime cannot be used, while it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime_error: Option<String>,
+    /// The worker's version.
+    pub worker_version: String,
+}
+
+/// The cluster as a whole (`cluster.status`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// The cluster's id, minted in the first record of its log.
+    pub id: ClusterId,
+    /// The leader's epoch.
+    pub epoch: u64,
+    /// The leader.
+    pub leader: ManagerId,
+    /// The leader's version.
+    pub manager_version: String,
+    /// Jobs that have not come to their end.
+    pub jobs: u64,
+    /// Tasks by state.
+    pub tasks: BTreeMap<TaskState, u64>,
+    /// Nodes by status.
+    pub nodes: BTreeMap<String, u64>,
+    /// Messages in the log that were no record of ours and were skipped by all managers.
+    pub records_skipped: u64,
+    /// Payloads that could not be read, since this manager started.
+    pub payloads_refused: u64,
+    /// What an operator should know of.
+    pub alarms: Vec<String>,
+}
+
+/// A list of events.
+pub type EventPage = Page<Event>;

@@ -1,0 +1,84 @@
+//! What is published for anybody: the facts of the log, in a form that stays stable for services outside.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::TaskId;
+use crate::name::{JobName, Namespace, NodeName, SpecName};
+use crate::state::TaskState;
+use crate::subject::{CLUSTER_CHANGES, JOB_CHANGES, NODE_CHANGES, Subject};
+
+/// A committed fact, as it is published on the event subjects and listed by `longshore events`.
+///
+/// Readers deduplicate by `(index, ordinal)`: the same event may be published again after a change of
+/// leader, always with the same pair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// The index of the record in the log.
+    pub index: u64,
+    /// The place of the event in its record.
+    pub ordinal: u32,
+    /// When the leader committed it, by its clock, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What happened: `task.running`, `job.submitted`, `node.lost`, `cluster.leader-elected`.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// The namespace it happened in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Namespace>,
+    /// The job it happened to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobName>,
+    /// The part of the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<SpecName>,
+    /// The task it happened to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+    /// The node it happened on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// The state that was reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// The task's attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u64>,
+    /// The exit code of the attempt that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who asked for it, when somebody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+}
+
+impl Event {
+    /// The subject that the event is published on. `None` for an event of a newer version.
+    pub fn subject(&self) -> Option<Subject> {
+        let known =
+            |list: &[&'static str], text: &str| list.iter().copied().find(|item| *item == text);
+        match self.event_type.split_once('.')? {
+            ("task", state) => Some(Subject::TaskEvent {
+                namespace: self.namespace.clone()?,
+                job: self.job.clone()?,
+                spec: self.spec.clone()?,
+                state: TaskState::parse(state)?,
+            }),
+            ("job", change) => Some(Subject::JobEvent {
+                namespace: self.namespace.clone()?,
+                job: self.job.clone()?,
+                change: known(&JOB_CHANGES, change)?,
+            }),
+            ("node", change) => Some(Subject::NodeEvent {
+                node: self.node.clone()?,
+                change: known(&NODE_CHANGES, change)?,
+            }),
+            ("cluster", change) => {
+                Some(Subject::ClusterEvent { change: known(&CLUSTER_CHANGES, change)? })
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The words of Longshore: everything that crosses a wire or outlives a process.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`name`] | names that become subject tokens, validated once and typed for ever |
+//! | [`id`] | ids: tasks, commands, clusters, nodes, boots, sessions; revisions |
+//! | [`quantity`] | cpu, memory and durations as people write them |
+//! | [`spec`] | what the user wants: job, task spec, resources, policies |
+//! | [`validate`] | the rules a spec must meet, each refusal naming the field and the cure |
+//! | [`state`] | states of tasks, nodes and jobs, and the one table of legal moves |
+//! | [`node`] | what workers and the manager say to each other |
+//! | [`api`] | what clients ask of the manager, and its answers |
+//! | [`rpc`] | what operators ask of a worker: logs |
+//! | [`event`] | what is published for anybody |
+//! | [`error`] | the one error that crosses the wire |
+//! | [`subject`] | the one list of subjects, as typed values with their text form both ways |
+//! | [`permission`] | who may speak on which subject, derived from that list |
+//! | [`codec`] | MessagePack both ways, with bounds |
+//!
+//! This crate has no clock, no randomness, no I/O and no async.
+//!
+//! **Compatibility.** Payloads are MessagePack maps with field names. A field is never removed or
+//! retyped; a new one has a default. Unknown fields are ignored. Enums travel as text.
+
+pub mod api;
+pub mod codec;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod name;
+pub mod node;
+pub mod permission;
+pub mod quantity;
+pub mod rpc;
+pub mod spec;
+pub mod state;
+pub mod subject;
+pub mod validate;
+
+/// The version of the wire contract; it stands in every subject and in the [`VERSION_HEADER`].
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// The NATS header that carries [`PROTOCOL_VERSION`] on every message of ours.
+pub const VERSION_HEADER: &str = "Longshore-Version";
+
+/// The NATS header that carries the id of the command, so that a retry is recognised.
+pub const COMMAND_HEADER: &str = "Longshore-Command";
+
+/// The NATS header that names who asks, as the client says it (the NATS identity is in the inbox prefix).
+pub const ACTOR_HEADER: &str = "Longshore-Actor";
+
+/// The NATS header that carries the id of the task an event speaks of.
+pub const TASK_HEADER: &str = "Longshore-Task";

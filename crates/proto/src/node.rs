@@ -1,0 +1,240 @@
+//! What workers and the manager say to each other: joining, heartbeats, assignments, reports.
+//!
+//! The node's name is not trusted from a payload: it is the token of the subject, which the NATS server
+//! enforced. Payloads carry the node's id and boot so that two processes of one name are told apart.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BootId, ClusterId, NodeId, Revision, TaskId};
+use crate::name::{Datacenter, JobName, Namespace};
+use crate::spec::{Resources, TaskSpec};
+use crate::state::TaskState;
+
+/// A worker's wish to join, on `node.<node>.register`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// The id kept in the worker's data directory.
+    pub node_id: NodeId,
+    /// This run of the worker.
+    pub boot_id: BootId,
+    /// The cluster that the worker's data directory belongs to; absent on its first start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<ClusterId>,
+    /// Where it stands.
+    pub datacenter: Datacenter,
+    /// What the operator says of it.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What the worker found out about its machine: `os`, `arch`, `kernel`, `docker.version`.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+    /// What it offers.
+    pub capacity: Resources,
+    /// The worker's version.
+    pub version: String,
+}
+
+/// The answer to [`Register`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// The cluster that the node is now part of.
+    pub cluster_id: ClusterId,
+    /// The leader's epoch.
+    pub epoch: u64,
+    /// How often the worker should send a heartbeat, in milliseconds, before jitter.
+    pub heartbeat_interval_ms: u64,
+    /// The revision of the node's set of assignments.
+    pub revision: Revision,
+}
+
+/// A sign of life, on `node.<node>.heartbeat`. May be lost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The id kept in the worker's data directory.
+    pub node_id: NodeId,
+    /// This run of the worker.
+    pub boot_id: BootId,
+    /// The revision of the newest assignments that the worker has stored.
+    pub revision: Revision,
+    /// [`set_digest`] of the worker's assignments.
+    pub digest: u64,
+    /// What it offers.
+    pub capacity: Resources,
+    /// What is in use on the machine, by whomever.
+    pub used: Resources,
+    /// How many containers of ours run.
+    pub tasks_running: u32,
+    /// Why the container runtime cannot be used, while it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime_error: Option<String>,
+    /// Whether the worker is about to leave: its last heartbeat.
+    #[serde(default)]
+    pub leaving: bool,
+}
+
+/// What the manager wants of one task on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The task.
+    pub task: TaskId,
+    /// When the manager decided this; a worker ignores a lower one.
+    pub revision: Revision,
+    /// What it wants.
+    pub want: Want,
+}
+
+/// What the manager wants of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Want {
+    /// That it runs.
+    Run(Box<RunTask>),
+    /// That it ends.
+    Stop {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// Everything a worker needs to run a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunTask {
+    /// The job's namespace.
+    pub namespace: Namespace,
+    /// The job.
+    pub job: JobName,
+    /// The job's version that the spec is from.
+    pub version: u64,
+    /// The task's place among the instances of its spec, from 0.
+    pub slot: u32,
+    /// The worker counts attempts from above this.
+    pub attempt_floor: u64,
+    /// What to run, resolved.
+    pub spec: TaskSpec,
+}
+
+/// A change of a node's set of assignments, on `node.<node>.assign`. May be lost: changes are chained, and
+/// a worker whose revision is not `previous` asks for the whole set (`sync`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignDelta {
+    /// The cluster that speaks.
+    pub cluster_id: ClusterId,
+    /// The revision that this change builds on.
+    pub previous: Revision,
+    /// The revision that it results in.
+    pub revision: Revision,
+    /// What changed. Empty with `previous == revision` is a hint: "look whether you have this revision".
+    #[serde(default)]
+    pub changes: Vec<Assignment>,
+}
+
+/// A worker's wish for its whole set, page by page, on `node.<node>.sync`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sync {
+    /// The id kept in the worker's data directory.
+    pub node_id: NodeId,
+    /// This run of the worker.
+    pub boot_id: BootId,
+    /// Give what comes after this task; absent for the first page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<TaskId>,
+}
+
+/// One page of a node's set, ordered by task id. A page whose revision differs from the first page's
+/// restarts the sync.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncPage {
+    /// The cluster that speaks.
+    pub cluster_id: ClusterId,
+    /// The revision of the set.
+    pub revision: Revision,
+    /// How many assignments the whole set has.
+    pub count: u64,
+    /// This page's.
+    pub assignments: Vec<Assignment>,
+    /// Whether this is the last page.
+    pub end: bool,
+}
+
+/// What a worker says of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// The task.
+    pub task: TaskId,
+    /// The worker's count of starts.
+    pub attempt: u64,
+    /// The state reached in that attempt.
+    pub state: TaskState,
+    /// The run of the worker that saw it.
+    pub boot_id: BootId,
+    /// The container, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// The exit code of the attempt that ended last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When, by the worker's clock, in milliseconds since the Unix epoch. Shown, never compared.
+    pub at_ms: u64,
+}
+
+/// Reports that were held until they could be delivered, oldest first, on `node.<node>.report`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reports {
+    /// The id kept in the worker's data directory.
+    pub node_id: NodeId,
+    /// This run of the worker.
+    pub boot_id: BootId,
+    /// The reports; at most [`REPORTS_MAX`].
+    pub reports: Vec<TaskReport>,
+}
+
+/// The most reports in one message.
+pub const REPORTS_MAX: usize = 256;
+
+/// The answer to [`Reports`]: they are in the log, or were known already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportsCommitted {
+    /// The index of the record after which they are known.
+    pub index: u64,
+}
+
+/// A digest of a set of assignments, the same whatever their order, to notice two sets that differ.
+/// It guards against loss and bugs, not against an attacker.
+pub fn set_digest<'a>(assignments: impl IntoIterator<Item = (&'a TaskId, Revision)>) -> u64 {
+    assignments.into_iter().fold(0, |digest, (task, revision)| {
+        let (high, low) = task.0.as_u64_pair();
+        let mut mixed = high;
+        for word in [low, revision.epoch, revision.index] {
+            mixed = mix(mixed ^ word);
+        }
+        digest ^ mixed
+    })
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): spreads every bit over all others.
+fn mix(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_sees_members_and_revisions_but_not_order() {
+        let (a, b) = (TaskId(uuid::Uuid::from_u128(1)), TaskId(uuid::Uuid::from_u128(2)));
+        let (r1, r2) = (Revision { epoch: 1, index: 1 }, Revision { epoch: 1, index: 2 });
+        assert_eq!(set_digest([(&a, r1), (&b, r2)]), set_digest([(&b, r2), (&a, r1)]));
+        assert_ne!(set_digest([(&a, r1), (&b, r2)]), set_digest([(&a, r2), (&b, r1)]));
+        assert_ne!(set_digest([(&a, r1)]), set_digest([(&a, r1), (&b, r1)]));
+        assert_eq!(set_digest([]), 0);
+    }
+}

@@ -1,0 +1,76 @@
+//! What operators ask of a worker directly: the logs of a task, as a stream.
+//!
+//! The operator names a session (unguessable) and itself; the worker answers on
+//! `node.<node>.out.<user>.<session>`, never on a subject that the asker names. The stream has flow
+//! control: the worker sends at most [`WINDOW_CHUNKS`] chunks beyond the last one that was credited, and ends
+//! a session that has not been credited for [`CREDIT_TIMEOUT_MS`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ApiError;
+use crate::id::{SessionId, TaskId};
+use crate::name::UserName;
+
+/// How many chunks may be under way without a credit.
+pub const WINDOW_CHUNKS: u64 = 64;
+/// How long a session lives without a credit, in milliseconds.
+pub const CREDIT_TIMEOUT_MS: u64 = 15_000;
+/// How often the asker renews its credit, even when nothing came, in milliseconds.
+pub const CREDIT_INTERVAL_MS: u64 = 4_000;
+/// The most bytes in one chunk.
+pub const CHUNK_BYTES_MAX: usize = 32 << 10;
+
+/// A wish for a task's logs, on `node.<node>.rpc.logs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsRequest {
+    /// Who asks: the answer goes to this user's `out` subject.
+    pub user: UserName,
+    /// The stream's name.
+    pub session: SessionId,
+    /// Whose logs.
+    pub task: TaskId,
+    /// Whether to go on with what is yet to come.
+    #[serde(default)]
+    pub follow: bool,
+    /// Only so many lines from the end; absent means all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<u32>,
+    /// Whether each line begins with the time that it was written at (RFC 3339).
+    #[serde(default)]
+    pub timestamps: bool,
+}
+
+/// The asker has taken everything up to a chunk, on `node.<node>.rpc.credit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credit {
+    /// The stream.
+    pub session: SessionId,
+    /// The last sequence that was taken; 0 for none yet.
+    pub sequence: u64,
+    /// Whether the asker wants no more.
+    #[serde(default)]
+    pub end: bool,
+}
+
+/// One piece of a stream, on `node.<node>.out.<user>.<session>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// Counted from 1; a gap means that a message was lost.
+    pub sequence: u64,
+    /// What it carries.
+    pub body: ChunkBody,
+}
+
+/// What a chunk carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChunkBody {
+    /// Bytes of standard output.
+    Stdout(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Bytes of standard error.
+    Stderr(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The stream is over.
+    End,
+    /// The stream is over because of this.
+    Failed(ApiError),
+}

@@ -1,0 +1,331 @@
+//! The reason for a decision, as a value that can be kept and as a sentence for people.
+//!
+//! Values are small whatever the size of the fleet: counts per reason, the best of what was refused, the
+//! winner's cost by term and the runner-up.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use longshore_proto::name::NodeName;
+use longshore_proto::quantity::{format_bytes, format_cpu};
+use longshore_proto::spec::{Protocol, Resources, SchedulerKind};
+
+use crate::filter::Reason;
+use crate::fleet::{Demand, Node};
+
+/// How many nodes were removed, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    counts: [u32; Reason::ALL.len()],
+    /// The most that is free of each resource among the nodes that lack it.
+    free_max: Resources,
+    wanted: Resources,
+    ports_taken: BTreeSet<(u16, Protocol)>,
+}
+
+impl Default for Rejected {
+    fn default() -> Self {
+        Self {
+            counts: [0; Reason::ALL.len()],
+            free_max: Resources::ZERO,
+            wanted: Resources::ZERO,
+            ports_taken: BTreeSet::new(),
+        }
+    }
+}
+
+impl Rejected {
+    /// How many nodes were removed for this reason.
+    pub fn count(&self, reason: Reason) -> u32 {
+        self.counts[reason as usize]
+    }
+
+    /// The reasons that removed a node, each with its count, in the order in which filters are asked.
+    pub fn iter(&self) -> impl Iterator<Item = (Reason, u32)> {
+        Reason::ALL.into_iter().zip(self.counts).filter(|&(_, count)| count > 0)
+    }
+
+    /// How many nodes were removed in all.
+    pub fn total(&self) -> u32 {
+        self.counts.iter().sum()
+    }
+
+    /// Counts one node, with what a person would ask next: how much is missing, or which port is taken.
+    pub(crate) fn count_in(&mut self, reason: Reason, node: &Node, demand: &Demand<'_>) {
+        self.counts[reason as usize] += 1;
+        self.wanted = demand.resources;
+        let free = node.free();
+        match reason {
+            Reason::Cpu => raise(&mut self.free_max.cpu_millis, free.cpu_millis),
+            Reason::Memory => raise(&mut self.free_max.memory_bytes, free.memory_bytes),
+            Reason::Disk => raise(&mut self.free_max.disk_bytes, free.disk_bytes),
+            Reason::PortTaken => {
+                let ports = demand.ports.iter().map(|port| (port.host, port.protocol));
+                self.ports_taken
+                    .extend(ports.filter(|&(host, protocol)| node.holds_port(host, protocol)));
+            }
+            Reason::Suspect
+            | Reason::Lost
+            | Reason::Left
+            | Reason::Cordoned
+            | Reason::Draining
+            | Reason::OtherDatacenter => {}
+        }
+    }
+
+    /// What is known beyond the count.
+    fn detail(&self, reason: Reason) -> Option<String> {
+        let (free, wanted) = (self.free_max, self.wanted);
+        match reason {
+            Reason::Cpu => Some(format!(
+                "most free: {} of {} cores wanted",
+                format_cpu(free.cpu_millis),
+                format_cpu(wanted.cpu_millis)
+            )),
+            Reason::Memory => Some(bytes_of(free.memory_bytes, wanted.memory_bytes)),
+            Reason::Disk => Some(bytes_of(free.disk_bytes, wanted.disk_bytes)),
+            Reason::PortTaken => {
+                let ports = self.ports_taken.iter();
+                let ports = ports.map(|(host, protocol)| format!("{host}/{}", protocol.as_str()));
+                Some(ports.collect::<Vec<_>>().join(", "))
+            }
+            Reason::Suspect
+            | Reason::Lost
+            | Reason::Left
+            | Reason::Cordoned
+            | Reason::Draining
+            | Reason::OtherDatacenter => None,
+        }
+    }
+}
+
+fn raise(most: &mut u64, figure: u64) {
+    *most = figure.max(*most);
+}
+
+fn bytes_of(free: u64, wanted: u64) -> String {
+    let (mut free_text, mut wanted_text) = (format_bytes(free), format_bytes(wanted));
+    if free_text == wanted_text {
+        // Rounded they look alike, and the sentence would contradict itself.
+        (free_text, wanted_text) = (format!("{free}B"), format!("{wanted}B"));
+    }
+    format!("most free: {free_text} of {wanted_text} wanted")
+}
+
+impl fmt::Display for Rejected {
+    /// "2 lack memory (most free: 512MiB of 2GiB wanted), 1 is suspect": what removed most comes first.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut counts: Vec<(Reason, u32)> = self.iter().collect();
+        counts.sort_by_key(|&(reason, count)| (std::cmp::Reverse(count), reason));
+        for (index, (reason, count)) in counts.into_iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{count} {}", reason.predicate(count))?;
+            if let Some(detail) = self.detail(reason) {
+                write!(f, " ({detail})")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// By how much a node's cost rises with a task, by what it rises for.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct CostTerms {
+    /// For its cpu.
+    pub cpu: f64,
+    /// For its memory.
+    pub memory: f64,
+    /// For its disk space.
+    pub disk: f64,
+    /// For the want of a fresh measurement; 0 when there is one.
+    pub stale_penalty: f64,
+}
+
+impl CostTerms {
+    /// The whole rise, added up in a fixed order.
+    pub fn total(&self) -> f64 {
+        ((self.cpu + self.memory) + self.disk) + self.stale_penalty
+    }
+}
+
+/// Why a task was placed where it was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// How it was picked.
+    pub policy: SchedulerKind,
+    /// How many nodes there were.
+    pub nodes: u32,
+    /// On how many of them it could have run.
+    pub feasible: u32,
+    /// Why not on the others.
+    pub rejected: Rejected,
+    /// What the picked node costs; absent when the policy knows no cost.
+    pub terms: Option<CostTerms>,
+    /// The node that would have been next, and its cost. The cost is below the winner's only where the
+    /// runner-up is not measured and so could not be trusted to be the better one.
+    pub runner_up: Option<(NodeName, f64)>,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.feasible == 1 {
+            write!(f, "the only feasible of {}", Nodes(self.nodes))?;
+        } else {
+            write!(f, "chosen of {} feasible of {}", self.feasible, Nodes(self.nodes))?;
+        }
+        if let Some(terms) = &self.terms {
+            write!(f, ": cost {} (", Cost(terms.total()))?;
+            write!(
+                f,
+                "cpu {}, memory {}, disk {}",
+                Cost(terms.cpu),
+                Cost(terms.memory),
+                Cost(terms.disk)
+            )?;
+            if terms.stale_penalty > 0.0 {
+                write!(f, ", not measured {}", Cost(terms.stale_penalty))?;
+            }
+            write!(f, ")")?;
+            if let Some((node, cost)) = &self.runner_up {
+                write!(f, "; next {node} at {}", Cost(*cost))?;
+                if *cost < terms.total() {
+                    write!(f, " but not measured")?;
+                }
+            }
+        } else if self.feasible > 1 {
+            write!(f, ": the next in turn")?;
+        }
+        if self.rejected.total() > 0 {
+            write!(f, "; removed: {}", self.rejected)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a task can be placed nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unplaceable {
+    /// How many nodes there were.
+    pub nodes: u32,
+    /// Why not on them.
+    pub rejected: Rejected,
+}
+
+impl fmt::Display for Unplaceable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nodes == 0 {
+            return f.write_str("no node has joined yet");
+        }
+        write!(f, "no node fits: of {}, {}", Nodes(self.nodes), self.rejected)
+    }
+}
+
+impl std::error::Error for Unplaceable {}
+
+/// "1 node", "5 nodes".
+struct Nodes(u32);
+
+impl fmt::Display for Nodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0, if self.0 == 1 { "node" } else { "nodes" })
+    }
+}
+
+/// A cost with two digits that say something: 12, 0.42, 0.0043.
+struct Cost(f64);
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut decimals = 2;
+        let mut scaled = self.0 * 100.0;
+        while scaled > 0.0 && scaled < 10.0 && decimals < 9 {
+            decimals += 1;
+            scaled *= 10.0;
+        }
+        if self.0 == 0.0 { f.write_str("0") } else { write!(f, "{:.decimals$}", self.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{demand, join, join_as, name, resources};
+    use crate::{Fleet, Policy, place};
+    use longshore_proto::state::{Eligibility, NodeStatus};
+
+    #[test]
+    fn an_empty_fleet_says_so() {
+        let refused = place(&Fleet::default(), &demand(1, 1), Policy::Epvm).unwrap_err();
+        assert_eq!(refused.to_string(), "no node has joined yet");
+    }
+
+    #[test]
+    fn a_waiting_task_hears_the_commonest_reason_first() {
+        let mut fleet = Fleet::default();
+        join_as(&mut fleet, "n1", resources(4, 4), NodeStatus::Suspect, Eligibility::Open);
+        join(&mut fleet, "n2", resources(4, 1));
+        join(&mut fleet, "n3", Resources { memory_bytes: 3 << 29, ..resources(4, 0) });
+        let refused = place(&fleet, &demand(1, 2), Policy::Epvm).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "no node fits: of 3 nodes, 2 lack memory (most free: 1.5GiB of 2GiB wanted), 1 is suspect"
+        );
+    }
+
+    #[test]
+    fn figures_that_round_alike_are_written_out() {
+        assert_eq!(
+            bytes_of((2 << 30) + 1, (2 << 30) + 2),
+            "most free: 2147483649B of 2147483650B wanted"
+        );
+        assert_eq!(bytes_of(0, 1 << 20), "most free: 0B of 1MiB wanted");
+    }
+
+    #[test]
+    fn a_placed_task_hears_its_cost_the_next_best_and_who_was_removed() {
+        let mut fleet = Fleet::default();
+        for (node, cores) in [("n1", 8), ("n2", 4), ("n3", 1)] {
+            join(&mut fleet, node, resources(cores, 8));
+            fleet.set_measured(&name(node), Some(Resources::ZERO));
+        }
+        let placed = place(&fleet, &demand(2, 1), Policy::Epvm).unwrap();
+        assert_eq!(placed.node, name("n1"));
+        assert_eq!(
+            placed.explanation.to_string(),
+            "chosen of 2 feasible of 3 nodes: cost 1.41 (cpu 1.00, memory 0.41, disk 0); \
+             next n2 at 3.41; removed: 1 lacks cpu (most free: 1 of 2 cores wanted)"
+        );
+        let only = place(&fleet, &demand(5, 1), Policy::Epvm).unwrap();
+        assert!(only.explanation.to_string().starts_with("the only feasible of 3 nodes: cost "));
+        let turn = place(&fleet, &demand(1, 1), Policy::RoundRobin { last: None }).unwrap();
+        let sentence = "chosen of 3 feasible of 3 nodes: the next in turn";
+        assert_eq!(turn.explanation.to_string(), sentence);
+    }
+
+    #[test]
+    fn a_node_that_is_not_measured_is_spoken_of_as_such() {
+        let mut fleet = Fleet::default();
+        join(&mut fleet, "n1", resources(4, 4));
+        join(&mut fleet, "n2", resources(4, 4));
+        fleet.set_measured(&name("n2"), Some(resources(3, 0)));
+        let placed = place(&fleet, &demand(1, 1), Policy::Epvm).unwrap();
+        assert_eq!(placed.node, name("n2"));
+        assert_eq!(
+            placed.explanation.to_string(),
+            "chosen of 2 feasible of 2 nodes: cost 9.00 (cpu 8.00, memory 1.00, disk 0); \
+             next n1 at 4.00 but not measured"
+        );
+        fleet.remove(&name("n2"));
+        let placed = place(&fleet, &demand(1, 1), Policy::Epvm).unwrap();
+        assert_eq!(
+            placed.explanation.to_string(),
+            "the only feasible of 1 node: cost 4.00 (cpu 1.00, memory 1.00, disk 0, not measured 2.00)"
+        );
+    }
+
+    #[test]
+    fn small_costs_keep_two_digits() {
+        let texts = [12.345, 0.42, 0.0043, 0.0].map(|cost| Cost(cost).to_string());
+        assert_eq!(texts, ["12.35", "0.42", "0.0043", "0"]);
+    }
+}

@@ -1,0 +1,2 @@
+//! The worker: the shell round [`longshore_core::agent`].
+pub mod runtime;

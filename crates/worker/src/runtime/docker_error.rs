@@ -1,0 +1,182 @@
+//! What Docker's errors mean, in words that help: the daemon is away, the image is missing, a port is taken.
+//!
+//! Docker tells most of it in free text only, so texts are looked at here and nowhere else; one that is not
+//! known is passed on as it is.
+
+use std::error::Error as _;
+use std::io;
+
+use bollard::errors::Error;
+use longshore_proto::spec::Port;
+
+use super::RuntimeError;
+
+/// The longest text of Docker's that is passed on, in bytes.
+const TEXT_BYTES_MAX: usize = 300;
+
+/// The HTTP status of a refusal.
+pub(super) fn status(error: &Error) -> Option<u16> {
+    match error {
+        Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+/// Any error of Docker's at an address, while `doing` something.
+pub(super) fn explain(error: &Error, host: &str, doing: &str) -> RuntimeError {
+    match error {
+        Error::DockerResponseServerError { message, .. } | Error::DockerStreamError { error: message } => {
+            RuntimeError::Refused(format!("{doing} failed: {}", shorten(message)))
+        }
+        Error::JsonDataError { .. } | Error::JsonSerdeError { .. } => {
+            RuntimeError::Refused(format!("{doing} failed: Docker's answer cannot be read ({error})"))
+        }
+        Error::UnsupportedURISchemeError { uri } => RuntimeError::Away(format!(
+            "Docker's address {uri} is not supported; use a socket: unix:///var/run/docker.sock"
+        )),
+        Error::SocketNotFoundError(_) => RuntimeError::Away(format!(
+            "Docker does not answer at {host}: there is no such socket; is the daemon installed and running?"
+        )),
+        _ if kind(error) == Some(io::ErrorKind::PermissionDenied) => RuntimeError::Away(format!(
+            "Docker at {host} refuses this user: add it to the group docker, or run the worker as root"
+        )),
+        _ => RuntimeError::Away(format!("Docker does not answer at {host}: is the daemon running? ({error})")),
+    }
+}
+
+/// Why an image cannot be had.
+pub(super) fn explain_pull(error: &Error, host: &str, image: &str) -> RuntimeError {
+    let text = match error {
+        Error::DockerResponseServerError { message, .. } | Error::DockerStreamError { error: message } => {
+            message
+        }
+        _ => return explain(error, host, &format!("pulling {image}")),
+    };
+    let has = |needles: &[&str]| needles.iter().any(|needle| text.to_lowercase().contains(needle));
+    let reason = if has(&["manifest unknown", "not found: manifest", "manifest for", "no such image"]) {
+        format!("there is no image {image} in its registry; check its name and tag")
+    } else if has(&["pull access denied", "repository does not exist", "name unknown"]) {
+        format!("the image {image} does not exist in its registry, or needs a login, which this worker has not")
+    } else if has(&["unauthorized", "no basic auth", "denied", "authentication required"]) {
+        format!("the registry refuses {image} without a login, which this worker has not; pull it on the node by hand")
+    } else if has(&["dial tcp", "no such host", "connection refused", "timeout", "network is unreachable", "deadline exceeded"])
+    {
+        format!("the registry of {image} cannot be reached from this node: {}", shorten(text))
+    } else if has(&["no space left"]) {
+        format!("the node's disk is full, so that {image} cannot be pulled")
+    } else {
+        format!("pulling {image} failed: {}", shorten(text))
+    };
+    RuntimeError::Refused(reason)
+}
+
+/// Why a container does not start.
+pub(super) fn explain_start(error: &Error, host: &str, ports: &[Port]) -> RuntimeError {
+    let Error::DockerResponseServerError { message, .. } = error else {
+        return explain(error, host, "starting the container");
+    };
+    let taken = ["port is already allocated", "address already in use"].iter().any(|text| message.contains(text));
+    if taken {
+        let named = ports.iter().find(|port| {
+            let address = format!(":{}", port.host);
+            message.match_indices(&address).any(|(at, _)| {
+                let after = message.get(at + address.len()..).and_then(|rest| rest.chars().next());
+                after.is_none_or(|c| !c.is_ascii_digit())
+            })
+        });
+        let port = match named {
+            Some(port) => format!("port {}/{}", port.host, port.protocol.as_str()),
+            None => "a port that it publishes".to_owned(),
+        };
+        return RuntimeError::Refused(format!("{port} is taken on this node by another container or program"));
+    }
+    if message.contains("executable file not found") || message.contains("no such file or directory") {
+        return RuntimeError::Refused(format!("its command was not found in the image: {}", shorten(message)));
+    }
+    explain(error, host, "starting the container")
+}
+
+/// The kind of the innermost I/O error.
+fn kind(error: &Error) -> Option<io::ErrorKind> {
+    let mut source = error.source();
+    let mut found = match error {
+        Error::IOError { err } => Some(err.kind()),
+        _ => None,
+    };
+    while let Some(inner) = source {
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
+            found = Some(io.kind());
+        }
+        source = inner.source();
+    }
+    found
+}
+
+fn shorten(text: &str) -> String {
+    let text = text.trim();
+    if text.len() <= TEXT_BYTES_MAX {
+        return text.to_owned();
+    }
+    format!("{}…", text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_proto::spec::Protocol;
+
+    use super::*;
+
+    fn refusal(message: &str) -> Error {
+        Error::DockerResponseServerError { status_code: 500, message: message.to_owned() }
+    }
+
+    fn port(host: u16) -> Port {
+        Port { host, container: 80, protocol: Protocol::Tcp, host_ip: None }
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        for text in [
+            "driver failed programming external connectivity on endpoint x: Bind for 0.0.0.0:8080 failed: port is already allocated",
+            "driver failed …: Error starting userland proxy: listen tcp4 0.0.0.0:8080: bind: address already in use",
+        ] {
+            let error = explain_start(&refusal(text), "h", &[port(80), port(8080)]);
+            assert_eq!(
+                error,
+                RuntimeError::Refused("port 8080/tcp is taken on this node by another container or program".into())
+            );
+        }
+    }
+
+    #[test]
+    fn failed_pulls_are_told_apart() {
+        for (text, wanted) in [
+            ("manifest for busybox:99 not found: manifest unknown: manifest unknown", "there is no image"),
+            ("pull access denied for x, repository does not exist or may require 'docker login': denied", "or needs a login"),
+            ("Head \"https://r/v2/\": unauthorized: authentication required", "without a login"),
+            ("Get \"https://r/v2/\": dial tcp: lookup r: no such host", "cannot be reached"),
+            ("write /var/lib/docker/x: no space left on device", "disk is full"),
+            ("something new", "pulling busybox:1 failed: something new"),
+        ] {
+            let RuntimeError::Refused(reason) = explain_pull(&refusal(text), "h", "busybox:1") else {
+                panic!("{text}");
+            };
+            assert!(reason.contains(wanted), "{text}: {reason}");
+        }
+    }
+
+    #[test]
+    fn an_absent_daemon_is_no_refusal() {
+        let away = [
+            Error::SocketNotFoundError("/run/x".into()),
+            Error::IOError { err: io::Error::from(io::ErrorKind::ConnectionRefused) },
+            Error::RequestTimeoutError,
+        ];
+        for error in away {
+            let RuntimeError::Away(text) = explain(&error, "unix:///run/x", "listing") else { panic!("{error}") };
+            assert!(text.contains("unix:///run/x"), "{text}");
+        }
+        let denied = Error::IOError { err: io::Error::from(io::ErrorKind::PermissionDenied) };
+        assert!(explain(&denied, "h", "listing").to_string().contains("group docker"));
+    }
+}

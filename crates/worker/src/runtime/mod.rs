@@ -1,0 +1,102 @@
+//! The seam to the container runtime: eight verbs, and errors that tell the daemon's absence from its refusal.
+//!
+//! The brain never sees a runtime; the driver carries its actions out through this trait. Docker is the one
+//! implementation, and a runtime made of memory stands in its place where a test needs one that can be broken.
+
+pub mod docker;
+mod docker_config;
+mod docker_error;
+
+use std::fmt;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use longshore_core::agent::{
+    Container, ContainerEnd, ContainerEvent, Failure, StartContainer, StartedContainer,
+};
+use longshore_proto::spec::PullPolicy;
+
+/// The answer to a verb. Every verb answers within a deadline of its own.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, RuntimeError>>;
+
+/// What a worker needs of a container runtime.
+pub trait Runtime: fmt::Debug + Send + Sync + 'static {
+    /// Who the runtime is; also the question whether it answers at all.
+    fn version(&self) -> Answer<'_, RuntimeInfo>;
+
+    /// Every container that has this node's label, whatever its state.
+    fn list(&self) -> Answer<'_, Vec<Container>>;
+
+    /// Makes an image available, as the policy says.
+    fn pull(&self, image: String, policy: PullPolicy) -> Answer<'_, ()>;
+
+    /// Creates a container and starts it. A container of this name and with these labels is adopted: started
+    /// if it never was, left alone if it runs, told if it has ended.
+    fn start(&self, start: StartContainer) -> Answer<'_, StartedContainer>;
+
+    /// Ends a container: stop signal, grace, kill. One that has ended, or is gone, is answered at once.
+    fn stop(&self, container_id: String, grace_ms: u64) -> Answer<'_, ContainerEnd>;
+
+    /// Removes a container and its anonymous volumes; one that runs is ended first, with a grace. Answers when
+    /// it is gone.
+    fn remove(&self, container: String, grace_ms: u64) -> Answer<'_, ()>;
+
+    /// What a container wrote.
+    fn logs(&self, wish: LogsWish) -> BoxStream<'static, Result<LogChunk, RuntimeError>>;
+
+    /// What happens to this node's containers, from a moment of the past on, by the machine's clock in seconds
+    /// since the Unix epoch. Ends with an error when the runtime goes away.
+    fn events(&self, since_unix_s: u64) -> BoxStream<'static, Result<ContainerEvent, RuntimeError>>;
+}
+
+/// Who the runtime is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeInfo {
+    /// Its version.
+    pub version: String,
+    /// Where it keeps images and containers, as a path on its machine.
+    pub root: Option<String>,
+}
+
+/// Which logs are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogsWish {
+    /// The container.
+    pub container_id: String,
+    /// Whether to go on until it ends.
+    pub follow: bool,
+    /// Only so many lines from the end; absent means all.
+    pub tail: Option<u32>,
+    /// Whether each line begins with its time.
+    pub timestamps: bool,
+}
+
+/// A piece of a container's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogChunk {
+    /// Whether it is standard error.
+    pub is_error: bool,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// Why a verb failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuntimeError {
+    /// The daemon does not answer: nothing is known of the outcome.
+    #[error("{0}")]
+    Away(String),
+    /// The daemon refused, or did not finish in time: for people.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Self {
+        match error {
+            RuntimeError::Away(_) => Self::RuntimeAway,
+            RuntimeError::Refused(reason) => Self::Refused(reason),
+        }
+    }
+}
