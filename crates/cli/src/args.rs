@@ -13,7 +13,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use longshore_proto::name::{Namespace, Root};
 use longshore_proto::quantity;
 
-use crate::command::auth;
+use crate::command::{auth, dev};
+use crate::dev::supervise;
 
 /// Runs containers on many machines, over NATS.
 #[derive(Debug, Parser)]
@@ -149,11 +150,16 @@ pub(crate) enum Verb {
     Manager(program::Manager),
     /// Run a worker
     Worker(program::Worker),
+    /// Run a whole cluster on this machine, for as long as it is wanted
+    Dev(dev::Dev),
     /// NATS users and their credentials: make, add, revoke, list
     #[command(subcommand)]
     Auth(auth::Auth),
     /// Print a script that completes commands in a shell
     Completion(cluster::Completion),
+    /// Run a program that must not outlive whoever starts it
+    #[command(hide = true)]
+    InternalSupervise(supervise::Supervise),
 }
 
 impl Verb {

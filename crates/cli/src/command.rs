@@ -4,6 +4,7 @@
 
 pub(crate) mod auth;
 pub(crate) mod completion;
+pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod job;
@@ -17,6 +18,7 @@ pub(crate) mod worker;
 
 use crate::args::{Cli, Verb, job::Job, node::Node};
 use crate::client::Client;
+use crate::dev::supervise;
 use crate::failure::{Exit, Failure};
 use crate::render::Printer;
 
@@ -40,6 +42,8 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::Doctor(wish) => Box::pin(doctor::run(global, &wish, printer)).await,
         Verb::Manager(wish) => Box::pin(manager::run(global, wish)).await,
         Verb::Worker(wish) => Box::pin(worker::run(global, wish)).await,
+        Verb::Dev(wish) => Box::pin(dev::run(global, wish, printer)).await,
+        Verb::InternalSupervise(wish) => supervise::run(wish).await,
         Verb::Auth(wish) => auth::run(global, wish, printer),
         Verb::Completion(wish) => completion::run(&wish, printer),
     }

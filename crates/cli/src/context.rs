@@ -52,7 +52,6 @@ impl Context {
     }
 
     /// Writes the context where [`Context::read`] looks, in place of another's, and gives the path.
-    #[expect(dead_code, reason = "`longshore dev` calls it; remove this line with its coming")]
     pub(crate) fn write(&self) -> Result<PathBuf, Failure> {
         let path = Self::path().ok_or_else(|| {
             Failure::new("there is no place for the context file")
@@ -67,7 +66,6 @@ impl Context {
     }
 
     /// Removes the context, if it is still this one.
-    #[expect(dead_code, reason = "`longshore dev` calls it; remove this line with its coming")]
     pub(crate) fn remove(&self) {
         if let Some(path) = Self::path() {
             remove_at(&path, self);

@@ -84,7 +84,8 @@ impl Failure {
     pub(crate) fn because(mut self, cause: &str) -> Self {
         if let Self::Told(problem) = &mut self {
             let cause = cause.trim().trim_end_matches('.');
-            if !cause.is_empty() && !problem.text.contains(cause) {
+            let last = problem.text.rsplit(": ").next().unwrap_or_default();
+            if !cause.is_empty() && !problem.text.contains(cause) && !cause.ends_with(last) {
                 problem.text.push_str(": ");
                 problem.text.push_str(cause);
             }
@@ -145,11 +146,22 @@ impl Failure {
                 .because(&format!("no manager answered for {waited:.0?}"))
                 .hint("start one with `longshore manager` or `longshore dev`; `longshore doctor` looks for the cause"),
             AskError::TimedOut { waited, .. } => failure
-                .because(&format!("no answer within {waited:.0?}, so the outcome is unknown"))
-                .hint("look whether it was done (`longshore status`) before you repeat it; `longshore doctor` looks for the cause"),
+                .because(&format!("a manager listens, and did not answer within {waited:.0?}"))
+                .hint("`longshore doctor` looks for the cause"),
             AskError::Bus { .. } | AskError::Unreadable { .. } => {
                 failure.cause(error).hint("`longshore doctor` looks for the cause")
             }
+        }
+    }
+
+    /// The same for what changes something: silence leaves the outcome open.
+    pub(crate) fn commanded(tried: impl fmt::Display, error: &AskError) -> Self {
+        let failure = Self::asked(tried, error);
+        match error {
+            AskError::TimedOut { .. } => failure
+                .because("the outcome is unknown")
+                .hint("look whether it was done (`longshore job ls`, `longshore ps`) before you repeat it"),
+            _ => failure,
         }
     }
 
@@ -162,7 +174,7 @@ impl Failure {
                 )
             }
             ConnectError::Refused { servers, source } => Self::new(format!(
-                "the NATS server at {servers} ({origin}) refuses these credentials"
+                "the NATS server at {servers} ({origin}) does not let us in"
             ))
             .cause(source)
             .hint("name a credential file of this server with --creds or LONGSHORE_CREDS; `longshore auth init` writes them"),
@@ -261,6 +273,16 @@ mod tests {
             failure.told(),
             Some(("cannot stop the job web: there is no job web", Some("submit one")))
         );
+    }
+
+    #[test]
+    fn a_command_without_an_answer_may_have_been_done() {
+        let error = AskError::TimedOut { subject: "s".into(), waited: Duration::from_secs(10) };
+        let failure = Failure::commanded("stop the job web", &error);
+        let (text, hint) = failure.told().unwrap();
+        assert!(text.ends_with("did not answer within 10s: the outcome is unknown"), "{text}");
+        assert!(hint.unwrap().contains("before you repeat it"));
+        assert!(!Failure::asked("list", &error).told().unwrap().0.contains("unknown"));
     }
 
     #[test]

@@ -32,5 +32,5 @@ pub(crate) fn start(cli: &Cli) -> Result<(), Failure> {
 
 /// The NATS library tells in its own words what the bus crate tells in ours.
 fn default_filter(verb: &Verb) -> &'static str {
-    if verb.stays() { "info,async_nats=warn" } else { "warn,async_nats=error" }
+    if verb.stays() { "info,async_nats=warn" } else { "warn,async_nats=off" }
 }

@@ -9,6 +9,7 @@
 //! | `client` | questions to the manager, paged and with their failures worded |
 //! | `context` | where `longshore dev` says how to reach it |
 //! | `connect` | how to reach the bus, from options, environment and context |
+//! | `dev` | what `longshore dev` is made of |
 //! | `failure` | what went wrong, for people; exit statuses |
 //! | `jobfile` | job files: TOML or JSON in people's units |
 //! | `json` | what `-o json` prints: stable names |
@@ -25,6 +26,7 @@ mod client;
 mod command;
 mod connect;
 mod context;
+mod dev;
 mod failure;
 mod jobfile;
 mod json;

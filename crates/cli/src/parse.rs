@@ -1,7 +1,8 @@
 //! Small texts in options and job files: variables, ports, policies, labels, capacities.
 
 use longshore_proto::quantity::{self, QuantityError};
-use longshore_proto::spec::{Port, Protocol, Resources, RestartMode, RestartPolicy};
+use longshore_proto::spec::{Port, Protocol, RestartMode, RestartPolicy};
+use longshore_worker::CapacityOverride;
 
 /// Why a text cannot be read. Says what is wrong, and the cure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,31 +122,9 @@ pub(crate) fn label(text: &str) -> Result<Label, ParseError> {
     }
 }
 
-/// What a node offers, where an operator says so.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Capacity {
-    /// Thousandths of one core.
-    pub(crate) cpu_millis: Option<u64>,
-    /// Memory.
-    pub(crate) memory_bytes: Option<u64>,
-    /// Disk space.
-    pub(crate) disk_bytes: Option<u64>,
-}
-
-impl Capacity {
-    /// The machine's own, but for what was said.
-    pub(crate) fn over(self, machine: Resources) -> Resources {
-        Resources {
-            cpu_millis: self.cpu_millis.unwrap_or(machine.cpu_millis),
-            memory_bytes: self.memory_bytes.unwrap_or(machine.memory_bytes),
-            disk_bytes: self.disk_bytes.unwrap_or(machine.disk_bytes),
-        }
-    }
-}
-
 /// Reads `cpu=CORES,memory=SIZE,disk=SIZE` or a part of it.
-pub(crate) fn capacity(text: &str) -> Result<Capacity, ParseError> {
-    let mut capacity = Capacity::default();
+pub(crate) fn capacity(text: &str) -> Result<CapacityOverride, ParseError> {
+    let mut capacity = CapacityOverride::default();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let before = match part.split_once('=') {
             Some(("cpu", value)) => {
@@ -230,11 +209,14 @@ mod tests {
 
     #[test]
     fn capacity_is_given_in_part_or_whole() {
-        let machine = Resources { cpu_millis: 8000, memory_bytes: 16 << 30, disk_bytes: 1 << 40 };
-        assert_eq!(capacity("").unwrap().over(machine), machine);
+        assert_eq!(capacity(""), Ok(CapacityOverride::default()));
         assert_eq!(
-            capacity("cpu=0.5, memory=1GiB").unwrap().over(machine),
-            Resources { cpu_millis: 500, memory_bytes: 1 << 30, ..machine }
+            capacity("cpu=0.5, memory=1GiB"),
+            Ok(CapacityOverride {
+                cpu_millis: Some(500),
+                memory_bytes: Some(1 << 30),
+                disk_bytes: None,
+            })
         );
         for bad in ["cpu", "gpu=1", "cpu=-1", "memory=10XB", "cpu=1,cpu=2"] {
             assert!(capacity(bad).is_err(), "{bad} must be refused");

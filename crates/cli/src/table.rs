@@ -373,6 +373,7 @@ pub(crate) fn event(event: &Event) -> String {
     if let Some(reason) = &event.reason {
         add(format!("({reason})"));
     }
+    text.truncate(text.trim_end().len());
     text
 }
 

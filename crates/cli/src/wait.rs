@@ -47,14 +47,36 @@ pub(crate) async fn for_job(
     version: u64,
     until: Until,
 ) -> Result<Exit, Failure> {
+    tokio::select! {
+        outcome = job_done(client, printer, name, version, until) => outcome,
+        () = signal::interrupted() => {
+            printer.talk(&match until {
+                Until::Done => format!(
+                    "no longer waiting; the job {name} goes on: `longshore job status {name}` shows it, \
+                     `longshore stop {name}` stops it"
+                ),
+                Until::Stopped => format!("no longer waiting; the job {name} is being stopped all the same"),
+            });
+            Ok(Exit::Interrupted)
+        }
+    }
+}
+
+async fn job_done(
+    client: &Client,
+    printer: Printer,
+    name: &JobName,
+    version: u64,
+    until: Until,
+) -> Result<Exit, Failure> {
     let mut looks = Looks::start(client, printer, name).await;
     let mut watch = Watch::new(version);
     loop {
         let question = ListTasks { job: Some(name.clone()), ended: true, ..ListTasks::default() };
         // The job is looked at before its tasks, so that the tasks are never older than the verdict on them.
-        let job = looks.patiently(client.job(name).await)?;
-        let tasks = looks.patiently(client.tasks(question).await)?;
-        if let (Some(job), Some(tasks)) = (job, tasks) {
+        if let Some(job) = looks.patiently(client.job(name).await)?
+            && let Some(tasks) = looks.patiently(client.tasks(question).await)?
+        {
             for change in watch.changes(&tasks) {
                 printer.talk(&change);
             }
@@ -62,16 +84,7 @@ pub(crate) async fn for_job(
                 return told(printer, &job, verdict);
             }
         }
-        tokio::select! {
-            () = looks.next() => {}
-            () = signal::interrupted() => {
-                printer.talk(&format!(
-                    "no longer waiting; the job {name} goes on: `longshore job status {name}` shows it, \
-                     `longshore stop {name}` stops it"
-                ));
-                return Ok(Exit::Interrupted);
-            }
-        }
+        looks.next().await;
     }
 }
 
@@ -82,23 +95,26 @@ pub(crate) async fn for_task_end(
     id: TaskId,
     job: &JobName,
 ) -> Result<Exit, Failure> {
-    let mut looks = Looks::start(client, printer, job).await;
-    let mut watch = Watch::new(0);
-    loop {
-        if let Some(task) = looks.patiently(client.task(&id.to_string()).await)? {
-            for change in watch.changes(std::slice::from_ref(&task)) {
-                printer.talk(&change);
+    let ended = async {
+        let mut looks = Looks::start(client, printer, job).await;
+        let mut watch = Watch::new(0);
+        loop {
+            if let Some(task) = looks.patiently(client.task(&id.to_string()).await)? {
+                for change in watch.changes(std::slice::from_ref(&task)) {
+                    printer.talk(&change);
+                }
+                if task.state.is_terminal() {
+                    return Ok(Exit::Done);
+                }
             }
-            if task.state.is_terminal() {
-                return Ok(Exit::Done);
-            }
+            looks.next().await;
         }
-        tokio::select! {
-            () = looks.next() => {}
-            () = signal::interrupted() => {
-                printer.talk("no longer waiting; the task is being stopped all the same");
-                return Ok(Exit::Interrupted);
-            }
+    };
+    tokio::select! {
+        outcome = ended => outcome,
+        () = signal::interrupted() => {
+            printer.talk("no longer waiting; the task is being stopped all the same");
+            Ok(Exit::Interrupted)
         }
     }
 }
@@ -257,7 +273,10 @@ fn sentence(task: &TaskView) -> String {
     if task.attempt > 1 {
         text.push_str(&format!(", attempt {}", task.attempt));
     }
-    if let Some(code) = task.exit_code.filter(|_| task.state.is_terminal()) {
+    // The reason mostly tells the code.
+    let told =
+        |code: &i64| task.reason.as_ref().is_some_and(|text| text.contains(&code.to_string()));
+    if let Some(code) = task.exit_code.filter(|code| task.state.is_terminal() && !told(code)) {
         text.push_str(&format!(", exit code {code}"));
     }
     if let Some(reason) = &task.reason {

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use clap_complete::Shell;
+use longshore_proto::api::PAGE_MAX;
 use longshore_proto::name::JobName;
 
 use super::Format;
@@ -20,7 +21,10 @@ pub(crate) struct Events {
     #[arg(short = 'A', long, conflicts_with = "job")]
     pub(crate) all_namespaces: bool,
     /// How many of the past
-    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 50)]
+    #[arg(
+        short = 'n', long, value_name = "COUNT", default_value_t = 50,
+        value_parser = clap::value_parser!(u32).range(0..=i64::from(PAGE_MAX))
+    )]
     pub(crate) number: u32,
     /// The form: a line each, whichever
     #[arg(short, long, value_enum, default_value_t)]

@@ -7,8 +7,9 @@ use clap::{Args, ValueEnum};
 use longshore_proto::name::{Datacenter, NodeName, UserName};
 use longshore_proto::quantity;
 use longshore_proto::spec::SchedulerKind;
+use longshore_worker::CapacityOverride;
 
-use crate::parse::{self, Capacity, Label};
+use crate::parse::{self, Label};
 
 /// `longshore manager`
 #[derive(Debug, Args)]
@@ -64,9 +65,9 @@ impl From<Scheduler> for SchedulerKind {
 /// `longshore worker`
 #[derive(Debug, Args)]
 pub(crate) struct Worker {
-    /// The node's name, unique in the cluster; that of the credentials, if there are any
+    /// The node's name, unique in the cluster [default: that of the credentials]
     #[arg(long)]
-    pub(crate) name: NodeName,
+    pub(crate) name: Option<NodeName>,
     /// Where the worker keeps its state; one worker a folder
     #[arg(long, env = "LONGSHORE_DATA_DIR", value_name = "FOLDER")]
     pub(crate) data_dir: PathBuf,
@@ -78,7 +79,7 @@ pub(crate) struct Worker {
     pub(crate) label: Vec<Label>,
     /// What the node offers; what is left out is the machine's own
     #[arg(long, value_name = "cpu=CORES,memory=SIZE,disk=SIZE", value_parser = parse::capacity)]
-    pub(crate) capacity: Option<Capacity>,
+    pub(crate) capacity: Option<CapacityOverride>,
     /// What happens to its containers when the worker is told to stop
     #[arg(long, value_enum, default_value_t)]
     pub(crate) on_shutdown: OnShutdown,
@@ -87,9 +88,18 @@ pub(crate) struct Worker {
 /// What happens to containers when their worker is told to stop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnShutdown {
-    /// They run on, and the next start adopts them
+    /// They run on, and the next start adopts them: for upgrades
     #[default]
     Keep,
-    /// They are stopped
+    /// They are stopped, and the node says goodbye: for machines that go away
     Stop,
+}
+
+impl From<OnShutdown> for longshore_worker::OnShutdown {
+    fn from(wish: OnShutdown) -> Self {
+        match wish {
+            OnShutdown::Keep => Self::Keep,
+            OnShutdown::Stop => Self::Stop,
+        }
+    }
 }

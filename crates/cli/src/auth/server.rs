@@ -14,8 +14,9 @@ pub(crate) struct ServerConf<'a> {
     pub(crate) listen: &'a str,
     /// Where JetStream keeps its streams.
     pub(crate) store: &'a Path,
-    /// Whether the server answers on its monitoring port. Two servers of one machine would fight for it.
-    pub(crate) monitoring: bool,
+    /// Where the server can be looked at, as `HOST:PORT`, if it is to be: anybody who reaches it may, and two
+    /// servers of one machine would fight for one port.
+    pub(crate) monitor: Option<&'a str>,
 }
 
 impl ServerConf<'_> {
@@ -34,7 +35,10 @@ impl ServerConf<'_> {
             let line = match rest.split_once(':').map(|(key, _)| key) {
                 Some("listen") => format!("listen: {}", quoted(self.listen)),
                 Some("store_dir") => format!("store_dir: {}", quoted(store)),
-                Some("http") if !self.monitoring => format!("# {rest}"),
+                Some("http") => match self.monitor {
+                    Some(address) => format!("http: {}", quoted(address)),
+                    None => format!("# {rest}"),
+                },
                 _ => rest.to_owned(),
             };
             text.push_str(indent);
@@ -55,18 +59,21 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn text(listen: &str, store: &str, monitoring: bool) -> String {
-        ServerConf { listen, store: Path::new(store), monitoring }.text().unwrap()
+    fn text(listen: &str, store: &str, monitor: Option<&str>) -> String {
+        ServerConf { listen, store: Path::new(store), monitor }.text().unwrap()
     }
 
     #[test]
     fn the_example_is_its_own_text() {
-        assert_eq!(text("127.0.0.1:4222", "/var/lib/longshore/nats", true), TEMPLATE);
+        assert_eq!(
+            text("127.0.0.1:4222", "/var/lib/longshore/nats", Some("127.0.0.1:8222")),
+            TEMPLATE
+        );
     }
 
     #[test]
     fn each_place_is_filled_once_and_nothing_else_changes() {
-        let made = text("10.0.0.1:4333", "/data/js", false);
+        let made = text("10.0.0.1:4333", "/data/js", None);
         let changed: Vec<&str> = made
             .lines()
             .zip(TEMPLATE.lines())

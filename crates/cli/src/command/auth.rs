@@ -64,6 +64,9 @@ pub(crate) struct Init {
     /// Where the server listens
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:4222", value_parser = listen)]
     listen: String,
+    /// Where the server can be looked at over HTTP, without a password [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT", value_parser = listen)]
+    monitor: Option<String>,
     /// Where the server keeps its streams [default: `store` in the folder]
     #[arg(long, value_name = "FOLDER")]
     store_dir: Option<PathBuf>,
@@ -188,7 +191,8 @@ fn init(root: Option<&Root>, wish: &Init, printer: Printer) -> Result<(), Failur
     for (role, name) in users {
         made.push(folder.add(role, name, Existing::Refuse)?);
     }
-    let conf = ServerConf { listen: &wish.listen, store: &store, monitoring: true };
+    let monitor = wish.monitor.as_deref();
+    let conf = ServerConf { listen: &wish.listen, store: &store, monitor };
     let server = folder.write_server_conf(&conf)?;
     let [accounts, list] = folder.save()?;
 
@@ -379,6 +383,7 @@ mod tests {
             observer: Some(name("billing")),
             workers: vec![name("w2"), name("w1"), name("w2")],
             listen: "127.0.0.1:4222".to_owned(),
+            monitor: None,
             store_dir: None,
             force,
         };

@@ -219,7 +219,12 @@ async fn cluster(client: &Client, report: &mut Report) -> Result<(), Failure> {
         Ok(cluster) => cluster,
         Err(error) => {
             let failure = Failure::asked("ask the manager", &error);
-            return report.add(Finding::failed("manager", &failure));
+            let detail = failure.told().map_or_else(String::new, |(text, _)| text.to_owned());
+            return report.add(Finding::fail(
+                "manager",
+                detail,
+                "start one with `longshore manager`; if one runs, its log says what it waits for",
+            ));
         }
     };
     let round_trip_ms = asked_at.elapsed().as_millis();

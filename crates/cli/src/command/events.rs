@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use longshore_bus::Incoming;
-use longshore_proto::api::{ListEvents, PAGE_MAX};
+use longshore_proto::api::{ListEvents, PAGE_MAX, Page};
 use longshore_proto::codec;
 use longshore_proto::event::Event;
 use longshore_proto::name::{JobName, Namespace};
@@ -37,9 +38,6 @@ pub(crate) async fn run(client: &Client, wish: &Events, printer: Printer) -> Res
         namespace: (!wish.all_namespaces).then(|| client.namespace().clone()),
         job: wish.job.clone(),
     };
-    if client.bus().role() == Role::Observer && wish.follow {
-        return observe(client, &wanted, wish.output, printer).await;
-    }
     if !wish.follow {
         let (events, _) = newest(client, &wanted, wish.number).await?;
         for event in &events {
@@ -47,16 +45,36 @@ pub(crate) async fn run(client: &Client, wish: &Events, printer: Printer) -> Res
         }
         return Ok(Exit::Done);
     }
+    let following = async {
+        if client.bus().role() == Role::Observer {
+            observe(client, &wanted, wish.output, printer).await
+        } else {
+            follow(client, &wanted, wish, printer).await
+        }
+    };
+    tokio::select! {
+        outcome = following => outcome,
+        () = signal::interrupted() => Ok(Exit::Done),
+    }
+}
+
+async fn follow(
+    client: &Client,
+    wanted: &Wanted,
+    wish: &Events,
+    printer: Printer,
+) -> Result<Exit, Failure> {
     // Listening starts before the history is read, so that nothing falls between the two.
-    let live = client.bus().subscribe(&Pattern::Events).await?;
-    let (events, index) = newest(client, &wanted, wish.number).await?;
+    let mut live = client.bus().subscribe(&Pattern::Events).await?.fuse();
+    let (events, index) = newest(client, wanted, wish.number).await?;
     let mut progress = Progress::after(&events, index);
     for event in &events {
         print(event, wish.output, printer)?;
     }
-    let mut live = live.fuse();
     let mut ticks = tokio::time::interval(CATCH_UP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // At most one page of the history is under way; what comes live does not wait for it.
+    let mut pages = FuturesUnordered::new();
     let mut silent = false;
     loop {
         tokio::select! {
@@ -68,10 +86,19 @@ pub(crate) async fn run(client: &Client, wish: &Events, printer: Printer) -> Res
                     print(&event, wish.output, printer)?;
                 }
             }
-            _ = ticks.tick() => match missed(client, &wanted, &mut progress).await {
-                Ok(events) => {
-                    for event in &events {
-                        print(event, wish.output, printer)?;
+            _ = ticks.tick(), if pages.is_empty() => {
+                pages.push(page_after(client, wanted, progress.complete_to));
+            }
+            Some(page) = pages.next() => match page {
+                Ok(page) => {
+                    let before = progress.complete_to;
+                    for event in &page.items {
+                        if progress.is_next(place(event)) {
+                            print(event, wish.output, printer)?;
+                        }
+                    }
+                    if page.more && progress.complete_to != before {
+                        pages.push(page_after(client, wanted, progress.complete_to));
                     }
                     if std::mem::take(&mut silent) {
                         printer.talk("the manager answers again");
@@ -84,7 +111,6 @@ pub(crate) async fn run(client: &Client, wish: &Events, printer: Printer) -> Res
                 }
                 Err(_) => {}
             },
-            () = signal::interrupted() => return Ok(Exit::Done),
         }
     }
 }
@@ -100,18 +126,14 @@ async fn observe(
     let mut progress = Progress::after(&[], 0);
     printer.talk("an observer hears what happens from now on; what is lost on the way stays so");
     loop {
-        tokio::select! {
-            incoming = live.select_next_some() => {
-                if let Some(event) = read(&incoming)
-                    && wanted.fits(&event)
-                    && progress.is_new(place(&event))
-                {
-                    print(&event, format, printer)?;
-                }
-                progress.forget_all_but(SEEN_MAX);
-            }
-            () = signal::interrupted() => return Ok(Exit::Done),
+        let incoming = live.select_next_some().await;
+        if let Some(event) = read(&incoming)
+            && wanted.fits(&event)
+            && progress.is_new(place(&event))
+        {
+            print(&event, format, printer)?;
         }
+        progress.forget_all_but(SEEN_MAX);
     }
 }
 
@@ -146,34 +168,20 @@ async fn newest(
     Ok((page.items.into_iter().skip(skipped).collect(), index))
 }
 
-/// Reads the history on, and gives what has not been printed.
-async fn missed(
+/// The history on from a place.
+async fn page_after(
     client: &Client,
     wanted: &Wanted,
-    progress: &mut Progress,
-) -> Result<Vec<Event>, Failure> {
-    let mut missed = Vec::new();
-    loop {
-        let question = ListEvents {
-            job: wanted.job.clone(),
-            after: Some(progress.complete_to),
-            limit: Some(PAGE_MAX),
-            newest: false,
-        };
-        let (_, page) = client
-            .events(wanted.scope(), &question)
-            .await
-            .map_err(|error| Failure::asked("read the events on", &error))?;
-        let before = progress.complete_to;
-        for event in page.items {
-            if progress.is_next(place(&event)) {
-                missed.push(event);
-            }
-        }
-        if !page.more || progress.complete_to == before {
-            return Ok(missed);
-        }
-    }
+    after: Place,
+) -> Result<Page<Event>, Failure> {
+    let question = ListEvents {
+        job: wanted.job.clone(),
+        after: Some(after),
+        limit: Some(PAGE_MAX),
+        newest: false,
+    };
+    let answer = client.events(wanted.scope(), &question).await;
+    Ok(answer.map_err(|error| Failure::asked("read the events on", &error))?.1)
 }
 
 fn print(event: &Event, format: Format, printer: Printer) -> Result<(), Failure> {

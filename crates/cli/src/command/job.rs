@@ -79,7 +79,7 @@ pub(crate) async fn submit_spec(
     let submitted = client
         .submit_job(spec)
         .await
-        .map_err(|error| Failure::asked(format_args!("submit the job {name}"), &error))?;
+        .map_err(|error| Failure::commanded(format_args!("submit the job {name}"), &error))?;
     printer.line(submitted.name.as_str())?;
     printer.talk(&format!("version {} of {} is stored", submitted.version, submitted.name));
     if !wait {
@@ -152,7 +152,7 @@ pub(crate) async fn stop(
         let stopped = client
             .stop_job(name)
             .await
-            .map_err(|error| Failure::asked(format_args!("stop the job {name}"), &error))?;
+            .map_err(|error| Failure::commanded(format_args!("stop the job {name}"), &error))?;
         tell_stopped(&stopped, printer);
     }
     let mut exit = Exit::Done;

@@ -73,7 +73,9 @@ async fn stop_one(client: &Client, word: &str, printer: Printer) -> Result<Stopp
                 return Ok(Stopping::Job(name));
             }
             Err(error) if is_not_found(&error) => {}
-            Err(error) => return Err(Failure::asked(format_args!("stop the job {name}"), &error)),
+            Err(error) => {
+                return Err(Failure::commanded(format_args!("stop the job {name}"), &error));
+            }
         }
     }
     if !is_id_beginning(word) {
@@ -85,7 +87,7 @@ async fn stop_one(client: &Client, word: &str, printer: Printer) -> Result<Stopp
             Ok(Stopping::Task(stopped))
         }
         Err(error) if is_not_found(&error) => Err(nothing_named(word)),
-        Err(error) => Err(Failure::asked(format_args!("stop the task {word}"), &error)),
+        Err(error) => Err(Failure::commanded(format_args!("stop the task {word}"), &error)),
     }
 }
 

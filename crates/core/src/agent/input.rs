@@ -38,6 +38,8 @@ pub enum Input {
     ObserveFailed {
         /// The ticket of [`super::Action::ListContainers`].
         ticket: u64,
+        /// Why, for the operator.
+        reason: String,
     },
     /// Something happened to a container. May come late, twice, or for containers of others.
     Container(ContainerEvent),

@@ -59,7 +59,7 @@ use self::context::Context;
 use self::outbox::Outbox;
 use self::runtime::Runtime;
 use self::shelf::Shelf;
-use self::task::Task;
+use self::task::{Phase, Task};
 
 /// How many forgotten tasks are remembered, the newest of them. A message about one that is older would have
 /// to be under way while thousands of tasks end here.
@@ -134,8 +134,8 @@ impl Agent {
             Input::RuntimeUp => self.ctx.runtime.up(now_ms),
             Input::RuntimeDown { reason } => self.ctx.runtime.down(reason),
             Input::Observed { ticket, containers } => self.observed(ticket, &containers),
-            Input::ObserveFailed { ticket } => {
-                self.ctx.runtime.listed(ticket, now_ms, false);
+            Input::ObserveFailed { ticket, reason } => {
+                self.ctx.runtime.list_failed(ticket, now_ms, reason)
             }
             Input::Container(event) => self.container_event(&event),
             Input::Pulled { image, policy, result } => {
@@ -151,7 +151,7 @@ impl Agent {
             }
             Input::Stopped { container_id, result } => {
                 let stopping = |task: &&mut Task| {
-                    matches!(task.phase, task::Phase::Stopping { .. })
+                    matches!(task.phase, Phase::Stopping { .. })
                         && task.record().container_id.as_ref() == Some(&container_id)
                 };
                 if let Some(task) = self.tasks.values_mut().find(stopping) {
@@ -270,21 +270,39 @@ impl Agent {
         self.ctx.runtime.error()
     }
 
-    /// The container whose logs are a task's logs: the one that runs, or the newest that was kept.
-    pub fn container_of(&self, task: TaskId) -> Option<&str> {
-        let live = self.tasks.get(&task).and_then(|task| task.record().container_id.as_deref());
-        live.or_else(|| self.ctx.shelf.kept_of(task).map(|kept| kept.container_id.as_str()))
+    /// Where a task's logs are. `None` for a task that this worker never had, or has long forgotten.
+    pub fn logs_of(&self, task: TaskId) -> Option<LogSource> {
+        let live = self.tasks.get(&task);
+        if live.is_none() && !self.tombstones.contains_key(&task) {
+            return None;
+        }
+        let not_ended = live.filter(|task| task.phase != Phase::Ended);
+        let running = not_ended.and_then(|task| task.record().container_id.clone());
+        let kept = || self.ctx.shelf.kept_of(task).map(|kept| kept.container_id.clone());
+        Some(LogSource { container_id: running.or_else(kept), goes_on: not_ended.is_some() })
     }
 
-    /// Whether the worker has or had this task, as far as it remembers.
-    pub fn knows(&self, task: TaskId) -> bool {
-        self.tasks.contains_key(&task) || self.tombstones.contains_key(&task)
+    /// The longest that a container of this worker may take to end by itself, in milliseconds.
+    pub fn grace_ms_max(&self) -> u64 {
+        self.tasks.values().map(Task::grace_ms).max().unwrap_or(0)
     }
 
-    /// After [`Input::Leave`]: whether every task has ended, so far as one can tell, and all of it is told.
-    pub fn is_done(&self) -> bool {
-        self.ctx.leaving
-            && self.ctx.outbox.is_empty()
-            && self.tasks.values().all(|task| task.phase == task::Phase::Ended)
+    /// After [`Input::Leave`]: whether every task has ended, as far as one can tell.
+    pub fn is_quiet(&self) -> bool {
+        self.ctx.leaving && self.tasks.values().all(|task| task.phase == Phase::Ended)
     }
+
+    /// Whether every report has been answered.
+    pub fn is_told(&self) -> bool {
+        self.ctx.outbox.is_empty()
+    }
+}
+
+/// Where a task's logs are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSource {
+    /// The container that runs, or the newest that has ended and is kept; absent where there is none.
+    pub container_id: Option<String>,
+    /// Whether there may be more: from this container, or from that of a later attempt.
+    pub goes_on: bool,
 }

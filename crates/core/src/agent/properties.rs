@@ -279,7 +279,7 @@ impl World {
             }
             Action::ListContainers { ticket } => {
                 if fails {
-                    return self.input(Input::ObserveFailed { ticket });
+                    return self.input(Input::ObserveFailed { ticket, reason: "no".into() });
                 }
                 let list = |(key, found): (&String, &Made)| Container {
                     id: key.clone(),

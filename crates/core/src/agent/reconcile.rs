@@ -27,7 +27,7 @@ type Found<'a> = (u64, &'a Container);
 impl Agent {
     /// A list of everything has come.
     pub(super) fn observed(&mut self, ticket: u64, containers: &[Container]) {
-        if !self.ctx.runtime.listed(ticket, self.ctx.now_ms, true) {
+        if !self.ctx.runtime.listed(ticket, self.ctx.now_ms) {
             return;
         }
         let mut found: BTreeMap<TaskId, Vec<Found<'_>>> = BTreeMap::new();
@@ -50,9 +50,12 @@ impl Agent {
         // What is left belongs to tasks that no record knows, or is kept.
         if self.ctx.cluster_id.is_some() {
             let shelf = &self.ctx.shelf;
-            found.retain(|_, mine| mine.iter().any(|(_, container)| !shelf.is_kept(&container.id)));
+            let is_stray = |mine: &[Found<'_>]| {
+                mine.iter().any(|(_, container)| !shelf.is_kept(&container.id))
+            };
+            self.ctx.runtime.strays =
+                found.iter().filter(|(_, mine)| is_stray(mine)).map(|(id, _)| *id).collect();
             self.ctx.runtime.strays_known = true;
-            self.ctx.runtime.strays = found.keys().copied().collect();
         }
         if self.synced {
             for (id, mine) in &found {

@@ -20,6 +20,8 @@ pub(super) const OBSERVE_RETRY_MS: u64 = 1_000;
 #[derive(Debug, Clone)]
 pub(super) struct Runtime {
     error: Option<String>,
+    /// Why the newest list could not be had.
+    list_error: Option<String>,
     /// Whether a list has been seen since the runtime last came up.
     observed: bool,
     /// The ticket of the list that is under way.
@@ -38,6 +40,7 @@ impl Runtime {
     pub(super) fn new() -> Self {
         Self {
             error: Some("the container runtime has not answered yet".into()),
+            list_error: None,
             observed: false,
             under_way: None,
             observe_at_ms: 0,
@@ -74,15 +77,25 @@ impl Runtime {
     }
 
     /// Whether a list with this ticket counts.
-    pub(super) fn listed(&mut self, ticket: u64, now_ms: u64, worked: bool) -> bool {
+    pub(super) fn listed(&mut self, ticket: u64, now_ms: u64) -> bool {
         if self.under_way != Some(ticket) {
             return false;
         }
+        let wait_ms = if self.doubted { OBSERVE_RETRY_MS } else { OBSERVE_INTERVAL_MS };
         self.under_way = None;
-        let wait_ms = if worked && !self.doubted { OBSERVE_INTERVAL_MS } else { OBSERVE_RETRY_MS };
+        self.list_error = None;
+        self.observed = true;
         self.observe_at_ms = now_ms.saturating_add(wait_ms);
-        self.observed |= worked;
-        worked
+        true
+    }
+
+    /// A list could not be had.
+    pub(super) fn list_failed(&mut self, ticket: u64, now_ms: u64, reason: String) {
+        if self.under_way == Some(ticket) {
+            self.under_way = None;
+            self.list_error = Some(reason);
+            self.observe_at_ms = now_ms.saturating_add(OBSERVE_RETRY_MS);
+        }
     }
 
     /// The list that is due now. The step's number is its ticket.
@@ -101,7 +114,7 @@ impl Runtime {
     }
 
     pub(super) fn error(&self) -> Option<&str> {
-        self.error.as_deref()
+        self.error.as_deref().or(self.list_error.as_deref())
     }
 
     pub(super) fn wakeup(&self) -> Option<u64> {

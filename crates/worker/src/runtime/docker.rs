@@ -14,18 +14,20 @@ use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, EventMessage};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions,
-    ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
-    StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
+    InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
 };
 use futures_util::future::FutureExt;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use longshore_core::agent::labels;
 use longshore_core::agent::{
-    Container, ContainerChange, ContainerEnd, ContainerEvent, ContainerState, StartContainer, StartedContainer,
+    Container, ContainerChange, ContainerEnd, ContainerEvent, ContainerState, StartContainer,
+    StartedContainer,
 };
 use longshore_proto::name::NodeName;
 use longshore_proto::spec::PullPolicy;
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::docker_config::create_body;
@@ -46,6 +48,8 @@ const END_DEADLINE: Duration = Duration::from_secs(60);
 const PULL_SILENCE_MAX: Duration = Duration::from_secs(120);
 /// How long the library waits for an answer: longer than any deadline of ours, which come first.
 const LIBRARY_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3_600);
+/// How many images are pulled at once.
+const PULLS_MAX: usize = 3;
 /// How many containers are looked at in one list at once.
 const INSPECTS_MAX: usize = 8;
 
@@ -55,6 +59,7 @@ pub struct Docker {
     node: NodeName,
     cores: u64,
     client: Mutex<Option<bollard::Docker>>,
+    pulls: Semaphore,
 }
 
 impl fmt::Debug for Docker {
@@ -69,9 +74,11 @@ impl Docker {
     pub fn new(host: Option<String>, node: NodeName, cores: u64) -> Self {
         let host = host
             .or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()))
-            .map(|host| if Path::new(&host).is_absolute() { format!("unix://{host}") } else { host })
+            .map(
+                |host| if Path::new(&host).is_absolute() { format!("unix://{host}") } else { host },
+            )
             .unwrap_or_else(|| DEFAULT_HOST.to_owned());
-        Self { host, node, cores, client: Mutex::new(None) }
+        Self { host, node, cores, client: Mutex::new(None), pulls: Semaphore::new(PULLS_MAX) }
     }
 
     /// The client; made when it is first possible.
@@ -99,7 +106,8 @@ impl Docker {
         doing: &str,
         call: impl Future<Output = Result<T, RuntimeError>>,
     ) -> Result<T, RuntimeError> {
-        let late = || RuntimeError::Refused(format!("{doing} took longer than {}s", deadline.as_secs()));
+        let late =
+            || RuntimeError::Refused(format!("{doing} took longer than {}s", deadline.as_secs()));
         tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| Err(late()))
     }
 
@@ -125,7 +133,10 @@ impl Docker {
         HashMap::from([("label".to_owned(), vec![labels::CLUSTER.to_owned(), node])])
     }
 
-    async fn inspect(&self, container: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
+    async fn inspect(
+        &self,
+        container: &str,
+    ) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
         let client = self.client()?;
         let call = async {
             match client.inspect_container(container, None::<InspectContainerOptions>).await {
@@ -139,9 +150,12 @@ impl Docker {
 
     async fn list_now(&self) -> Result<Vec<Container>, RuntimeError> {
         let client = self.client()?;
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&self.filters()).build();
-        let found =
-            client.list_containers(Some(options)).await.map_err(|error| self.explain(&error, "listing"))?;
+        let options =
+            ListContainersOptionsBuilder::default().all(true).filters(&self.filters()).build();
+        let found = client
+            .list_containers(Some(options))
+            .await
+            .map_err(|error| self.explain(&error, "listing"))?;
         let looked_at = found.into_iter().map(|summary| async move {
             let (Some(id), Some(labels)) = (summary.id, summary.labels) else { return Ok(None) };
             let labels: BTreeMap<String, String> = labels.into_iter().collect();
@@ -150,9 +164,12 @@ impl Docker {
                 "running" | "paused" | "restarting" | "stopping" => ContainerState::Running,
                 "created" => ContainerState::Created,
                 // How it ended only a closer look tells; meanwhile it may be gone.
-                _ => match self.inspect(&id).await? {
-                    Some(found) => state_of(&found),
-                    None => return Ok(None),
+                _ => match self.inspect(&id).await {
+                    Ok(Some(found)) => state_of(&found),
+                    Ok(None) => return Ok(None),
+                    // One container that is stuck must not hide all the others; that it has ended is known.
+                    Err(RuntimeError::Refused(_)) => ContainerState::Ended(ContainerEnd::default()),
+                    Err(error) => return Err(error),
                 },
             };
             Ok(Some(Container { id, labels, state }))
@@ -181,6 +198,8 @@ impl Docker {
                 "image {image} is not on this node, and its pull policy is never; pull it by hand or change the policy"
             )));
         }
+        // An image that is here waits for none of the pulls.
+        let _place = self.pulls.acquire().await;
         let options = CreateImageOptionsBuilder::default().from_image(&with_tag(image)).build();
         let mut progress = client.create_image(Some(options), None, None);
         loop {
@@ -215,7 +234,9 @@ impl Docker {
             },
             Err(error) if status(&error) == Some(404) => {
                 let image = &start.run.spec.image;
-                return Err(RuntimeError::Refused(format!("image {image} is not on this node any more")));
+                return Err(RuntimeError::Refused(format!(
+                    "image {image} is not on this node any more"
+                )));
             }
             Err(error) => return Err(self.explain(&error, "creating the container")),
         };
@@ -234,7 +255,8 @@ impl Docker {
                 start.name
             )));
         };
-        let found_labels = found.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
+        let found_labels =
+            found.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
         let is_ours = [labels::CLUSTER, labels::NODE, labels::TASK, labels::ATTEMPT]
             .iter()
             .all(|key| found_labels.get(*key) == start.labels.get(*key));
@@ -252,7 +274,11 @@ impl Docker {
         })
     }
 
-    async fn stop_now(&self, container_id: &str, grace_ms: u64) -> Result<ContainerEnd, RuntimeError> {
+    async fn stop_now(
+        &self,
+        container_id: &str,
+        grace_ms: u64,
+    ) -> Result<ContainerEnd, RuntimeError> {
         let client = self.client()?;
         let grace_s = i32::try_from(grace_ms.div_ceil(1_000)).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::default().t(grace_s).build();
@@ -263,9 +289,9 @@ impl Docker {
         }
         match self.inspect(container_id).await?.as_ref().map(state_of) {
             Some(ContainerState::Ended(end)) => Ok(end),
-            Some(ContainerState::Running) => {
-                Err(RuntimeError::Refused("Docker says that it stopped the container, but it runs".into()))
-            }
+            Some(ContainerState::Running) => Err(RuntimeError::Refused(
+                "Docker says that it stopped the container, but it runs".into(),
+            )),
             Some(ContainerState::Created) | None => Ok(ContainerEnd::default()),
         }
     }
@@ -301,7 +327,8 @@ impl Docker {
                 let exit_code = attributes.get("exitCode").and_then(|code| code.parse().ok());
                 // Whether memory was the reason stands only in the container itself, for as long as it exists.
                 let out_of_memory = exit_code == Some(137) && {
-                    let look = client.inspect_container(&container_id, None::<InspectContainerOptions>);
+                    let look =
+                        client.inspect_container(&container_id, None::<InspectContainerOptions>);
                     let found = tokio::time::timeout(QUESTION_DEADLINE, look).await;
                     let state = found.ok().and_then(Result::ok).and_then(|found| found.state);
                     state.and_then(|state| state.oom_killed).unwrap_or(false)
@@ -323,8 +350,14 @@ impl Runtime for Docker {
     fn version(&self) -> Answer<'_, RuntimeInfo> {
         let call = async {
             let client = self.client()?;
-            let version = client.version().await.map_err(|error| self.explain(&error, "asking for its version"))?;
-            let info = client.info().await.map_err(|error| self.explain(&error, "asking for its settings"))?;
+            let version = client
+                .version()
+                .await
+                .map_err(|error| self.explain(&error, "asking for its version"))?;
+            let info = client
+                .info()
+                .await
+                .map_err(|error| self.explain(&error, "asking for its settings"))?;
             Ok(RuntimeInfo {
                 version: version.version.unwrap_or_else(|| "unknown".to_owned()),
                 root: info.docker_root_dir,
@@ -348,7 +381,8 @@ impl Runtime for Docker {
     fn stop(&self, container_id: String, grace_ms: u64) -> Answer<'_, ContainerEnd> {
         async move {
             let deadline = END_DEADLINE.saturating_add(Duration::from_millis(grace_ms));
-            self.within(deadline, "stopping the container", self.stop_now(&container_id, grace_ms)).await
+            self.within(deadline, "stopping the container", self.stop_now(&container_id, grace_ms))
+                .await
         }
         .boxed()
     }
@@ -356,7 +390,8 @@ impl Runtime for Docker {
     fn remove(&self, container: String, grace_ms: u64) -> Answer<'_, ()> {
         async move {
             let deadline = END_DEADLINE.saturating_add(Duration::from_millis(grace_ms));
-            self.within(deadline, "removing the container", self.remove_now(&container, grace_ms)).await
+            self.within(deadline, "removing the container", self.remove_now(&container, grace_ms))
+                .await
         }
         .boxed()
     }
@@ -378,14 +413,19 @@ impl Runtime for Docker {
         client
             .logs(&wish.container_id, Some(options))
             .map(move |chunk| match chunk {
-                Ok(LogOutput::StdErr { message }) => Ok(LogChunk { is_error: true, bytes: message }),
+                Ok(LogOutput::StdErr { message }) => {
+                    Ok(LogChunk { is_error: true, bytes: message })
+                }
                 Ok(other) => Ok(LogChunk { is_error: false, bytes: other.into_bytes() }),
                 Err(error) => Err(explain(&error, &host, "reading the logs")),
             })
             .boxed()
     }
 
-    fn events(&self, since_unix_s: u64) -> BoxStream<'static, Result<ContainerEvent, RuntimeError>> {
+    fn events(
+        &self,
+        since_unix_s: u64,
+    ) -> BoxStream<'static, Result<ContainerEvent, RuntimeError>> {
         let client = match self.client() {
             Ok(client) => client,
             Err(error) => return stream::iter([Err(error)]).boxed(),
@@ -394,8 +434,10 @@ impl Runtime for Docker {
         let mut filters = self.filters();
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
         filters.insert("event".to_owned(), ["start", "die", "destroy"].map(str::to_owned).to_vec());
-        let options =
-            EventsOptionsBuilder::default().since(&since_unix_s.to_string()).filters(&filters).build();
+        let options = EventsOptionsBuilder::default()
+            .since(&since_unix_s.to_string())
+            .filters(&filters)
+            .build();
         let events = client.events(Some(options));
         events
             .filter_map(move |event| {

@@ -25,12 +25,13 @@ pub(super) fn status(error: &Error) -> Option<u16> {
 /// Any error of Docker's at an address, while `doing` something.
 pub(super) fn explain(error: &Error, host: &str, doing: &str) -> RuntimeError {
     match error {
-        Error::DockerResponseServerError { message, .. } | Error::DockerStreamError { error: message } => {
+        Error::DockerResponseServerError { message, .. }
+        | Error::DockerStreamError { error: message } => {
             RuntimeError::Refused(format!("{doing} failed: {}", shorten(message)))
         }
-        Error::JsonDataError { .. } | Error::JsonSerdeError { .. } => {
-            RuntimeError::Refused(format!("{doing} failed: Docker's answer cannot be read ({error})"))
-        }
+        Error::JsonDataError { .. } | Error::JsonSerdeError { .. } => RuntimeError::Refused(
+            format!("{doing} failed: Docker's answer cannot be read ({error})"),
+        ),
         Error::UnsupportedURISchemeError { uri } => RuntimeError::Away(format!(
             "Docker's address {uri} is not supported; use a socket: unix:///var/run/docker.sock"
         )),
@@ -40,27 +41,43 @@ pub(super) fn explain(error: &Error, host: &str, doing: &str) -> RuntimeError {
         _ if kind(error) == Some(io::ErrorKind::PermissionDenied) => RuntimeError::Away(format!(
             "Docker at {host} refuses this user: add it to the group docker, or run the worker as root"
         )),
-        _ => RuntimeError::Away(format!("Docker does not answer at {host}: is the daemon running? ({error})")),
+        _ => RuntimeError::Away(format!(
+            "Docker does not answer at {host}: is the daemon running? ({error})"
+        )),
     }
 }
 
 /// Why an image cannot be had.
 pub(super) fn explain_pull(error: &Error, host: &str, image: &str) -> RuntimeError {
-    let text = match error {
-        Error::DockerResponseServerError { message, .. } | Error::DockerStreamError { error: message } => {
-            message
-        }
-        _ => return explain(error, host, &format!("pulling {image}")),
+    let (Error::DockerResponseServerError { message: text, .. }
+    | Error::DockerStreamError { error: text }) = error
+    else {
+        return explain(error, host, &format!("pulling {image}"));
     };
     let has = |needles: &[&str]| needles.iter().any(|needle| text.to_lowercase().contains(needle));
-    let reason = if has(&["manifest unknown", "not found: manifest", "manifest for", "no such image"]) {
+    let reason = if has(&[
+        "manifest unknown",
+        "not found: manifest",
+        "manifest for",
+        "no such image",
+    ]) {
         format!("there is no image {image} in its registry; check its name and tag")
     } else if has(&["pull access denied", "repository does not exist", "name unknown"]) {
-        format!("the image {image} does not exist in its registry, or needs a login, which this worker has not")
+        format!(
+            "the image {image} does not exist in its registry, or needs a login, which this worker has not"
+        )
     } else if has(&["unauthorized", "no basic auth", "denied", "authentication required"]) {
-        format!("the registry refuses {image} without a login, which this worker has not; pull it on the node by hand")
-    } else if has(&["dial tcp", "no such host", "connection refused", "timeout", "network is unreachable", "deadline exceeded"])
-    {
+        format!(
+            "the registry refuses {image} without a login, which this worker has not; pull it on the node by hand"
+        )
+    } else if has(&[
+        "dial tcp",
+        "no such host",
+        "connection refused",
+        "timeout",
+        "network is unreachable",
+        "deadline exceeded",
+    ]) {
         format!("the registry of {image} cannot be reached from this node: {}", shorten(text))
     } else if has(&["no space left"]) {
         format!("the node's disk is full, so that {image} cannot be pulled")
@@ -75,7 +92,9 @@ pub(super) fn explain_start(error: &Error, host: &str, ports: &[Port]) -> Runtim
     let Error::DockerResponseServerError { message, .. } = error else {
         return explain(error, host, "starting the container");
     };
-    let taken = ["port is already allocated", "address already in use"].iter().any(|text| message.contains(text));
+    let taken = ["port is already allocated", "address already in use"]
+        .iter()
+        .any(|text| message.contains(text));
     if taken {
         let named = ports.iter().find(|port| {
             let address = format!(":{}", port.host);
@@ -88,10 +107,17 @@ pub(super) fn explain_start(error: &Error, host: &str, ports: &[Port]) -> Runtim
             Some(port) => format!("port {}/{}", port.host, port.protocol.as_str()),
             None => "a port that it publishes".to_owned(),
         };
-        return RuntimeError::Refused(format!("{port} is taken on this node by another container or program"));
+        return RuntimeError::Refused(format!(
+            "{port} is taken on this node by another container or program"
+        ));
     }
-    if message.contains("executable file not found") || message.contains("no such file or directory") {
-        return RuntimeError::Refused(format!("its command was not found in the image: {}", shorten(message)));
+    if message.contains("executable file not found")
+        || message.contains("no such file or directory")
+    {
+        return RuntimeError::Refused(format!(
+            "its command was not found in the image: {}",
+            shorten(message)
+        ));
     }
     explain(error, host, "starting the container")
 }
@@ -143,7 +169,9 @@ mod tests {
             let error = explain_start(&refusal(text), "h", &[port(80), port(8080)]);
             assert_eq!(
                 error,
-                RuntimeError::Refused("port 8080/tcp is taken on this node by another container or program".into())
+                RuntimeError::Refused(
+                    "port 8080/tcp is taken on this node by another container or program".into()
+                )
             );
         }
     }
@@ -151,14 +179,21 @@ mod tests {
     #[test]
     fn failed_pulls_are_told_apart() {
         for (text, wanted) in [
-            ("manifest for busybox:99 not found: manifest unknown: manifest unknown", "there is no image"),
-            ("pull access denied for x, repository does not exist or may require 'docker login': denied", "or needs a login"),
+            (
+                "manifest for busybox:99 not found: manifest unknown: manifest unknown",
+                "there is no image",
+            ),
+            (
+                "pull access denied for x, repository does not exist or may require 'docker login': denied",
+                "or needs a login",
+            ),
             ("Head \"https://r/v2/\": unauthorized: authentication required", "without a login"),
             ("Get \"https://r/v2/\": dial tcp: lookup r: no such host", "cannot be reached"),
             ("write /var/lib/docker/x: no space left on device", "disk is full"),
             ("something new", "pulling busybox:1 failed: something new"),
         ] {
-            let RuntimeError::Refused(reason) = explain_pull(&refusal(text), "h", "busybox:1") else {
+            let RuntimeError::Refused(reason) = explain_pull(&refusal(text), "h", "busybox:1")
+            else {
                 panic!("{text}");
             };
             assert!(reason.contains(wanted), "{text}: {reason}");
@@ -173,7 +208,9 @@ mod tests {
             Error::RequestTimeoutError,
         ];
         for error in away {
-            let RuntimeError::Away(text) = explain(&error, "unix:///run/x", "listing") else { panic!("{error}") };
+            let RuntimeError::Away(text) = explain(&error, "unix:///run/x", "listing") else {
+                panic!("{error}")
+            };
             assert!(text.contains("unix:///run/x"), "{text}");
         }
         let denied = Error::IOError { err: io::Error::from(io::ErrorKind::PermissionDenied) };

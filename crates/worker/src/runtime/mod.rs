@@ -47,7 +47,8 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
 
     /// What happens to this node's containers, from a moment of the past on, by the machine's clock in seconds
     /// since the Unix epoch. Ends with an error when the runtime goes away.
-    fn events(&self, since_unix_s: u64) -> BoxStream<'static, Result<ContainerEvent, RuntimeError>>;
+    fn events(&self, since_unix_s: u64)
+    -> BoxStream<'static, Result<ContainerEvent, RuntimeError>>;
 }
 
 /// Who the runtime is.

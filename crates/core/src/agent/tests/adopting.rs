@@ -203,6 +203,20 @@ fn while_the_runtime_is_away_nothing_is_judged_dead_and_nothing_is_tried() {
 }
 
 #[test]
+fn a_runtime_that_lists_nothing_is_told_and_asked_again() {
+    let mut bench = Bench::running(always());
+    let (_, actions) = bench.later(runtime::OBSERVE_INTERVAL_MS);
+    let ticket = ticket(&actions);
+    bench.step(Input::ObserveFailed { ticket, reason: "listing took too long".into() });
+    assert_eq!(bench.agent.runtime_error(), Some("listing took too long"));
+    bench.later(runtime::OBSERVE_RETRY_MS - 1);
+    let (_, actions) = bench.later(1);
+    assert!(matches!(&actions[..], [Action::ListContainers { .. }]), "{actions:?}");
+    bench.up(vec![container(1, 1, ContainerState::Running)]);
+    assert_eq!(bench.agent.runtime_error(), None);
+}
+
+#[test]
 fn a_start_whose_outcome_is_unknown_is_looked_at_again() {
     let mut bench = Bench::ready();
     bench.delta(1, 2, vec![wants_run(1, 2, always())]);
@@ -251,4 +265,74 @@ fn a_start_that_finds_its_container_ended_is_an_end_not_a_second_run() {
         bench.step(Input::Started { task: id(1), attempt: 1, result: Ok(found) });
     assert_eq!(states(&writes), [(1, TaskState::Running), (1, TaskState::Completed)]);
     assert_eq!(actions, []);
+}
+
+#[test]
+fn an_end_of_another_container_of_the_same_attempt_is_not_this_ones() {
+    let mut bench = Bench::running(always());
+    let event = ContainerEvent {
+        container_id: "removed-before".into(),
+        labels: labels_of(1, 1),
+        change: ContainerChange::Died(exit(137)),
+    };
+    assert_eq!(bench.step(Input::Container(event)), (vec![], vec![]));
+    assert_eq!(bench.agent.tasks_running(), 1);
+}
+
+#[test]
+fn what_was_created_and_is_no_longer_wanted_is_removed() {
+    let mut bench = Bench::ready();
+    bench.delta(1, 2, vec![wants_run(1, 2, always())]);
+    bench.pulled();
+    bench.restart();
+    bench.up(vec![container(1, 1, ContainerState::Created)]);
+    let (writes, actions) = bench.delta(2, 3, vec![wants_stop(1, 3)]);
+    assert_eq!(states(&writes), [(1, TaskState::Stopped)]);
+    assert_eq!(actions, [remove(owner(1, 1).container_name(), 0)]);
+}
+
+#[test]
+fn a_list_that_is_older_than_an_end_does_not_lose_the_logs() {
+    let mut bench = Bench::ready();
+    let (_, actions) = bench.later(runtime::OBSERVE_INTERVAL_MS);
+    let old = ticket(&actions);
+    bench.delta(1, 2, vec![wants_run(1, 2, policy(RestartMode::Never, 0))]);
+    bench.pulled();
+    bench.started(1, 1);
+    bench.step(died(1, 1, 0));
+    // Whether it saw nothing yet, or saw it run.
+    let mut other =
+        Bench { agent: bench.agent.clone(), now: bench.now, store: bench.store.clone() };
+    bench.step(Input::Observed { ticket: old, containers: vec![] });
+    let running = vec![container(1, 1, ContainerState::Running)];
+    let (_, actions) = other.step(Input::Observed { ticket: old, containers: running });
+    assert_eq!(actions, []);
+    for mut bench in [bench, other] {
+        assert_eq!(bench.agent.logs_of(id(1)).unwrap().container_id, Some(container_id(1, 1)));
+        let (_, actions) = bench.look(vec![container(1, 1, ContainerState::Ended(exit(0)))]);
+        assert!(
+            !actions.iter().any(|action| matches!(action, Action::RemoveContainer { .. })),
+            "{actions:?}"
+        );
+    }
+}
+
+#[test]
+fn a_kept_container_that_runs_after_all_is_removed() {
+    let mut bench = Bench::running(policy(RestartMode::Never, 0));
+    bench.step(died(1, 1, 0));
+    bench.deliver();
+    let (_, actions) = bench.look(vec![container(1, 1, ContainerState::Running)]);
+    assert_eq!(actions, [remove(container_id(1, 1), 10_000)]);
+}
+
+#[test]
+fn kept_containers_that_are_gone_are_forgotten() {
+    let mut bench = Bench::running(policy(RestartMode::Never, 0));
+    bench.step(died(1, 1, 0));
+    let (writes, _) = bench.look(vec![]);
+    assert_eq!(writes, [Write::KeptDropped(1)]);
+    bench.deliver();
+    assert_eq!(bench.agent.logs_of(id(1)), Some(LogSource { container_id: None, goes_on: false }));
+    assert_eq!(bench.agent.logs_of(id(2)), None);
 }

@@ -20,7 +20,7 @@ fn from_the_image_to_running() {
     assert_eq!(actions, []);
     assert_eq!(bench.record(1).unwrap().container_id, Some(container_id(1, 1)));
     assert_eq!(bench.agent.tasks_running(), 1);
-    assert_eq!(bench.agent.container_of(id(1)), Some(container_id(1, 1).as_str()));
+    assert_eq!(bench.agent.logs_of(id(1)).unwrap().container_id, Some(container_id(1, 1)));
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_failure_is_retried_with_a_new_attempt_that_tells_why() {
         (2, TaskState::Preparing, 1)
     );
     assert!(matches!(&writes[..], [Write::Kept(kept), ..] if kept.attempt == 1), "{writes:?}");
-    assert_eq!(bench.agent.container_of(id(1)), Some(container_id(1, 1).as_str()));
+    assert_eq!(bench.agent.logs_of(id(1)).unwrap().container_id, Some(container_id(1, 1)));
     assert_eq!(bench.later(800).1.len(), 1, "only the report is due");
     assert!(bench.later(300).1.iter().any(|action| matches!(action, Action::PullImage { .. })));
 }
@@ -281,7 +281,7 @@ fn the_container_of_a_forgotten_task_is_kept_for_its_logs() {
     bench.step(died(1, 1, 0));
     bench.deliver();
     assert_eq!(bench.record(1), None);
-    assert_eq!(bench.agent.container_of(id(1)), Some(container_id(1, 1).as_str()));
+    assert_eq!(bench.agent.logs_of(id(1)).unwrap().container_id, Some(container_id(1, 1)));
     let (_, actions) = bench.look(vec![container(1, 1, ContainerState::Ended(exit(0)))]);
     assert_eq!(actions, [], "and is not taken for a stray");
 }
@@ -289,7 +289,7 @@ fn the_container_of_a_forgotten_task_is_kept_for_its_logs() {
 #[test]
 fn leaving_ends_everything_tells_it_and_starts_nothing() {
     let mut bench = Bench::running(policy(RestartMode::Always, 5));
-    assert!(!bench.agent.is_done());
+    assert!(!(bench.agent.is_quiet() && bench.agent.is_told()));
     let (writes, actions) = bench.step(Input::Leave);
     assert_eq!(reports(&writes)[0].1, TaskState::Stopping);
     assert_eq!(actions.len(), 1);
@@ -300,7 +300,7 @@ fn leaving_ends_everything_tells_it_and_starts_nothing() {
         bench.delta(2, 3, vec![wants_run(2, 3, policy(RestartMode::Always, 5))]);
     assert_eq!(reports(&writes)[0].1, TaskState::Stopped);
     assert_eq!(actions, []);
-    assert!(!bench.agent.is_done(), "not before it is told");
+    assert!(!(bench.agent.is_quiet() && bench.agent.is_told()), "not before it is told");
     bench.deliver();
-    assert!(bench.agent.is_done());
+    assert!(bench.agent.is_quiet() && bench.agent.is_told());
 }

@@ -1,0 +1,10 @@
+# A small image of the one binary: built in a Rust image, run in a slim one.
+FROM rust:1.95-slim-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked -p longshore
+
+FROM debian:bookworm-slim
+COPY --from=build /src/target/release/longshore /usr/local/bin/longshore
+ENTRYPOINT ["longshore"]

@@ -1,0 +1,39 @@
+# Longshore: the commands of this repository. `make demo` and `make test` need only Rust, git, curl, make and
+# Python 3; they fetch what else is missing by scripts/setup.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
+.PHONY: help demo test check fix build bench
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: ## See the main job on real containers, from an empty machine to a clean one
+	scripts/setup
+	cargo build --release --locked -p longshore
+	scripts/demo
+
+test: ## Run every test, with real NATS and real Docker
+	scripts/setup --test
+	scripts/test
+
+check: ## What never writes: format, lints, licences (what CI runs before the tests)
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+	scripts/check-core
+	scripts/check-deny
+
+fix: ## What writes: format, and lints that mend themselves
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+build: ## The binary, optimised
+	cargo build --release --locked -p longshore
+
+bench: ## Measure, and write docs/benchmarks.md and .json; ONLY=launch for a part
+	scripts/setup
+	cargo build --release --locked -p longshore
+	cargo run --release --locked -p longshore-bench -- $(if $(ONLY),--only $(ONLY))

@@ -1,0 +1,423 @@
+//! The examples of docs/protocol.md, made from the types and compared with the document: one for each message.
+//! They are golden messages, too: when one changes, the wire has changed, and other versions must still read
+//! it. `UPDATE_DOCS=1 cargo test -p longshore-proto --test protocol` writes them anew.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use longshore_proto::api::{
+    Answer, ClusterView, JobStopped, JobSubmitted, JobView, ListEvents, ListJobs, ListNodes, ListTasks, NameJob,
+    NameNode, NameTask, NodeView, Nothing, Page, SpecView, SubmitJob, TaskStopped, TaskView,
+};
+use longshore_proto::codec::{decode, encode};
+use longshore_proto::error::{ApiError, ErrorCode};
+use longshore_proto::event::Event;
+use longshore_proto::id::{BootId, ClusterId, ManagerId, NodeId, Revision, SessionId, TaskId};
+use longshore_proto::name::{Namespace, Root};
+use longshore_proto::node::{
+    AssignDelta, Assignment, Heartbeat, Register, Registered, Reports, ReportsCommitted, RunTask, Sync, SyncPage,
+    TaskReport, Want,
+};
+use longshore_proto::rpc::{Chunk, ChunkBody, Credit, LogsRequest};
+use longshore_proto::spec::{
+    JobSpec, JobType, OnNodeLoss, Port, Protocol, Resources, TaskSpec,
+};
+use longshore_proto::state::{Eligibility, JobStatus, NodeStatus, TaskState};
+use longshore_proto::subject::{ApiVerb, NodeVerb, RpcVerb, Scope, Subject};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+const BEGIN: &str = "<!-- examples: begin -->";
+const END: &str = "<!-- examples: end -->";
+
+/// The document in the making.
+struct Examples {
+    text: String,
+}
+
+impl Examples {
+    fn heading(&mut self, text: &str) {
+        let _ = writeln!(self.text, "\n### {text}\n");
+    }
+
+    fn message<T>(&mut self, what: &str, message: &T)
+    where
+        T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let bytes = encode(message);
+        assert_eq!(&decode::<T>(&bytes).unwrap(), message, "{what} is read back");
+        let json = serde_json::to_string(message).unwrap();
+        let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        let _ = writeln!(self.text, "{what}\n\n```json\n{json}\n```\n\n```msgpack\n{hex}\n```\n");
+    }
+}
+
+fn uuid(low: u128) -> Uuid {
+    Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0000 + low)
+}
+
+fn job() -> JobSpec {
+    let mut spec = TaskSpec::new("main".parse().unwrap(), "nginx:1.27");
+    spec.instances = 2;
+    spec.env = BTreeMap::from([("MODE".to_owned(), "fast".to_owned())]);
+    spec.ports = vec![Port { host: 8080, container: 80, protocol: Protocol::Tcp, host_ip: None }];
+    JobSpec {
+        namespace: Namespace::standard(),
+        name: "web".parse().unwrap(),
+        job_type: JobType::Service,
+        datacenters: vec!["dc1".parse().unwrap()],
+        priority: 50,
+        on_node_loss: OnNodeLoss::Replace,
+        scheduler: None,
+        specs: vec![spec],
+    }
+}
+
+fn task_view() -> TaskView {
+    TaskView {
+        id: TaskId(uuid(7)),
+        namespace: Namespace::standard(),
+        job: "web".parse().unwrap(),
+        spec: "main".parse().unwrap(),
+        slot: 0,
+        version: 1,
+        state: TaskState::Running,
+        silent: false,
+        attempt: 1,
+        node: Some("n1".parse().unwrap()),
+        container_id: Some("4c01db0b339c".into()),
+        image: "nginx:1.27".into(),
+        exit_code: None,
+        reason: None,
+        placement: Some("the only feasible of 1 nodes".into()),
+        replaces: None,
+        created_at_ms: 1_763_800_000_000,
+        started_at_ms: Some(1_763_800_000_450),
+        finished_at_ms: None,
+    }
+}
+
+fn job_view() -> JobView {
+    JobView {
+        namespace: Namespace::standard(),
+        name: "web".parse().unwrap(),
+        job_type: JobType::Service,
+        version: 1,
+        status: JobStatus::Running,
+        priority: 50,
+        datacenters: vec!["dc1".parse().unwrap()],
+        specs: vec![SpecView {
+            name: "main".parse().unwrap(),
+            image: "nginx:1.27".into(),
+            instances: 2,
+            running: 2,
+            pending: 0,
+            completed: 0,
+            failed: 0,
+        }],
+        created_at_ms: 1_763_800_000_000,
+    }
+}
+
+const CAPACITY: Resources = Resources { cpu_millis: 4_000, memory_bytes: 8 << 30, disk_bytes: 100 << 30 };
+
+fn node_view() -> NodeView {
+    NodeView {
+        name: "n1".parse().unwrap(),
+        id: NodeId(uuid(2)),
+        datacenter: "dc1".parse().unwrap(),
+        status: NodeStatus::Ready,
+        eligibility: Eligibility::Open,
+        labels: BTreeMap::from([("rack".to_owned(), "r1".to_owned())]),
+        attributes: BTreeMap::from([("os".to_owned(), "linux".to_owned())]),
+        capacity: CAPACITY,
+        committed: Resources { cpu_millis: 200, memory_bytes: 256 << 20, disk_bytes: 0 },
+        used: Some(Resources { cpu_millis: 350, memory_bytes: 2 << 30, disk_bytes: 40 << 30 }),
+        tasks: 2,
+        heard_ms_ago: Some(420),
+        runtime_error: None,
+        worker_version: "0.1.0".into(),
+    }
+}
+
+fn event() -> Event {
+    Event {
+        index: 12,
+        ordinal: 0,
+        at_ms: 1_763_800_000_450,
+        event_type: "task.running".into(),
+        namespace: Some(Namespace::standard()),
+        job: Some("web".parse().unwrap()),
+        spec: Some("main".parse().unwrap()),
+        task: Some(TaskId(uuid(7))),
+        node: Some("n1".parse().unwrap()),
+        state: Some("running".into()),
+        attempt: Some(1),
+        exit_code: None,
+        reason: None,
+        actor: None,
+    }
+}
+
+fn ok<T>(value: T) -> Answer<T> {
+    Answer::new(12, Ok(value))
+}
+
+fn api(examples: &mut Examples) {
+    let subject = |scope: Scope, verb| Subject::Api { scope, verb }.text(&Root::standard());
+    let own = || Scope::Namespace(Namespace::standard());
+    let title = |verb: ApiVerb, scope| format!("{} (`{}`)", verb.as_str(), subject(scope, verb));
+
+    examples.heading(&title(ApiVerb::ClusterStatus, Scope::Cluster));
+    examples.message("Request:", &Nothing {});
+    let view = ClusterView {
+        id: ClusterId(uuid(1)),
+        epoch: 3,
+        leader: ManagerId(uuid(3)),
+        manager_version: "0.1.0".into(),
+        jobs: 1,
+        tasks: BTreeMap::from([(TaskState::Running, 2)]),
+        nodes: BTreeMap::from([("ready".to_owned(), 1)]),
+        records_skipped: 0,
+        payloads_refused: 0,
+        alarms: vec![],
+    };
+    examples.message("Answer:", &ok(view));
+
+    examples.heading(&title(ApiVerb::JobSubmit, own()));
+    examples.message("Request:", &SubmitJob { job: job() });
+    let submitted =
+        JobSubmitted { namespace: Namespace::standard(), name: "web".parse().unwrap(), version: 1 };
+    examples.message("Answer:", &ok(submitted));
+    let refusal = ApiError::new(ErrorCode::Invalid, "specs.main.instances is 0")
+        .hint("use 1 to 100000; stop the job to have none");
+    examples.message("Refusal:", &Answer::<JobSubmitted>::new(12, Err(refusal)));
+
+    examples.heading(&title(ApiVerb::JobStop, own()));
+    examples.message("Request:", &NameJob { name: "web".parse().unwrap() });
+    examples.message("Answer:", &ok(JobStopped { name: "web".parse().unwrap(), tasks_live: 2 }));
+
+    examples.heading(&title(ApiVerb::JobGet, own()));
+    examples.message("Request:", &NameJob { name: "web".parse().unwrap() });
+    examples.message("Answer:", &ok(job_view()));
+
+    examples.heading(&title(ApiVerb::JobList, own()));
+    examples.message("Request:", &ListJobs { after: None, limit: Some(100) });
+    examples.message("Answer:", &ok(Page { items: vec![job_view()], more: false }));
+
+    examples.heading(&title(ApiVerb::TaskStop, own()));
+    examples.message("Request:", &NameTask { id: "01970000".into() });
+    let stopped = TaskStopped {
+        id: TaskId(uuid(7)),
+        job: "web".parse().unwrap(),
+        spec: "main".parse().unwrap(),
+        instances: 1,
+    };
+    examples.message("Answer:", &ok(stopped));
+
+    examples.heading(&title(ApiVerb::TaskGet, own()));
+    examples.message("Request:", &NameTask { id: "01970000".into() });
+    examples.message("Answer:", &ok(task_view()));
+
+    examples.heading(&title(ApiVerb::TaskList, own()));
+    let list = ListTasks { job: Some("web".parse().unwrap()), ended: true, limit: Some(100), ..ListTasks::default() };
+    examples.message("Request:", &list);
+    examples.message("Answer:", &ok(Page { items: vec![task_view()], more: false }));
+
+    examples.heading(&title(ApiVerb::NodeGet, Scope::Cluster));
+    examples.message("Request:", &NameNode { name: "n1".parse().unwrap() });
+    examples.message("Answer:", &ok(node_view()));
+
+    examples.heading(&title(ApiVerb::NodeList, Scope::Cluster));
+    examples.message("Request:", &ListNodes::default());
+    examples.message("Answer:", &ok(Page { items: vec![node_view()], more: false }));
+
+    examples.heading(&title(ApiVerb::EventList, own()));
+    examples.message("Request:", &ListEvents { after: Some((11, 3)), limit: Some(100), ..ListEvents::default() });
+    examples.message("Answer:", &ok(Page { items: vec![event()], more: false }));
+}
+
+fn events(examples: &mut Examples) {
+    let subject = event().subject().unwrap().text(&Root::standard());
+    examples.heading(&format!("A task event (`{subject}`)"));
+    examples.message("Payload:", &event());
+    let stopped = Event {
+        index: 14,
+        event_type: "job.stopping".into(),
+        spec: None,
+        task: None,
+        node: None,
+        state: None,
+        attempt: None,
+        actor: Some("operator/alice".into()),
+        ..event()
+    };
+    let subject = stopped.subject().unwrap().text(&Root::standard());
+    examples.heading(&format!("A job event (`{subject}`)"));
+    examples.message("Payload:", &stopped);
+    let lost = Event {
+        index: 15,
+        event_type: "node.lost".into(),
+        namespace: None,
+        job: None,
+        state: Some("lost".into()),
+        reason: Some("silent for 15 s".into()),
+        actor: None,
+        node: Some("n1".parse().unwrap()),
+        ..stopped
+    };
+    let subject = lost.subject().unwrap().text(&Root::standard());
+    examples.heading(&format!("A node event (`{subject}`)"));
+    examples.message("Payload:", &lost);
+    let elected = Event {
+        index: 16,
+        event_type: "cluster.leader-elected".into(),
+        node: None,
+        state: None,
+        reason: Some("manager m1, version 0.1.0, epoch 4".into()),
+        ..lost
+    };
+    let subject = elected.subject().unwrap().text(&Root::standard());
+    examples.heading(&format!("A cluster event (`{subject}`)"));
+    examples.message("Payload:", &elected);
+}
+
+fn nodes(examples: &mut Examples) {
+    let node = || "n1".parse().unwrap();
+    let title = |verb: NodeVerb| {
+        let subject = Subject::Node { node: node(), verb }.text(&Root::standard());
+        format!("{} (`{subject}`)", verb.as_str())
+    };
+    let (node_id, boot_id) = (NodeId(uuid(2)), BootId(uuid(4)));
+    let revision = Revision { epoch: 3, index: 12 };
+
+    examples.heading(&title(NodeVerb::Register));
+    let register = Register {
+        node_id,
+        boot_id,
+        cluster_id: None,
+        datacenter: "dc1".parse().unwrap(),
+        labels: BTreeMap::from([("rack".to_owned(), "r1".to_owned())]),
+        attributes: BTreeMap::from([("os".to_owned(), "linux".to_owned())]),
+        capacity: CAPACITY,
+        version: "0.1.0".into(),
+    };
+    examples.message("Request:", &register);
+    let registered = Registered { cluster_id: ClusterId(uuid(1)), epoch: 3, heartbeat_interval_ms: 2_000, revision };
+    examples.message("Answer:", &ok(registered));
+
+    examples.heading(&title(NodeVerb::Heartbeat));
+    let heartbeat = Heartbeat {
+        node_id,
+        boot_id,
+        revision,
+        digest: 0x1122_3344_5566_7788,
+        capacity: CAPACITY,
+        used: Resources { cpu_millis: 350, memory_bytes: 2 << 30, disk_bytes: 40 << 30 },
+        tasks_running: 2,
+        runtime_error: None,
+        leaving: false,
+    };
+    examples.message("Payload (no answer):", &heartbeat);
+
+    examples.heading(&title(NodeVerb::Assign));
+    let run = RunTask {
+        namespace: Namespace::standard(),
+        job: "web".parse().unwrap(),
+        version: 1,
+        slot: 0,
+        attempt_floor: 0,
+        spec: job().resolve().specs[0].clone(),
+    };
+    let run = Assignment { task: TaskId(uuid(7)), revision, want: Want::Run(Box::new(run)) };
+    let stop = Assignment {
+        task: TaskId(uuid(8)),
+        revision,
+        want: Want::Stop { reason: "its job is stopping".into() },
+    };
+    let delta = AssignDelta {
+        cluster_id: ClusterId(uuid(1)),
+        previous: Revision { epoch: 3, index: 9 },
+        revision,
+        changes: vec![run.clone(), stop],
+    };
+    examples.message("Payload (no answer):", &delta);
+
+    examples.heading(&title(NodeVerb::Sync));
+    examples.message("Request:", &Sync { node_id, boot_id, after: None });
+    let page = SyncPage { cluster_id: ClusterId(uuid(1)), revision, count: 1, assignments: vec![run], end: true };
+    examples.message("Answer:", &ok(page));
+
+    examples.heading(&title(NodeVerb::Report));
+    let report = TaskReport {
+        task: TaskId(uuid(7)),
+        attempt: 2,
+        state: TaskState::Preparing,
+        boot_id,
+        container_id: None,
+        exit_code: Some(137),
+        reason: Some("attempt 1 exited with code 137 (killed); restart in 1s".into()),
+        at_ms: 1_763_800_002_000,
+    };
+    examples.message("Request:", &Reports { node_id, boot_id, reports: vec![report] });
+    examples.message("Answer:", &ok(ReportsCommitted { index: 13 }));
+}
+
+fn rpc(examples: &mut Examples) {
+    let root = Root::standard();
+    let title = |verb: RpcVerb| {
+        let subject = Subject::Rpc { node: "n1".parse().unwrap(), verb }.text(&root);
+        format!("{} (`{subject}`)", verb.as_str())
+    };
+    let session = SessionId(Uuid::from_u128(0x936d_a01f_9abd_4d9d_80c7_02af_85c8_22a8));
+    examples.heading(&title(RpcVerb::Logs));
+    let request = LogsRequest {
+        user: "alice".parse().unwrap(),
+        session,
+        task: TaskId(uuid(7)),
+        follow: true,
+        tail: Some(10),
+        timestamps: false,
+    };
+    examples.message("Request (answered by the stream):", &request);
+    examples.heading(&title(RpcVerb::Credit));
+    examples.message("Payload (no answer):", &Credit { session, sequence: 32, end: false });
+    let out = Subject::Out { node: "n1".parse().unwrap(), user: "alice".parse().unwrap(), session };
+    examples.heading(&format!("chunks (`{}`)", out.text(&root)));
+    examples.message("Output:", &Chunk { sequence: 1, body: ChunkBody::Stdout(b"hello\n".to_vec()) });
+    examples.message("The end:", &Chunk { sequence: 2, body: ChunkBody::End });
+}
+
+#[test]
+fn the_document_shows_every_message_as_it_is_on_the_wire() {
+    let mut examples = Examples { text: String::new() };
+    for (title, write) in [
+        ("The api", api as fn(&mut Examples)),
+        ("Events", events),
+        ("Nodes", nodes),
+        ("Streams from a worker", rpc),
+    ] {
+        let _ = writeln!(examples.text, "\n## Examples: {title}");
+        write(&mut examples);
+    }
+    for verb in ApiVerb::ALL {
+        assert!(examples.text.contains(&format!("### {} (", verb.as_str())), "{} has no example", verb.as_str());
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/protocol.md");
+    let document = std::fs::read_to_string(&path).unwrap();
+    let (head, rest) = document.split_once(BEGIN).expect("the document has a place for the examples");
+    let (present, tail) = rest.split_once(END).expect("the document has an end of the examples");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, format!("{head}{BEGIN}\n{}{END}{tail}", examples.text)).unwrap();
+        return;
+    }
+    for (shown, made) in present.trim().lines().zip(examples.text.trim().lines()) {
+        assert_eq!(shown, made, "docs/protocol.md differs; UPDATE_DOCS=1 writes it anew");
+    }
+    assert_eq!(present.trim().lines().count(), examples.text.trim().lines().count());
+}

@@ -1,0 +1,469 @@
+//! The loop: an input to the brain, its writes to the store, and only then its actions.
+//!
+//! Inputs that wait are handled together, so that many of them cost one sync of the disk. Actions run beside
+//! the loop, in lanes of their own, and their answers come back as inputs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use longshore_bus::{Bus, ConnectError};
+use longshore_core::agent::{Action, Agent, Input, LogSource, Write, Writes};
+use longshore_core::time::{Now, Time};
+use longshore_proto::id::{BootId, NodeId, TaskId};
+use longshore_proto::name::NodeName;
+use longshore_proto::node::{Heartbeat, Register, Registered};
+use longshore_proto::subject::NodeVerb;
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch as channel};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+use uuid::Uuid;
+
+use crate::logs;
+use crate::probe::{self, Probe};
+use crate::runtime::{Runtime, RuntimeInfo};
+use crate::session::Session;
+use crate::store::Store;
+use crate::watch::watch;
+use crate::{OnShutdown, Options, WorkerError};
+
+/// How many messages may wait for the loop.
+const INBOX_MAX: usize = 1_024;
+/// How many inputs are handled with one sync of the disk.
+const BATCH_MAX: usize = 256;
+/// How often a sign of life is sent until the leader says otherwise.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
+/// How many containers are ended or removed at once: it is mostly waiting.
+const ENDS_MAX: usize = 64;
+/// How long a leaving worker waits for its containers beyond their grace.
+const LEAVE_MARGIN: Duration = Duration::from_secs(30);
+/// How long a leaving worker waits for its last reports to be answered.
+const LEAVE_REPORTS: Duration = Duration::from_secs(5);
+/// Beyond any wait of ours.
+const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+/// What reaches the loop.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// For the brain.
+    Input(Input),
+    /// The bus is there.
+    Connected(Bus),
+    /// The bus will never be there.
+    ConnectFailed(ConnectError),
+    /// The leader has taken this boot in.
+    Registered(Registered),
+    /// The data directory is another cluster's.
+    WrongCluster(String),
+    /// The runtime said who it is.
+    RuntimeInfo(RuntimeInfo),
+    /// Somebody wants a task's logs.
+    LogsOf(TaskId, oneshot::Sender<Option<LogSource>>),
+}
+
+/// A worker at work.
+pub(crate) struct Driver {
+    agent: Agent,
+    store: Store,
+    runtime: Arc<dyn Runtime>,
+    session: Option<Session>,
+    registered: Option<Registered>,
+    register: channel::Sender<Register>,
+    unknown: Arc<Notify>,
+    probe: Probe,
+    node: NodeName,
+    node_id: NodeId,
+    boot_id: BootId,
+    data_dir: PathBuf,
+    on_shutdown: OnShutdown,
+    started_at: Instant,
+    heartbeat_at: Instant,
+    inbox: mpsc::Receiver<Message>,
+    to_inbox: mpsc::Sender<Message>,
+    /// Everything that runs beside the loop; ends with it.
+    beside: JoinSet<()>,
+    starts: Arc<Semaphore>,
+    ends: Arc<Semaphore>,
+}
+
+impl Driver {
+    /// Opens the store and begins to look at the runtime and for the bus.
+    pub(crate) async fn start(
+        options: Options,
+        runtime: Arc<dyn Runtime>,
+    ) -> Result<Self, WorkerError> {
+        let data_dir = options.data_dir.clone();
+        let opened = blocking("store", move || {
+            let (store, node_id) = Store::open(&data_dir, NodeId(Uuid::new_v4()))?;
+            let saved = store.load()?;
+            Ok::<_, WorkerError>((store, node_id, saved))
+        });
+        let (store, node_id, saved) = opened.await??;
+        let boot_id = BootId(Uuid::new_v4());
+        let probe = Probe::new(options.data_dir.clone(), options.capacity);
+        let register = Register {
+            node_id,
+            boot_id,
+            cluster_id: saved.cluster_id,
+            datacenter: options.datacenter,
+            labels: options.labels,
+            attributes: probe::attributes(),
+            capacity: probe.capacity(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        info!(
+            node = %options.name, %node_id, data_dir = %options.data_dir.display(),
+            tasks = saved.tasks.len(), reports_held = saved.reports.len(), capacity = ?register.capacity,
+            "the worker starts"
+        );
+        let (to_inbox, inbox) = mpsc::channel(INBOX_MAX);
+        let mut beside = JoinSet::new();
+        beside.spawn(watch(runtime.clone(), to_inbox.clone()));
+        beside.spawn(connect(options.bus, to_inbox.clone()));
+        let starts = usize::try_from(probe::cores()).unwrap_or(1).saturating_mul(2).max(4);
+        Ok(Self {
+            agent: Agent::restore(options.name.clone(), boot_id, saved, now_at(Duration::ZERO)),
+            store,
+            runtime,
+            session: None,
+            registered: None,
+            register: channel::Sender::new(register),
+            unknown: Arc::new(Notify::new()),
+            probe,
+            node: options.name,
+            node_id,
+            boot_id,
+            data_dir: options.data_dir,
+            on_shutdown: options.on_shutdown,
+            started_at: Instant::now(),
+            heartbeat_at: Instant::now(),
+            inbox,
+            to_inbox,
+            beside,
+            starts: Arc::new(Semaphore::new(starts)),
+            ends: Arc::new(Semaphore::new(ENDS_MAX)),
+        })
+    }
+
+    /// Works until told to end.
+    pub(crate) async fn run(mut self, cancel: CancellationToken) -> Result<(), WorkerError> {
+        let mut leave_at: Option<Instant> = None;
+        loop {
+            let wakeup =
+                self.agent.next_wakeup().map(|at| self.started_at + Duration::from_millis(at.0));
+            let far_away = Instant::now() + FAR_AWAY;
+            let mut inputs = Vec::new();
+            tokio::select! {
+                biased;
+                () = cancel.cancelled(), if leave_at.is_none() => match self.on_shutdown {
+                    OnShutdown::Keep => {
+                        info!(tasks_running = self.agent.tasks_running(), "the worker ends; its containers run on");
+                        return Ok(());
+                    }
+                    OnShutdown::Stop => {
+                        let grace = Duration::from_millis(self.agent.grace_ms_max());
+                        info!(tasks_running = self.agent.tasks_running(), ?grace, "the worker ends; stopping its containers");
+                        leave_at = Some(Instant::now() + grace.saturating_add(LEAVE_MARGIN).min(FAR_AWAY));
+                        inputs.push(Input::Leave);
+                    }
+                },
+                () = tokio::time::sleep_until(leave_at.unwrap_or(far_away)), if leave_at.is_some() => {
+                    warn!(
+                        tasks_running = self.agent.tasks_running(), reports_held = !self.agent.is_told(),
+                        "leaving without having seen everything end; what is held is told at the next start"
+                    );
+                    break;
+                }
+                () = tokio::time::sleep_until(self.heartbeat_at), if self.registered.is_some() => {
+                    self.heartbeat(false).await;
+                    continue;
+                }
+                message = self.inbox.recv() => {
+                    // The loop holds a sender itself, so that there is always a next message.
+                    let mut next = message;
+                    while let Some(message) = next.take() {
+                        inputs.extend(self.take(message)?);
+                        if inputs.len() < BATCH_MAX {
+                            next = self.inbox.try_recv().ok();
+                        }
+                    }
+                }
+                () = tokio::time::sleep_until(wakeup.unwrap_or(far_away)) => inputs.push(Input::Timer),
+            }
+            self.handle(inputs).await?;
+            while self.beside.try_join_next().is_some() {}
+            if leave_at.is_some() && self.agent.is_quiet() {
+                if self.agent.is_told() {
+                    break;
+                }
+                leave_at = leave_at.map(|at| at.min(Instant::now() + LEAVE_REPORTS));
+            }
+        }
+        // No sign of life may come after the goodbye.
+        self.beside.shutdown().await;
+        self.heartbeat(true).await;
+        if let Some(session) = &self.session {
+            session.bus.flush().await;
+        }
+        info!("the worker has left");
+        Ok(())
+    }
+
+    /// What a message means for the brain.
+    fn take(&mut self, message: Message) -> Result<Option<Input>, WorkerError> {
+        match message {
+            Message::Input(input) => return Ok(Some(input)),
+            Message::Connected(bus) => self.connected(bus),
+            Message::ConnectFailed(error) => return Err(error.into()),
+            Message::WrongCluster(reason) => {
+                return Err(WorkerError::WrongCluster { data_dir: self.data_dir.clone(), reason });
+            }
+            Message::Registered(registered) => {
+                let theirs = registered.cluster_id;
+                if let Some(ours) = self.agent.cluster_id()
+                    && ours != theirs
+                {
+                    return Err(WorkerError::other_cluster(self.data_dir.clone(), ours, theirs));
+                }
+                info!(cluster = %theirs, epoch = registered.epoch, "the leader has taken this node in");
+                self.register.send_modify(|register| register.cluster_id = Some(theirs));
+                self.registered = Some(registered);
+                self.heartbeat_at = Instant::now();
+                return Ok(Some(Input::Registered { cluster_id: theirs }));
+            }
+            Message::RuntimeInfo(info) => {
+                if let Some(root) = &info.root {
+                    self.probe.set_folder(root.as_ref());
+                }
+                let capacity = self.probe.capacity();
+                let is_news = self.register.send_if_modified(|register| {
+                    let version = ("docker.version".to_owned(), info.version.clone());
+                    let before = register.clone();
+                    register.attributes.extend([version]);
+                    register.capacity = capacity;
+                    *register != before
+                });
+                if is_news && self.registered.is_some() {
+                    self.unknown.notify_one();
+                }
+            }
+            Message::LogsOf(task, answer) => {
+                // Whoever asked may have gone meanwhile.
+                let _ = answer.send(self.agent.logs_of(task));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The bus is there: begin to listen, then register.
+    fn connected(&mut self, bus: Bus) {
+        let session = Session {
+            bus,
+            node: self.node.clone(),
+            node_id: self.node_id,
+            boot_id: self.boot_id,
+            unknown: self.unknown.clone(),
+            refused: Arc::default(),
+        };
+        self.beside.spawn(session.clone().listen(self.to_inbox.clone()));
+        self.beside.spawn(logs::serve(
+            session.clone(),
+            self.runtime.clone(),
+            self.to_inbox.clone(),
+        ));
+        self.beside.spawn(
+            session.clone().stay_registered(self.register.subscribe(), self.to_inbox.clone()),
+        );
+        self.session = Some(session);
+    }
+
+    /// Brain, store, actions: in this order.
+    async fn handle(&mut self, inputs: Vec<Input>) -> Result<(), WorkerError> {
+        if inputs.is_empty() {
+            return Ok(());
+        }
+        let now = now_at(self.started_at.elapsed());
+        let (steps, held): (Vec<Writes>, Vec<_>) =
+            inputs.into_iter().map(|input| self.agent.handle(input, now).split()).unzip();
+        for write in steps.iter().flat_map(Writes::as_slice) {
+            tell(write);
+        }
+        let receipts = if steps.iter().all(Writes::is_empty) {
+            self.store.commit(steps)?
+        } else {
+            let store = self.store.clone();
+            blocking("store", move || store.commit(steps)).await??
+        };
+        for (held, receipt) in held.into_iter().zip(receipts) {
+            for action in held.release(receipt) {
+                self.perform(action);
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries an action out, beside the loop.
+    fn perform(&mut self, action: Action) {
+        let runtime = self.runtime.clone();
+        match action {
+            Action::PullImage { image, policy } => {
+                self.answer_with(None, async move {
+                    let result = runtime.pull(image.clone(), policy).await.map_err(Into::into);
+                    Input::Pulled { image, policy, result }
+                });
+            }
+            Action::StartContainer(start) => {
+                // Not the whole of it: its environment may hold secrets.
+                info!(
+                    task = %start.task, attempt = start.attempt, image = start.run.spec.image, container = start.name,
+                    "starting {}/{}.{}", start.run.namespace, start.run.job, start.run.slot
+                );
+                self.answer_with(Some(self.starts.clone()), async move {
+                    let (task, attempt) = (start.task, start.attempt);
+                    let result = runtime.start(*start).await.map_err(Into::into);
+                    Input::Started { task, attempt, result }
+                });
+            }
+            Action::StopContainer { container_id, grace_ms } => {
+                info!(container = short(&container_id), grace_ms, "stopping");
+                self.answer_with(Some(self.ends.clone()), async move {
+                    let result = runtime.stop(container_id.clone(), grace_ms).await;
+                    if let Err(error) = &result {
+                        warn!(container_id, "{error}; trying again");
+                    }
+                    Input::Stopped { container_id, result: result.map_err(Into::into) }
+                });
+            }
+            Action::RemoveContainer { container, grace_ms } => {
+                debug!(container, grace_ms, "removing");
+                self.answer_with(Some(self.ends.clone()), async move {
+                    let result = runtime.remove(container.clone(), grace_ms).await;
+                    if let Err(error) = &result {
+                        warn!(container, "{error}; trying again");
+                    }
+                    Input::Removed { container, result: result.map_err(Into::into) }
+                });
+            }
+            Action::ListContainers { ticket } => {
+                self.answer_with(None, async move {
+                    match runtime.list().await {
+                        Ok(containers) => Input::Observed { ticket, containers },
+                        Err(error) => {
+                            warn!("the containers cannot be listed: {error}");
+                            Input::ObserveFailed { ticket, reason: error.to_string() }
+                        }
+                    }
+                });
+            }
+            Action::SendReports { through, reports } => {
+                let Some(session) = self.session.clone() else { return };
+                self.answer_with(None, async move { session.deliver(through, reports).await });
+            }
+            Action::RequestSync => {
+                let Some(session) = self.session.clone() else { return };
+                self.answer_with(None, async move { session.fetch_set().await });
+            }
+            Action::Alarm(text) => error!("ALARM: {text}"),
+        }
+    }
+
+    /// Runs beside the loop, in a lane where there is one, and puts the answer into the inbox.
+    fn answer_with(
+        &mut self,
+        lane: Option<Arc<Semaphore>>,
+        work: impl Future<Output = Input> + Send + 'static,
+    ) {
+        let inbox = self.to_inbox.clone();
+        self.beside.spawn(async move {
+            let _place = match lane {
+                Some(lane) => lane.acquire_owned().await.ok(),
+                None => None,
+            };
+            let answer = work.await;
+            // The loop has ended: so does everything beside it.
+            let _ = inbox.send(Message::Input(answer)).await;
+        });
+    }
+
+    /// Says that the node lives.
+    async fn heartbeat(&mut self, leaving: bool) {
+        let (Some(session), Some(registered)) = (&self.session, &self.registered) else { return };
+        let interval = match registered.heartbeat_interval_ms {
+            0 => HEARTBEAT_INTERVAL,
+            ms => Duration::from_millis(ms),
+        };
+        // A tenth either way, so that a thousand workers do not speak at once.
+        self.heartbeat_at = Instant::now() + interval.mul_f64(rand::random_range(0.9..1.1));
+        let heartbeat = Heartbeat {
+            node_id: self.node_id,
+            boot_id: self.boot_id,
+            revision: self.agent.revision(),
+            digest: self.agent.digest(),
+            capacity: self.probe.capacity(),
+            used: self.probe.used(),
+            tasks_running: self.agent.tasks_running(),
+            runtime_error: self.agent.runtime_error().map(str::to_owned),
+            leaving,
+        };
+        let (bus, subject) = (session.bus.clone(), session.subject(NodeVerb::Heartbeat));
+        let send = async move {
+            if let Err(error) = bus.publish(&subject, &heartbeat).await {
+                debug!("{error}");
+            }
+        };
+        if leaving {
+            send.await;
+        } else {
+            // A full queue must not hold up the loop.
+            self.beside.spawn(send);
+        }
+    }
+}
+
+/// Looks for the bus for as long as it takes.
+async fn connect(options: longshore_bus::Options, driver: mpsc::Sender<Message>) {
+    let message = match Bus::connect(options).await {
+        Ok(bus) => Message::Connected(bus),
+        Err(error) => Message::ConnectFailed(error),
+    };
+    // The loop has ended: so does this.
+    let _ = driver.send(message).await;
+}
+
+/// Tells the operator what a step has decided.
+fn tell(write: &Write) {
+    match write {
+        Write::Report { report, .. } => info!(
+            task = %report.task, attempt = report.attempt, exit_code = report.exit_code,
+            container = report.container_id.as_deref().map(short),
+            "task {}{}", report.state, report.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
+        ),
+        Write::TaskForgotten(task) => debug!(%task, "task forgotten"),
+        Write::Cluster(cluster) => {
+            info!(%cluster, "the data directory belongs to this cluster from now on")
+        }
+        Write::Revision(revision) => debug!(%revision, "assignments changed"),
+        _ => {}
+    }
+}
+
+/// A container id as people know it.
+fn short(container_id: &str) -> &str {
+    container_id.get(..12).unwrap_or(container_id)
+}
+
+fn now_at(elapsed: Duration) -> Now {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { time: Time(millis(elapsed)), wall_ms: millis(wall) }
+}
+
+/// Runs what may wait for the disk on a thread that may.
+async fn blocking<T: Send + 'static>(
+    part: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, WorkerError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| WorkerError::Broken { part })
+}

@@ -1,0 +1,169 @@
+//! What the machine has and what of it is in use.
+//!
+//! Capacity is what may be promised: totals minus a reserve for the system, never "what is free just now",
+//! which moves. Usage is measured, by whomever it is used.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use longshore_proto::spec::Resources;
+use sysinfo::{CpuRefreshKind, DiskRefreshKind, Disks, MemoryRefreshKind, RefreshKind, System};
+
+/// Memory is kept back for the system: a tenth, but at least and at most this much.
+const MEMORY_RESERVE_BYTES: (u64, u64) = (256 << 20, 2 << 30);
+
+/// Amounts that the operator states instead of what is measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CapacityOverride {
+    /// Thousandths of one core.
+    pub cpu_millis: Option<u64>,
+    /// Memory.
+    pub memory_bytes: Option<u64>,
+    /// Disk space.
+    pub disk_bytes: Option<u64>,
+}
+
+/// The machine's gauges. One for the life of the worker, because cpu usage is a difference of two readings.
+#[derive(Debug)]
+pub struct Probe {
+    system: Option<System>,
+    disks: Option<Disks>,
+    cores: u64,
+    folder: PathBuf,
+    stated: CapacityOverride,
+}
+
+impl Probe {
+    /// Gauges of this machine, with the disk that a folder is on.
+    pub fn new(folder: PathBuf, stated: CapacityOverride) -> Self {
+        let wanted = RefreshKind::nothing()
+            .with_cpu(CpuRefreshKind::nothing().with_usage())
+            .with_memory(MemoryRefreshKind::nothing().with_ram());
+        let disks = DiskRefreshKind::nothing().with_storage();
+        Self {
+            // A machine whose gauges cannot be read counts by what the operator states.
+            system: System::new_with_specifics(wanted).ok(),
+            disks: Disks::new_with_refreshed_list_specifics(disks).ok(),
+            cores: cores(),
+            folder,
+            stated,
+        }
+    }
+
+    /// Where the containers' disk is, once the runtime has told.
+    pub fn set_folder(&mut self, folder: &Path) {
+        if folder.exists() {
+            self.folder = folder.to_owned();
+        }
+    }
+
+    /// What may be promised.
+    pub fn capacity(&self) -> Resources {
+        let memory = self.system.as_ref().map_or(0, System::total_memory);
+        let reserve = (memory / 10).clamp(MEMORY_RESERVE_BYTES.0, MEMORY_RESERVE_BYTES.1);
+        let disk = self.disk().map_or(0, |(total, _)| total);
+        Resources {
+            cpu_millis: self.stated.cpu_millis.unwrap_or(self.cores * 1_000),
+            memory_bytes: self
+                .stated
+                .memory_bytes
+                .unwrap_or_else(|| memory.saturating_sub(reserve)),
+            disk_bytes: self.stated.disk_bytes.unwrap_or(disk - disk / 10),
+        }
+    }
+
+    /// Reads the gauges.
+    pub fn used(&mut self) -> Resources {
+        if let Some(system) = &mut self.system {
+            system.refresh_cpu_usage();
+            system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        }
+        if let Some(disks) = &mut self.disks {
+            disks.refresh_specifics(false, DiskRefreshKind::nothing().with_storage());
+        }
+        let (percent, memory_bytes) = self.system.as_ref().map_or((0.0, 0), |system| {
+            (
+                system.global_cpu_usage(),
+                system.total_memory().saturating_sub(system.available_memory()),
+            )
+        });
+        Resources {
+            cpu_millis: millis_of(percent, self.cores),
+            memory_bytes,
+            disk_bytes: self.disk().map_or(0, |(total, free)| total.saturating_sub(free)),
+        }
+    }
+
+    /// Total and free bytes of the disk that the folder is on: the one with the longest mount point.
+    fn disk(&self) -> Option<(u64, u64)> {
+        let folder = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
+        self.disks
+            .iter()
+            .flat_map(|disks| disks.iter())
+            .filter(|disk| folder.starts_with(disk.mount_point()))
+            .max_by_key(|disk| disk.mount_point().components().count())
+            .map(|disk| (disk.total_space(), disk.available_space()))
+    }
+}
+
+/// How many cores this process may use, a quota included.
+pub fn cores() -> u64 {
+    std::thread::available_parallelism().map_or(1, |cores| u64::try_from(cores.get()).unwrap_or(1))
+}
+
+/// What the worker tells of its machine.
+pub fn attributes() -> BTreeMap<String, String> {
+    let mut attributes = BTreeMap::from([
+        ("os".to_owned(), std::env::consts::OS.to_owned()),
+        ("arch".to_owned(), std::env::consts::ARCH.to_owned()),
+    ]);
+    if let Ok(kernel) = System::kernel_version() {
+        attributes.insert("kernel".to_owned(), kernel);
+    }
+    if let Ok(hostname) = System::host_name() {
+        attributes.insert("hostname".to_owned(), hostname);
+    }
+    attributes
+}
+
+/// Per cent of all cores as thousandths of one.
+fn millis_of(percent: f32, cores: u64) -> u64 {
+    let millis = f64::from(percent.clamp(0.0, 100.0)) * 10.0;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to 0 to 1000 above"
+    )]
+    let millis = millis.round() as u64;
+    millis * cores
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_something_to_offer() {
+        let mut probe = Probe::new(std::env::temp_dir(), CapacityOverride::default());
+        let (capacity, used) = (probe.capacity(), probe.used());
+        assert!(capacity.cpu_millis >= 1_000, "{capacity:?}");
+        assert!(capacity.memory_bytes > 64 << 20, "{capacity:?}");
+        assert!(used.memory_bytes > 0, "{used:?}");
+        assert!(used.cpu_millis <= cores() * 1_000, "{used:?}");
+    }
+
+    #[test]
+    fn what_the_operator_states_counts() {
+        let stated =
+            CapacityOverride { cpu_millis: Some(1), memory_bytes: Some(2), disk_bytes: Some(3) };
+        let capacity = Probe::new(std::env::temp_dir(), stated).capacity();
+        assert_eq!(capacity, Resources { cpu_millis: 1, memory_bytes: 2, disk_bytes: 3 });
+    }
+
+    #[test]
+    fn per_cent_become_millis() {
+        assert_eq!(millis_of(50.0, 4), 2_000);
+        assert_eq!(millis_of(250.0, 1), 1_000);
+        assert_eq!(millis_of(f32::NAN, 1), 0);
+    }
+}

@@ -1,0 +1,425 @@
+//! The worker's own store: what it must not forget when its process or its machine goes down.
+//!
+//! One fjall database with one keyspace; a byte before each key says what it is. A step's writes are one
+//! atomic batch that is synced before anything of the step is done. The database is written by one caller at
+//! a time, on a thread that may wait for the disk.
+//!
+//! | key | value |
+//! |---|---|
+//! | `m` `format` | the version of this table, as text |
+//! | `m` `node` | the node's id |
+//! | `m` `cluster`, `m` `revision` | as in [`Saved`] |
+//! | `t` task id | [`TaskRecord`] |
+//! | `x` task id | [`Tombstone`] |
+//! | `r` sequence, big-endian | [`TaskReport`] |
+//! | `k` sequence, big-endian | [`KeptContainer`] |
+//!
+//! Values are MessagePack maps as on the wire; unknown fields are ignored and new ones have defaults, so the
+//! format's version rises only when an old worker could not go on with what a new one wrote.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use longshore_core::agent::{KeptContainer, Saved, Stored, TaskRecord, Tombstone, Write, Writes};
+use longshore_proto::codec;
+use longshore_proto::id::{NodeId, TaskId};
+use longshore_proto::node::TaskReport;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The version of the table above.
+const FORMAT: &str = "1";
+/// The database's folder inside the data directory.
+const FOLDER: &str = "store";
+const CACHE_BYTES: u64 = 8 << 20;
+const MEMTABLE_BYTES_MAX: u64 = 4 << 20;
+
+const META: u8 = b'm';
+const TASK: u8 = b't';
+const TOMBSTONE: u8 = b'x';
+const REPORT: u8 = b'r';
+const KEPT: u8 = b'k';
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error(
+        "another worker uses the data directory {path}; stop it, or give this one its own with --data-dir"
+    )]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The directory cannot be made or read.
+    #[error(
+        "cannot use the data directory {path}; make it writable for this user, or name another with --data-dir"
+    )]
+    Directory {
+        /// The data directory.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The database does not open.
+    #[error(
+        "the worker's store in {path} does not open; if its disk was damaged, move the directory away: a worker \
+         with an empty one joins as a new node once the manager has given this one up, and adopts what runs"
+    )]
+    Open {
+        /// The data directory.
+        path: PathBuf,
+        /// What the database says.
+        source: fjall::Error,
+    },
+    /// It was written by a newer worker.
+    #[error(
+        "the worker's store in {path} has format {found}, and this version reads {FORMAT}; use the newer worker again"
+    )]
+    Format {
+        /// The data directory.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+    },
+    /// A value cannot be read.
+    #[error(
+        "the worker's store in {path} has a value that cannot be read ({key}); move the directory away and start again"
+    )]
+    Value {
+        /// The data directory.
+        path: PathBuf,
+        /// Which.
+        key: String,
+        /// What is wrong with it.
+        source: codec::DecodeError,
+    },
+    /// Reading or writing failed.
+    #[error(
+        "the worker's store in {path} failed; look at the disk (full? damaged?), then start the worker again: its containers run on"
+    )]
+    Failed {
+        /// The data directory.
+        path: PathBuf,
+        /// What the database says.
+        source: fjall::Error,
+    },
+}
+
+/// The worker's store. Cheap to clone; writes must not be concurrent.
+#[derive(Clone)]
+pub struct Store {
+    database: Database,
+    keyspace: Keyspace,
+    path: Arc<Path>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store of a data directory, making both where they do not exist. `fresh` is the node's id if
+    /// there is none yet. Blocks.
+    pub fn open(data_dir: &Path, fresh: NodeId) -> Result<(Self, NodeId), StoreError> {
+        let path: Arc<Path> = data_dir.into();
+        let folder = data_dir.join(FOLDER);
+        std::fs::create_dir_all(&folder)
+            .map_err(|source| StoreError::Directory { path: data_dir.to_owned(), source })?;
+        let open = || -> fjall::Result<(Database, Keyspace)> {
+            let database =
+                Database::builder(&folder).cache_size(CACHE_BYTES).worker_threads(1).open()?;
+            let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
+            let keyspace = database.keyspace("worker", options)?;
+            Ok((database, keyspace))
+        };
+        let (database, keyspace) = open().map_err(|source| match source {
+            fjall::Error::Locked => StoreError::Locked { path: data_dir.to_owned() },
+            source => StoreError::Open { path: data_dir.to_owned(), source },
+        })?;
+        let store = Self { database, keyspace, path };
+        let node_id = store.identify(fresh)?;
+        Ok((store, node_id))
+    }
+
+    /// Checks the format and gives the node's id, writing both into an empty store.
+    fn identify(&self, fresh: NodeId) -> Result<NodeId, StoreError> {
+        let format = self.keyspace.get(meta("format")).map_err(|source| self.failed(source))?;
+        match format {
+            Some(found) if &*found == FORMAT.as_bytes() => {}
+            Some(found) => {
+                let found = String::from_utf8_lossy(&found).into_owned();
+                return Err(StoreError::Format { path: self.path.to_path_buf(), found });
+            }
+            None => {
+                let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+                batch.insert(&self.keyspace, meta("format"), FORMAT.as_bytes());
+                batch.insert(&self.keyspace, meta("node"), codec::encode(&fresh));
+                batch.commit().map_err(|source| self.failed(source))?;
+            }
+        }
+        Ok(self.get(&meta("node"))?.unwrap_or(fresh))
+    }
+
+    /// Everything that is stored. Blocks.
+    pub fn load(&self) -> Result<Saved, StoreError> {
+        Ok(Saved {
+            cluster_id: self.get(&meta("cluster"))?,
+            revision: self.get(&meta("revision"))?.unwrap_or_default(),
+            tasks: self.all::<TaskRecord>(TASK)?.into_iter().map(|(_, record)| record).collect(),
+            reports: self
+                .all::<TaskReport>(REPORT)?
+                .into_iter()
+                .map(|(key, report)| (sequence_of(&key), report))
+                .collect(),
+            kept: self.all::<KeptContainer>(KEPT)?.into_iter().map(|(_, kept)| kept).collect(),
+            tombstones: self
+                .all::<Tombstone>(TOMBSTONE)?
+                .into_iter()
+                .map(|(_, stone)| stone)
+                .collect(),
+        })
+    }
+
+    /// Stores the writes of some steps, in order, as one batch that is on disk when this returns, and gives
+    /// their receipts. Blocks.
+    pub fn commit(&self, steps: Vec<Writes>) -> Result<Vec<Stored>, StoreError> {
+        if steps.iter().any(|writes| !writes.is_empty()) {
+            let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+            for write in steps.iter().flat_map(Writes::as_slice) {
+                match entry(write) {
+                    (key, Some(value)) => batch.insert(&self.keyspace, key, value),
+                    (key, None) => batch.remove(&self.keyspace, key),
+                }
+            }
+            batch.commit().map_err(|source| self.failed(source))?;
+        }
+        Ok(steps.into_iter().map(Writes::stored).collect())
+    }
+
+    fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        let found = self.keyspace.get(key).map_err(|source| self.failed(source))?;
+        found.map(|value| self.read(key, &value)).transpose()
+    }
+
+    fn all<T: DeserializeOwned>(&self, kind: u8) -> Result<Vec<(Vec<u8>, T)>, StoreError> {
+        let mut found = Vec::new();
+        for guard in self.keyspace.prefix([kind]) {
+            let (key, value) = guard.into_inner().map_err(|source| self.failed(source))?;
+            found.push((key.to_vec(), self.read(&key, &value)?));
+        }
+        Ok(found)
+    }
+
+    fn read<T: DeserializeOwned>(&self, key: &[u8], value: &[u8]) -> Result<T, StoreError> {
+        codec::decode_trusted(value).map_err(|source| StoreError::Value {
+            path: self.path.to_path_buf(),
+            key: key.escape_ascii().to_string(),
+            source,
+        })
+    }
+
+    fn failed(&self, source: fjall::Error) -> StoreError {
+        StoreError::Failed { path: self.path.to_path_buf(), source }
+    }
+}
+
+/// Where a write goes, and what is written; without a value the key is removed.
+fn entry(write: &Write) -> (Vec<u8>, Option<Vec<u8>>) {
+    fn put<T: Serialize>(key: Vec<u8>, value: &T) -> (Vec<u8>, Option<Vec<u8>>) {
+        (key, Some(codec::encode(value)))
+    }
+    match write {
+        Write::Cluster(cluster_id) => put(meta("cluster"), cluster_id),
+        Write::Revision(revision) => put(meta("revision"), revision),
+        Write::Task(record) => put(task_key(TASK, record.task), record),
+        Write::TaskForgotten(task) => (task_key(TASK, *task), None),
+        Write::Tombstone(tombstone) => put(task_key(TOMBSTONE, tombstone.task), tombstone),
+        Write::TombstoneDropped(task) => (task_key(TOMBSTONE, *task), None),
+        Write::Report { sequence, report } => put(sequence_key(REPORT, *sequence), report),
+        Write::ReportDropped(sequence) => (sequence_key(REPORT, *sequence), None),
+        Write::Kept(kept) => put(sequence_key(KEPT, kept.sequence), kept),
+        Write::KeptDropped(sequence) => (sequence_key(KEPT, *sequence), None),
+    }
+}
+
+fn meta(name: &str) -> Vec<u8> {
+    [&[META], name.as_bytes()].concat()
+}
+
+fn task_key(kind: u8, task: TaskId) -> Vec<u8> {
+    [&[kind], &task.0.as_bytes()[..]].concat()
+}
+
+fn sequence_key(kind: u8, sequence: u64) -> Vec<u8> {
+    [&[kind], &sequence.to_be_bytes()[..]].concat()
+}
+
+fn sequence_of(key: &[u8]) -> u64 {
+    key.iter().skip(1).fold(0, |sequence, byte| sequence << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_core::agent::{Agent, FullSet, Input};
+    use longshore_core::time::Now;
+    use longshore_proto::id::{BootId, ClusterId, Revision};
+    use longshore_proto::node::{Assignment, RunTask, Want};
+    use longshore_proto::spec::{RestartMode, RestartPolicy, TaskSpec};
+    use longshore_proto::state::TaskState;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn fresh() -> NodeId {
+        NodeId(Uuid::new_v4())
+    }
+
+    /// A brain that is given a task, with every write in the store.
+    fn assign(store: &Store) -> Agent {
+        let saved = store.load().unwrap();
+        let mut agent =
+            Agent::restore("n1".parse().unwrap(), BootId(Uuid::new_v4()), saved, Now::default());
+        let cluster_id = ClusterId(Uuid::from_u128(1));
+        let run = RunTask {
+            namespace: "default".parse().unwrap(),
+            job: "web".parse().unwrap(),
+            version: 1,
+            slot: 0,
+            attempt_floor: 0,
+            spec: TaskSpec::new("main".parse().unwrap(), "busybox:1"),
+        };
+        let revision = Revision { epoch: 1, index: 3 };
+        let want = Want::Run(Box::new(run));
+        let assignments = vec![Assignment { task: TaskId(Uuid::from_u128(7)), revision, want }];
+        for input in [
+            Input::Registered { cluster_id },
+            Input::RuntimeUp,
+            Input::Synced(FullSet { cluster_id, revision, assignments }),
+            Input::Observed { ticket: 3, containers: vec![] },
+        ] {
+            let (writes, held) = agent.handle(input, Now::default()).split();
+            let receipt = store.commit(vec![writes]).unwrap().remove(0);
+            drop(held.release(receipt));
+        }
+        agent
+    }
+
+    #[test]
+    fn what_was_committed_is_loaded_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let node_id = {
+            let (store, node_id) = Store::open(folder.path(), fresh()).unwrap();
+            assign(&store);
+            node_id
+        };
+        let (store, again) = Store::open(folder.path(), fresh()).unwrap();
+        assert_eq!(again, node_id, "a node keeps its id");
+        let saved = store.load().unwrap();
+        assert_eq!(saved.revision, Revision { epoch: 1, index: 3 });
+        assert_eq!(saved.tasks.len(), 1);
+        assert_eq!(saved.tasks[0].attempt, 1);
+        assert_eq!(saved.reports.len(), 1);
+        assert_eq!(saved.reports[0].0, 1);
+    }
+
+    /// One of everything, as in `tests/fixtures/store-format-1.txt`.
+    fn one_of_everything() -> Saved {
+        let (task, boot_id) = (TaskId(Uuid::from_u128(7)), BootId(Uuid::from_u128(8)));
+        let revision = Revision { epoch: 2, index: 34 };
+        let mut spec = TaskSpec::new("main".parse().unwrap(), "busybox:1");
+        spec.command = vec!["sleep".into(), "5".into()];
+        spec.restart = Some(RestartPolicy::usual(RestartMode::OnFailure));
+        let run = RunTask {
+            namespace: "default".parse().unwrap(),
+            job: "web".parse().unwrap(),
+            version: 3,
+            slot: 4,
+            attempt_floor: 5,
+            spec,
+        };
+        let report = TaskReport {
+            task,
+            attempt: 6,
+            state: TaskState::Failed,
+            boot_id,
+            container_id: Some("c6".into()),
+            exit_code: Some(1),
+            reason: Some("gave up".into()),
+            at_ms: 1_700_000_000_000,
+        };
+        Saved {
+            cluster_id: Some(ClusterId(Uuid::from_u128(1))),
+            revision,
+            tasks: vec![TaskRecord {
+                task,
+                revision,
+                run: Some(Box::new(run)),
+                stop: Some("asked".into()),
+                superseded: true,
+                attempt: 6,
+                state: TaskState::Failed,
+                container_id: Some("c6".into()),
+                restarts_at_ms: vec![1_699_999_999_000],
+                end: Some(Box::new((9, report.clone()))),
+            }],
+            reports: vec![(9, report.clone())],
+            kept: vec![KeptContainer { sequence: 10, task, attempt: 6, container_id: "c6".into() }],
+            tombstones: vec![Tombstone {
+                sequence: 11,
+                task: TaskId(Uuid::from_u128(12)),
+                attempt: 13,
+                end: Some(report),
+            }],
+        }
+    }
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digits = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+        (0..text.len()).step_by(2).map(digits).collect()
+    }
+
+    /// The fixture is kept for ever: a change that breaks this test would lose the stores of workers that run
+    /// today. A new format gets a fixture of its own beside it.
+    #[test]
+    fn what_format_1_wrote_is_read() {
+        let fixture = include_str!("../tests/fixtures/store-format-1.txt");
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(folder.path(), fresh()).unwrap();
+        for line in fixture.lines() {
+            let (key, value) = line.split_once(' ').unwrap();
+            store.keyspace.insert(hex(key), hex(value)).unwrap();
+        }
+        assert_eq!(store.load().unwrap(), one_of_everything());
+        assert_eq!(store.get(&meta("node")).unwrap(), Some(NodeId(Uuid::from_u128(2))));
+    }
+
+    #[test]
+    fn a_directory_that_is_in_use_is_refused_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let _open = Store::open(folder.path(), fresh()).unwrap();
+        let error = Store::open(folder.path(), fresh()).unwrap_err();
+        assert!(matches!(error, StoreError::Locked { .. }), "{error}");
+        assert!(error.to_string().starts_with("another worker uses the data directory"), "{error}");
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        {
+            let (store, _) = Store::open(folder.path(), fresh()).unwrap();
+            store.keyspace.insert(meta("format"), "2").unwrap();
+        }
+        let error = Store::open(folder.path(), fresh()).unwrap_err();
+        assert!(matches!(error, StoreError::Format { .. }), "{error}");
+    }
+
+    #[test]
+    fn keys_sort_by_sequence() {
+        assert!(sequence_key(REPORT, 255) < sequence_key(REPORT, 256));
+        assert_eq!(sequence_of(&sequence_key(REPORT, u64::MAX)), u64::MAX);
+    }
+}

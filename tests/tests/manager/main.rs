@@ -1,0 +1,26 @@
+//! The manager as a process, over a real NATS server, with workers that the test plays.
+//!
+//! | module | what is shown |
+//! |---|---|
+//! | [`work`] | from a submit to assignments and committed reports |
+//! | [`restarts`] | what `kill -9` of manager or server leaves: everything that was acknowledged |
+//! | [`outages`] | a server that is away at the start, later, or hangs |
+//! | [`refusals`] | what cannot be read or granted gets an answer, and stops nothing |
+//! | [`beginnings`] | what a manager must not start on, and says why |
+//! | [`leadership`] | two managers: standing by, taking over, being fenced |
+//! | [`stream`] | the event stream and the service as others see them |
+//! | [`command_line`] | bad input on the command line |
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod beginnings;
+mod command_line;
+mod leadership;
+mod outages;
+mod refusals;
+mod restarts;
+mod stream;
+mod work;
+
+/// How long anything may take on a loaded machine.
+const SOON: std::time::Duration = std::time::Duration::from_secs(30);

@@ -1,0 +1,120 @@
+//! The event stream and the service as others see them.
+
+use async_nats::jetstream;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use longshore_proto::codec;
+use longshore_proto::event::Event;
+use longshore_proto::permission::Role::{ManagerCore, Observer, Operator, Worker};
+use longshore_proto::state::TaskState;
+use longshore_proto::subject::{Pattern, Subject};
+use longshore_proto::{TASK_HEADER, VERSION_HEADER};
+use longshore_tests::played::Played;
+use longshore_tests::{Api, Cluster, api, eventually};
+use serde_json::Value;
+
+use crate::SOON;
+
+/// Everything in the event stream, once it holds as many events as the history.
+async fn streamed(cluster: &Cluster, api: &Api) -> Vec<Event> {
+    let core = cluster.bus(ManagerCore, "m2").await;
+    let context = jetstream::new(core.client().clone());
+    let wanted = api.history().await.unwrap().len() as u64;
+    eventually("the stream holds the history", SOON, async || {
+        let stream = context.get_stream("longshore-event").await.map_err(|error| error.to_string())?;
+        let count = stream.cached_info().state.messages;
+        if count < wanted {
+            return Err(format!("{count} of {wanted}"));
+        }
+        let mut events = Vec::new();
+        for sequence in 1..=count {
+            let message = stream.get_raw_message(sequence).await.map_err(|error| error.to_string())?;
+            let event: Event = codec::decode(&message.payload).unwrap();
+            let subject = Subject::parse(core.root(), message.subject.as_str()).unwrap();
+            assert_eq!(event.subject(), Some(subject), "each on its own subject");
+            assert_eq!(message.headers.get(VERSION_HEADER).unwrap().as_str(), "1");
+            let task = message.headers.get(TASK_HEADER).map(|value| value.as_str().to_owned());
+            assert_eq!(task, event.task.map(|task| task.to_string()));
+            events.push(event);
+        }
+        Ok(events)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_stream_is_the_history_in_order_whoever_published_it() {
+    let mut cluster = Cluster::start().await;
+    let api = cluster.api().await;
+    let node = Played::join(cluster.bus(Worker, "w1").await).await.unwrap();
+    for round in 0..3 {
+        let name = format!("job-{round}");
+        let mut job = api::batch(&name);
+        job.specs[0].instances = 3;
+        api.submit(&job).await.unwrap();
+        for assignment in node.wanted_count(3).await {
+            node.report(assignment.task, 1, TaskState::Running).await.unwrap();
+            node.report(assignment.task, 1, TaskState::Completed).await.unwrap();
+        }
+        // Killed right after an answer: the events are still on their way.
+        cluster.manager("m1").kill();
+        cluster.start_manager("m1", &[]);
+        cluster.answers().await;
+    }
+    let events = streamed(&cluster, &api).await;
+    assert_eq!(events, api.history().await.unwrap(), "no gap, no doubling, no other order");
+    let completed = events.iter().filter(|event| event.event_type == "task.completed").count();
+    assert_eq!(completed, 9);
+    let elected = events.iter().filter(|event| event.event_type == "cluster.leader-elected").count();
+    assert_eq!(elected, 4);
+}
+
+#[tokio::test]
+async fn operators_and_observers_hear_the_events_as_they_happen() {
+    let cluster = Cluster::start().await;
+    let api = cluster.api().await;
+    let mut ears = Vec::new();
+    for (role, name) in [(Operator, "bob"), (Observer, "billing")] {
+        let bus = cluster.bus(role, name).await;
+        ears.push(bus.subscribe(&Pattern::Events).await.unwrap());
+        bus.flush().await;
+    }
+    api.submit(&api::service("web")).await.unwrap();
+    for mut ear in ears {
+        let heard = tokio::time::timeout(SOON, async {
+            loop {
+                let message = ear.next().await.unwrap();
+                let event: Event = codec::decode(&message.payload).unwrap();
+                assert_eq!(event.subject(), message.subject);
+                if event.event_type == "job.submitted" {
+                    return event;
+                }
+            }
+        });
+        let heard = heard.await.unwrap();
+        assert_eq!(heard.job.unwrap().as_str(), "web");
+        assert!(heard.actor.unwrap().starts_with("operator/alice"));
+    }
+}
+
+#[tokio::test]
+async fn the_api_is_a_service_that_nats_tools_find() {
+    let cluster = Cluster::start().await;
+    let bus = cluster.bus(Operator, "alice").await;
+    let ask = async |verb: &str| -> Value {
+        let subject = format!("$SRV.{verb}.longshore");
+        let message = bus.client().request(subject, Bytes::new()).await.unwrap();
+        serde_json::from_slice(&message.payload).unwrap()
+    };
+    assert_eq!(ask("PING").await["name"], "longshore");
+    let info = ask("INFO").await;
+    let endpoints = info["endpoints"].as_array().unwrap();
+    assert_eq!(endpoints.len(), longshore_proto::subject::ApiVerb::ALL.len());
+    let submit = endpoints.iter().find(|endpoint| endpoint["name"] == "job-submit").unwrap();
+    assert_eq!(submit["subject"], "longshore.v1.api.write.*.job.submit");
+    cluster.api().await.status().await.unwrap();
+    let stats = ask("STATS").await;
+    let status = stats["endpoints"].as_array().unwrap().iter();
+    let mut status = status.filter(|endpoint| endpoint["name"] == "cluster-status");
+    assert!(status.next().unwrap()["num_requests"].as_u64().unwrap() >= 1, "{stats}");
+}
