@@ -14,7 +14,6 @@ use longshore_proto::name::{Namespace, Root};
 use longshore_proto::quantity;
 
 use crate::command::{auth, dev};
-use crate::dev::supervise;
 
 /// Runs containers on many machines, over NATS.
 #[derive(Debug, Parser)]
@@ -157,9 +156,6 @@ pub(crate) enum Verb {
     Auth(auth::Auth),
     /// Print a script that completes commands in a shell
     Completion(cluster::Completion),
-    /// Run a program that must not outlive whoever starts it
-    #[command(hide = true)]
-    InternalSupervise(supervise::Supervise),
 }
 
 impl Verb {

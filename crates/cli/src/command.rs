@@ -18,7 +18,6 @@ pub(crate) mod worker;
 
 use crate::args::{Cli, Verb, job::Job, node::Node};
 use crate::client::Client;
-use crate::dev::supervise;
 use crate::failure::{Exit, Failure};
 use crate::render::Printer;
 
@@ -43,7 +42,6 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::Manager(wish) => Box::pin(manager::run(global, wish)).await,
         Verb::Worker(wish) => Box::pin(worker::run(global, wish)).await,
         Verb::Dev(wish) => Box::pin(dev::run(global, wish, printer)).await,
-        Verb::InternalSupervise(wish) => supervise::run(wish).await,
         Verb::Auth(wish) => auth::run(global, wish, printer),
         Verb::Completion(wish) => completion::run(&wish, printer),
     }

@@ -66,6 +66,8 @@ struct Driver<'a> {
     tickets: u64,
     assignments: mpsc::UnboundedSender<(NodeName, AssignDelta)>,
     committed: watch::Sender<u64>,
+    /// Whether the log did not answer for so long that what nodes said meanwhile was not heard.
+    was_deaf: bool,
 }
 
 /// Leads until cancelled, fenced, or unable to go on.
@@ -99,6 +101,7 @@ pub(crate) async fn reign(
         tickets: 0,
         assignments,
         committed,
+        was_deaf: false,
     };
     driver.commit(*proposal, cancel).await?;
     let meta = &driver.cluster.state().meta;
@@ -139,6 +142,8 @@ impl Driver<'_> {
     ) -> Result<(), ManagerError> {
         let lost = held.lost();
         let mut connected = true;
+        let connections = bus.connections();
+        let mut connections_seen = *connections.borrow();
         loop {
             held.moved();
             let wakeup = self.cluster.next_wakeup();
@@ -161,8 +166,14 @@ impl Driver<'_> {
                 self.take(arrival).await?;
             }
             let now_connected = bus.client().connection_state() == Connection::Connected;
-            if now_connected != connected {
-                connected = now_connected;
+            let connections_now = *connections.borrow();
+            // A break that came and went while a record was on its way is one all the same: the nodes' silence
+            // during it was this side's.
+            let was_cut_off =
+                now_connected && (self.was_deaf || connections_now != connections_seen);
+            if now_connected != connected || was_cut_off {
+                (connected, connections_seen) = (now_connected, connections_now);
+                self.was_deaf = false;
                 self.queue.push_back(if connected { Input::BusBack } else { Input::BusLost });
             }
             match self.cluster.propose(&mut self.queue, self.clock.now(), seed()) {
@@ -180,12 +191,12 @@ impl Driver<'_> {
     ) -> Result<(), ManagerError> {
         let index = proposal.index();
         let id = Uuid::new_v4().to_string();
+        let mut refusing = false;
         let sequence = {
             let append = self.log.append(&id, proposal.bytes());
             tokio::pin!(append);
             let patience = tokio::time::sleep(APPEND_PATIENCE);
             tokio::pin!(patience);
-            let mut refusing = false;
             loop {
                 tokio::select! {
                     appended = &mut append => match appended? {
@@ -206,6 +217,7 @@ impl Driver<'_> {
                 }
             }
         };
+        self.was_deaf |= refusing;
         self.cluster.appended(sequence);
         let writes = proposal.writes(self.cluster.state());
         let (bytes, events) = (proposal.bytes().to_vec(), proposal.events().to_vec());

@@ -35,7 +35,8 @@ use longshore_worker::runtime::Runtime;
 use longshore_worker::runtime::docker::Docker;
 use longshore_worker::store::Store;
 use longshore_worker::{CapacityOverride, OnShutdown, Options, WorkerError};
-use tokio::task::JoinHandle;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -284,6 +285,10 @@ impl Node {
     }
 
     fn start(&self, server: &Server, on_shutdown: OnShutdown) -> Running {
+        self.start_on(server, on_shutdown, None)
+    }
+
+    fn start_on(&self, server: &Server, on_shutdown: OnShutdown, socket: Option<&Path>) -> Running {
         let options = Options {
             bus: server.options(Role::Worker, self.name.as_str()),
             name: self.name.clone(),
@@ -292,7 +297,7 @@ impl Node {
             labels: BTreeMap::new(),
             capacity: CapacityOverride::default(),
             on_shutdown,
-            docker: None,
+            docker: socket.map(|socket| socket.display().to_string()),
         };
         let cancel = CancellationToken::new();
         Running { task: tokio::spawn(longshore_worker::run(options, cancel.clone())), cancel }
@@ -505,6 +510,102 @@ async fn a_worker_that_is_killed_at_any_moment_neither_doubles_nor_loses_a_task(
     }
     worker.end().await;
     node.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_docker_is_away_nothing_is_judged_and_then_everything_is_seen() {
+    let (server, node) = (Server::start(), Node::new());
+    let leader = Leader::start(&server, node.name.clone()).await;
+    let socket = node.data_dir.path().join("docker.sock");
+    // Not there yet when the worker starts.
+    let worker = node.start_on(&server, OnShutdown::Keep, Some(&socket));
+    leader
+        .until("Docker is missed", |known| {
+            known
+                .heartbeats
+                .iter()
+                .find_map(|beat| beat.runtime_error.clone())
+                .filter(|e| e.contains("docker.sock"))
+        })
+        .await;
+    let proxy = Proxy::start(&socket);
+    let task = leader.run("exec sleep 1000", RestartMode::Always).await;
+    let first = leader.reported(task, 1, TaskState::Running).await.container_id.unwrap();
+
+    proxy.stop();
+    let missed = leader.known.lock().unwrap().heartbeats.len();
+    leader
+        .until("Docker is missed again", |known| {
+            known
+                .heartbeats
+                .iter()
+                .skip(missed)
+                .find(|beat| beat.runtime_error.is_some() && beat.tasks_running == 1)
+                .map(drop)
+        })
+        .await;
+    node.docker.stop(first, 0).await.unwrap();
+    let other = leader.run("exec sleep 1000", RestartMode::Always).await;
+    let revision = Revision { epoch: 1, index: leader.known.lock().unwrap().index };
+    leader
+        .until("the assignment is taken note of", |known| {
+            known.heartbeats.last().filter(|b| b.revision == revision).map(drop)
+        })
+        .await;
+    assert_eq!(leader.history(task), [(1, TaskState::Preparing), (1, TaskState::Running)]);
+    let waits = leader.reported(other, 1, TaskState::Preparing).await.reason.unwrap();
+    assert!(
+        waits.starts_with("waiting for the container runtime: Docker does not answer"),
+        "{waits}"
+    );
+    assert_eq!(leader.history(other), [(1, TaskState::Preparing)]);
+
+    let _proxy = Proxy::start(&socket);
+    leader.reported(task, 2, TaskState::Running).await;
+    leader.reported(other, 1, TaskState::Running).await;
+    leader
+        .until("all is well", |known| {
+            known
+                .heartbeats
+                .last()
+                .filter(|beat| beat.runtime_error.is_none() && beat.tasks_running == 2)
+                .map(drop)
+        })
+        .await;
+    worker.end().await;
+    node.clear().await;
+}
+
+/// Stands between a worker and Docker, so that Docker can go away for one worker only.
+struct Proxy {
+    socket: PathBuf,
+    accepting: JoinHandle<()>,
+}
+
+impl Proxy {
+    fn start(socket: &Path) -> Self {
+        let host = std::env::var("DOCKER_HOST")
+            .unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+        let docker = PathBuf::from(host.trim_start_matches("unix://"));
+        let listener = UnixListener::bind(socket).unwrap();
+        let accepting = tokio::spawn(async move {
+            // Dropped with this task, and with it every connection.
+            let mut connections = JoinSet::new();
+            while let Ok((mut worker, _)) = listener.accept().await {
+                let docker = docker.clone();
+                connections.spawn(async move {
+                    let mut docker = UnixStream::connect(docker).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut worker, &mut docker).await;
+                });
+            }
+        });
+        Self { socket: socket.to_owned(), accepting }
+    }
+
+    fn stop(self) {
+        std::fs::remove_file(&self.socket).unwrap();
+        self.accepting.abort();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

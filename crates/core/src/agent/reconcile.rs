@@ -80,20 +80,16 @@ impl Agent {
         {
             return;
         }
-        let ctx = &mut self.ctx;
-        let container_id = event.container_id.clone();
         match (event.change, task.phase) {
-            (ContainerChange::Started, Phase::Starting) => task.found_running(ctx, container_id),
-            (ContainerChange::Died(end), Phase::Starting | Phase::Unseen) => {
-                task.found_running(ctx, container_id);
-                task.container_ended(ctx, end);
-            }
             (ContainerChange::Died(end), Phase::Running | Phase::Stopping { .. }) => {
-                task.container_ended(ctx, end);
+                task.container_ended(&mut self.ctx, end);
             }
             (ContainerChange::Destroyed, Phase::Running | Phase::Stopping { .. }) => {
-                task.container_ended(ctx, ContainerEnd::default());
+                task.container_ended(&mut self.ctx, ContainerEnd::default());
             }
+            // Whether it is this attempt's container, the answer to the start or a list will tell.
+            (ContainerChange::Died(end), _) => task.set_early_end(event.container_id.clone(), end),
+            // What runs is told by the same two.
             _ => {}
         }
     }
@@ -135,7 +131,11 @@ fn observe(task: &mut Task, ctx: &mut Context, ticket: u64, mine: &[Found<'_>]) 
         }
         // The answer to the start tells.
         Phase::Starting => current,
-        Phase::Waiting { .. } | Phase::Pulling | Phase::Ended => None,
+        Phase::Waiting { .. } | Phase::Pulling => {
+            late_look(task, ctx, current);
+            current
+        }
+        Phase::Ended => None,
     };
     for (_, container) in mine {
         if wanted.is_none_or(|wanted| wanted.id != container.id) {
@@ -156,21 +156,30 @@ fn take_over_lost(task: &mut Task, mine: &[Found<'_>]) {
 
 /// Decides about a task that this process has not seen yet.
 fn first_look(task: &mut Task, ctx: &mut Context, current: Option<&Container>) {
+    if late_look(task, ctx, current) {
+        return;
+    }
+    match task.record().state {
+        TaskState::Running | TaskState::Stopping => {
+            task.container_ended(ctx, ContainerEnd::default())
+        }
+        // Under the same name, so that a container that was created is found.
+        TaskState::Preparing if !task.is_to_end() => task.resume(ctx, current.is_some()),
+        _ => task.begin(ctx),
+    }
+}
+
+/// Adopts a container that runs or ran although this process did not start it: an earlier one did, perhaps
+/// with its last breath. Tells whether there was one.
+fn late_look(task: &mut Task, ctx: &mut Context, current: Option<&Container>) -> bool {
     match current.map(|container| (container, container.state)) {
         Some((container, ContainerState::Running)) => task.found_running(ctx, container.id.clone()),
         Some((container, ContainerState::Ended(end))) => {
-            task.found_running(ctx, container.id.clone());
-            task.container_ended(ctx, end);
+            task.found_ended(ctx, container.id.clone(), end);
         }
-        Some((_, ContainerState::Created)) | None => match task.record().state {
-            TaskState::Running | TaskState::Stopping => {
-                task.container_ended(ctx, ContainerEnd::default())
-            }
-            // Under the same name, so that a container that was created is found.
-            TaskState::Preparing if !task.is_to_end() => task.resume(ctx, current.is_some()),
-            _ => task.begin(ctx),
-        },
+        Some((_, ContainerState::Created)) | None => return false,
     }
+    true
 }
 
 /// Removes a container that nobody needs, unless it is kept for its logs.

@@ -65,6 +65,8 @@ pub(super) struct Task {
     pub(super) known_since_step: u64,
     /// Whether a container of the newest attempt was created that has not been seen to run.
     is_created: bool,
+    /// A container of the newest attempt that ended before it was known to be this task's.
+    early_end: Option<(String, ContainerEnd)>,
 }
 
 impl Task {
@@ -93,6 +95,7 @@ impl Task {
             restarts: Vec::new(),
             known_since_step: 0,
             is_created: false,
+            early_end: None,
         }
     }
 
@@ -102,7 +105,15 @@ impl Task {
         let age_ms = |at: &u64| signed(now.wall_ms.saturating_sub(*at));
         let restarts =
             record.restarts_at_ms.iter().map(|at| signed(now.time.0) - age_ms(at)).collect();
-        Self { record, changed: false, phase, restarts, known_since_step: 0, is_created: false }
+        Self {
+            record,
+            changed: false,
+            phase,
+            restarts,
+            known_since_step: 0,
+            is_created: false,
+            early_end: None,
+        }
     }
 
     pub(super) fn record(&self) -> &TaskRecord {
@@ -248,6 +259,10 @@ impl Task {
         let Some(run) = &self.record.run else { return };
         let image = &run.spec.image;
         let reason = match run.spec.pull {
+            _ if !ctx.runtime.is_ready() => match ctx.runtime.error() {
+                Some(error) => format!("waiting for the container runtime: {error}"),
+                None => "waiting for a look at the container runtime".to_owned(),
+            },
             PullPolicy::IfMissing => format!("pulling {image} unless it is here"),
             PullPolicy::Always => format!("pulling {image}"),
             PullPolicy::Never => format!("looking for {image}, which is never pulled"),
@@ -263,6 +278,7 @@ impl Task {
         record.state = TaskState::Assigned;
         record.container_id = None;
         self.is_created = false;
+        self.early_end = None;
         self.report(ctx, TaskState::Preparing, exit_code, Some(reason));
         self.phase = Phase::Waiting { until_ms };
     }
@@ -315,7 +331,7 @@ impl Task {
             return;
         }
         match result {
-            Ok(()) if ctx.runtime.is_ready() => self.start(ctx),
+            Ok(()) if self.may_start(ctx) => self.start(ctx),
             Ok(()) => self.phase = Phase::Waiting { until_ms: ctx.now_ms },
             Err(Failure::RuntimeAway) => {
                 ctx.runtime.doubt(ctx.now_ms);
@@ -358,11 +374,11 @@ impl Task {
             return;
         }
         match result {
-            Ok(StartedContainer { container_id, ended }) => {
-                self.found_running(ctx, container_id);
-                if let Some(end) = ended {
-                    self.container_ended(ctx, end);
-                }
+            Ok(StartedContainer { container_id, ended: None }) => {
+                self.found_running(ctx, container_id)
+            }
+            Ok(StartedContainer { container_id, ended: Some(end) }) => {
+                self.found_ended(ctx, container_id, end);
             }
             Err(Failure::RuntimeAway) => self.look_again(ctx),
             Err(Failure::Refused(reason)) => {
@@ -380,6 +396,28 @@ impl Task {
         }
         self.phase = Phase::Running;
         self.report(ctx, TaskState::Running, None, None);
+        let early_end = self.early_end.take();
+        if let Some((container_id, end)) = early_end
+            && self.record.container_id.as_ref() == Some(&container_id)
+        {
+            self.container_ended(ctx, end);
+        }
+    }
+
+    /// Its container ran, and has ended.
+    pub(super) fn found_ended(
+        &mut self,
+        ctx: &mut Context,
+        container_id: String,
+        end: ContainerEnd,
+    ) {
+        self.early_end = Some((container_id.clone(), end));
+        self.found_running(ctx, container_id);
+    }
+
+    /// Some container of its attempt has ended, and it is not known yet whether that is its own.
+    pub(super) fn set_early_end(&mut self, container_id: String, end: ContainerEnd) {
+        self.early_end = Some((container_id, end));
     }
 
     /// Its container, which ran, has ended.

@@ -42,6 +42,12 @@ pub(super) struct Stream {
     connections_seen: u64,
     creditor: Creditor,
     sequence: Sequence,
+    /// How often nothing has come for [`SILENCE_MAX`] since something came.
+    quiet_rounds: u32,
+    /// Whether it has been said that the node is silent.
+    told_silent: bool,
+    /// Whether this stream goes on from another one.
+    reopened: bool,
 }
 
 impl Stream {
@@ -75,10 +81,9 @@ impl Stream {
         let connections_seen = *connections.borrow_and_update();
         // Listening comes first: one connection keeps the order of what is sent on it.
         let chunks = bus.subscribe(&pattern).await?;
-        bus.publish(&Subject::Rpc { node: node.clone(), verb: RpcVerb::Logs }, &request).await?;
         let creditor = Creditor::start(bus.clone(), node.clone(), request.session);
         let sequence = Sequence::default();
-        Ok(Self {
+        let stream = Self {
             client,
             node,
             name,
@@ -88,7 +93,12 @@ impl Stream {
             connections_seen,
             creditor,
             sequence,
-        })
+            quiet_rounds: 0,
+            told_silent: false,
+            reopened: false,
+        };
+        stream.ask().await?;
+        Ok(stream)
     }
 
     /// Prints everything up to the end of the stream.
@@ -142,7 +152,13 @@ impl Stream {
 
     /// Prints one chunk; true at the end.
     fn take(&mut self, chunk: Chunk, output: &mut Output) -> Result<bool, Failure> {
+        self.quiet_rounds = 0;
+        self.told_silent = false;
         match self.sequence.take(chunk.sequence) {
+            Taken::Anew => output.printer.warning(&format!(
+                "the worker of {} has started anew; some of the output of {} may be missing",
+                self.node, self.name
+            )),
             Taken::Again => return Ok(false),
             Taken::Next => {}
             Taken::After(lost) => {
@@ -183,13 +199,16 @@ impl Stream {
 
     /// Nothing came for a while: that is all right for a quiet task that is followed, and else it is not.
     async fn silence(&mut self, output: &mut Output) -> Result<(), Failure> {
-        let first = self.sequence.last == 0;
+        let first = self.sequence.last == 0 && !self.reopened;
         if !self.request.follow {
             return Err(match self.node_status().await {
                 status if first => silent_node(&self.node, &status),
                 _ => self.broke_off("the node fell silent before the end"),
             });
         }
+        // The question may have been lost, or the worker may have started anew since; a worker that knows the
+        // session takes no notice.
+        self.ask().await?;
         let task = match self.client.task(&self.request.task.to_string()).await {
             Ok(task) => task,
             Err(error) => {
@@ -197,21 +216,31 @@ impl Stream {
                 return Ok(());
             }
         };
-        if task.state.is_terminal() && self.sequence.quiet_rounds >= 1 {
+        self.quiet_rounds += 1;
+        if task.state.is_terminal() && self.quiet_rounds > 1 {
             return Err(if first {
                 silent_node(&self.node, &self.node_status().await)
             } else {
                 self.broke_off(&format!("the task is {}, and the end did not come", task.state))
             });
         }
-        self.sequence.quiet_rounds += 1;
         if task.silent && first {
             return Err(silent_node(&self.node, &self.node_status().await));
         }
-        if task.silent && self.sequence.quiet_rounds == 1 {
+        if task.silent && !std::mem::replace(&mut self.told_silent, true) {
             output.printer.warning(&format!("the node {} is silent; waiting for it", self.node));
         }
         Ok(())
+    }
+
+    /// Asks for the stream; what has been printed already is not asked for again.
+    async fn ask(&self) -> Result<(), Failure> {
+        let mut request = self.request.clone();
+        if self.sequence.last > 0 {
+            request.tail = Some(0);
+        }
+        let subject = Subject::Rpc { node: self.node.clone(), verb: RpcVerb::Logs };
+        Ok(self.client.bus().publish(&subject, &request).await?)
     }
 
     async fn node_status(&self) -> String {
@@ -238,8 +267,8 @@ impl Stream {
         let old = Credit { session: self.request.session, sequence: self.sequence.last, end: true };
         let credit = Subject::Rpc { node: self.node.clone(), verb: RpcVerb::Credit };
         self.client.bus().publish(&credit, &old).await?;
-        *self =
-            Self::start(self.client.clone(), self.node.clone(), self.name.clone(), request).await?;
+        let (client, node, name) = (self.client.clone(), self.node.clone(), self.name.clone());
+        *self = Self { reopened: true, ..Self::start(client, node, name, request).await? };
         Ok(())
     }
 }
@@ -277,6 +306,7 @@ impl Creditor {
 
     fn taken(&mut self, sequence: u64) {
         self.taken.store(sequence, Ordering::Relaxed);
+        self.credited = self.credited.min(sequence);
         if sequence >= self.credited + WINDOW_CHUNKS / 2 {
             self.credited = sequence;
             self.due.notify_one();
@@ -289,7 +319,6 @@ impl Creditor {
 struct Sequence {
     last: u64,
     ended: bool,
-    quiet_rounds: u32,
 }
 
 /// What a chunk's number says.
@@ -301,11 +330,16 @@ enum Taken {
     Next,
     /// So many before it never came.
     After(u64),
+    /// The stream begins anew: nothing doubles a message, so it is another first one.
+    Anew,
 }
 
 impl Sequence {
     fn take(&mut self, number: u64) -> Taken {
-        self.quiet_rounds = 0;
+        if number == 1 && self.last > 0 {
+            self.last = 1;
+            return Taken::Anew;
+        }
         if number <= self.last {
             return Taken::Again;
         }
@@ -394,10 +428,13 @@ mod tests {
     fn gaps_are_counted_and_what_came_twice_is_not_printed_twice() {
         let mut sequence = Sequence::default();
         assert_eq!(sequence.take(1), Taken::Next);
-        assert_eq!(sequence.take(1), Taken::Again);
-        assert_eq!(sequence.take(4), Taken::After(2));
-        assert_eq!(sequence.take(3), Taken::Again);
-        assert_eq!(sequence.take(5), Taken::Next);
+        assert_eq!(sequence.take(2), Taken::Next);
+        assert_eq!(sequence.take(2), Taken::Again);
+        assert_eq!(sequence.take(5), Taken::After(2));
+        assert_eq!(sequence.take(4), Taken::Again);
+        assert_eq!(sequence.take(6), Taken::Next);
+        assert_eq!(sequence.take(1), Taken::Anew);
+        assert_eq!(sequence.take(2), Taken::Next);
     }
 
     #[test]

@@ -1,0 +1,133 @@
+//! A cluster of real processes to measure: NATS with accounts, a manager and a worker, as users run them.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use longshore_bus::{Ask, Bus, Credentials, Options, Tls};
+use longshore_proto::api::{ListNodes, ListTasks, NodeView, Page, TaskView};
+use longshore_proto::id::CommandId;
+use longshore_proto::name::Root;
+use longshore_proto::permission::Role;
+use longshore_proto::state::NodeStatus;
+use longshore_proto::subject::{ApiVerb, Scope, Subject};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::process::{Child, Command};
+use uuid::Uuid;
+
+use crate::Failure;
+
+/// A cluster of real processes; they end when it is dropped.
+pub(crate) struct Cluster {
+    folder: tempfile::TempDir,
+    /// An operator's connection.
+    pub(crate) bus: Bus,
+    /// Where NATS is.
+    pub(crate) url: String,
+    _processes: Vec<Child>,
+}
+
+impl Cluster {
+    /// Starts one with a worker that offers far more than the machine has, so that nothing waits for room.
+    pub(crate) async fn start() -> Result<Self, Failure> {
+        let folder = tempfile::tempdir()?;
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let (auth, listen) = (folder.path().join("auth"), format!("127.0.0.1:{port}"));
+        let made = longshore()
+            .args(["auth", "init", "--operator", "bench", "--workers", "w1", "--listen", &listen, "--dir"])
+            .arg(&auth)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .await?;
+        if !made.success() {
+            return Err("`longshore auth init` failed".into());
+        }
+        let url = format!("nats://{listen}");
+        let log = |name: &str| std::fs::File::create(folder.path().join(format!("{name}.log")));
+        let mut processes = Vec::new();
+        processes.push(spawn(Command::new("nats-server").arg("-c").arg(auth.join("server.conf")), log("nats")?)?);
+        let creds = |name: &str| auth.join(format!("{name}.creds"));
+        let mut manager = longshore();
+        manager
+            .args(["--nats", &url, "--creds"])
+            .arg(creds("manager-m1"))
+            .args(["manager", "--core-creds"])
+            .arg(creds("manager-core-m1"))
+            .arg("--data-dir")
+            .arg(folder.path().join("m1"));
+        processes.push(spawn(&mut manager, log("manager")?)?);
+        let mut worker = longshore();
+        worker
+            .args(["--nats", &url, "--creds"])
+            .arg(creds("worker-w1"))
+            .args(["worker", "--name", "w1", "--capacity", "cpu=1000,memory=1TiB,disk=1TiB", "--data-dir"])
+            .arg(folder.path().join("w1"));
+        processes.push(spawn(&mut worker, log("worker")?)?);
+        let credentials = Credentials::load_as(&creds("operator-bench"), Role::Operator)?;
+        let options = Options {
+            servers: url.clone(),
+            root: Root::standard(),
+            role: Role::Operator,
+            user: credentials.name.clone(),
+            credentials: Some(credentials),
+            tls: Tls::default(),
+            wait_for_server: true,
+        };
+        let bus = tokio::time::timeout(Duration::from_secs(20), Bus::connect(options)).await??;
+        let cluster = Self { folder, bus, url, _processes: processes };
+        let end = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            let nodes: Result<Page<NodeView>, Failure> =
+                cluster.ask(Scope::Cluster, ApiVerb::NodeList, &ListNodes::default()).await;
+            if nodes.is_ok_and(|nodes| nodes.items.iter().any(|node| node.status == NodeStatus::Ready)) {
+                return Ok(cluster);
+            }
+            if tokio::time::Instant::now() > end {
+                return Err(format!("no worker joined; the logs are in {}", cluster.folder.keep().display()).into());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The operator's credential file.
+    pub(crate) fn credentials(&self) -> PathBuf {
+        self.folder.path().join("auth/operator-bench.creds")
+    }
+
+    /// Asks the manager.
+    pub(crate) async fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        scope: Scope,
+        verb: ApiVerb,
+        question: &Q,
+    ) -> Result<A, Failure> {
+        let ask = Ask::write(CommandId(Uuid::now_v7()), Duration::from_secs(10));
+        Ok(self.bus.ask(&Subject::Api { scope, verb }, question, ask).await?.1)
+    }
+
+    /// The tasks that have not ended.
+    pub(crate) async fn live_tasks(&self) -> Result<usize, Failure> {
+        let list = ListTasks { limit: Some(500), ..ListTasks::default() };
+        let page: Page<TaskView> = self.ask(Scope::Cluster, ApiVerb::TaskList, &list).await?;
+        Ok(page.items.len())
+    }
+}
+
+/// The binary, built beside this one.
+fn longshore() -> Command {
+    let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("longshore")));
+    let path: PathBuf = beside.filter(|path: &PathBuf| Path::exists(path)).unwrap_or_else(|| "longshore".into());
+    Command::new(path)
+}
+
+fn spawn(command: &mut Command, log: std::fs::File) -> Result<Child, Failure> {
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn();
+    child.map_err(|error| format!("cannot start a process ({error}); run `make bench`, which builds and finds everything").into())
+}

@@ -1,0 +1,61 @@
+//! Measures Longshore beside its physical limits in the same run, and writes `docs/benchmarks.md` and `.json`.
+//!
+//! `make bench` runs all of it, `make bench ONLY=launch` a part. Each figure stands beside the limit that was
+//! measured in turn with it; the ratio of the two is what can be compared between machines.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`cluster`] | a cluster of real processes to measure |
+//! | [`launch`] | from request to acknowledged, to running, and tasks per second |
+//! | [`raw`] | the limits: the NATS round trip, the Docker API |
+//! | [`report`] | figures to files |
+
+mod cluster;
+mod launch;
+mod raw;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+/// Measure Longshore.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Only this part.
+    #[arg(long)]
+    only: Option<Part>,
+    /// How often each figure is measured; the median counts.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// From request to acknowledged, to running, and tasks per second.
+    Launch,
+}
+
+/// Why there are no figures.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    match measure(&options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(options: &Options) -> Result<(), Failure> {
+    let mut figures = Vec::new();
+    if options.only.is_none_or(|part| part == Part::Launch) {
+        figures.extend(launch::measure(options.rounds).await?);
+    }
+    report::write(&figures)
+}

@@ -1,0 +1,101 @@
+//! The limits: what the parts below Longshore can do on this machine, just now.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::Failure;
+
+/// The image that everything runs; made by `scripts/setup`.
+pub(crate) const IMAGE: &str = "longshore-busybox:1";
+/// What the containers do: nothing, for long.
+pub(crate) const COMMAND: [&str; 2] = ["sleep", "100000"];
+/// What each may use.
+pub(crate) const MEMORY_BYTES: u64 = 16 << 20;
+/// What each may use.
+pub(crate) const CPU_MILLIS: u64 = 10;
+
+/// Requests and answers of a submit's size over NATS alone; the time of each in milliseconds.
+pub(crate) async fn round_trips(url: &str, seed: &str, inbox: &str, count: usize) -> Result<Vec<f64>, Failure> {
+    let connect = || async {
+        async_nats::ConnectOptions::new()
+            .nkey(seed.to_owned())
+            .custom_inbox_prefix(inbox)
+            .connect(url)
+            .await
+    };
+    let (asker, echo) = (connect().await?, connect().await?);
+    // An inbox of the bench's own user is the one subject that it may both speak and hear.
+    let subject = format!("{inbox}.echo");
+    let mut questions = echo.subscribe(subject.clone()).await?;
+    echo.flush().await?;
+    let echo_task = tokio::spawn(async move {
+        while let Some(question) = questions.next().await {
+            if let Some(reply) = question.reply
+                && echo.publish(reply, question.payload).await.is_err()
+            {
+                return;
+            }
+        }
+    });
+    let payload = Bytes::from(vec![7u8; 512]);
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let start = Instant::now();
+        asker.request(subject.clone(), payload.clone()).await?;
+        times.push(milliseconds(start.elapsed()));
+    }
+    echo_task.abort();
+    Ok(times)
+}
+
+/// Creates and starts so many containers straight through the Docker API, removes them again, and gives the
+/// seconds from the first call to the last start.
+pub(crate) async fn launch(docker: &Docker, count: usize, concurrency: usize) -> Result<f64, Failure> {
+    let start = Instant::now();
+    let names: Vec<String> = (0..count).map(|at| format!("longshore-bench-{}-{at}", uuid::Uuid::new_v4())).collect();
+    let launched: Vec<Result<(), bollard::errors::Error>> = stream::iter(names.clone())
+        .map(|name| async move {
+            let body = ContainerCreateBody {
+                image: Some(IMAGE.to_owned()),
+                cmd: Some(COMMAND.map(str::to_owned).to_vec()),
+                labels: Some(HashMap::from([("longshore-bench".to_owned(), String::new())])),
+                host_config: Some(HostConfig {
+                    memory: Some(i64::try_from(MEMORY_BYTES).unwrap_or(i64::MAX)),
+                    memory_swap: Some(i64::try_from(MEMORY_BYTES).unwrap_or(i64::MAX)),
+                    nano_cpus: Some(i64::try_from(CPU_MILLIS * 1_000_000).unwrap_or(i64::MAX)),
+                    ..HostConfig::default()
+                }),
+                ..ContainerCreateBody::default()
+            };
+            let options = CreateContainerOptionsBuilder::default().name(&name).build();
+            docker.create_container(Some(options), body).await?;
+            docker.start_container(&name, None::<StartContainerOptions>).await
+        })
+        .buffer_unordered(concurrency)
+        .collect()
+        .await;
+    let seconds = start.elapsed().as_secs_f64();
+    stream::iter(names)
+        .map(|name| async move {
+            let options = RemoveContainerOptionsBuilder::default().force(true).build();
+            docker.remove_container(&name, Some(options)).await
+        })
+        .buffer_unordered(8)
+        .try_for_each(|()| async { Ok(()) })
+        .await?;
+    launched.into_iter().collect::<Result<(), _>>()?;
+    Ok(seconds)
+}
+
+/// A duration in milliseconds.
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1_000.0
+}
