@@ -3,8 +3,8 @@ FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked -p longshore
+RUN cargo build --profile dist --locked -p longshore
 
 FROM debian:bookworm-slim
-COPY --from=build /src/target/release/longshore /usr/local/bin/longshore
+COPY --from=build /src/target/dist/longshore /usr/local/bin/longshore
 ENTRYPOINT ["longshore"]

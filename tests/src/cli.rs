@@ -111,20 +111,17 @@ impl Cli {
 
 impl Outcome {
     /// The same, after a check that the exit code is 0.
-    #[must_use]
     pub fn succeeded(self) -> Self {
         self.exited(0)
     }
 
     /// The same, after a check of the exit code.
-    #[must_use]
     pub fn exited(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
         self
     }
 
     /// The same, after a check that people are told something.
-    #[must_use]
     pub fn told(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "nothing of {text:?} is told: {self:#?}");
         self

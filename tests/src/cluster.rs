@@ -9,6 +9,7 @@ use longshore_proto::name::Root;
 use longshore_proto::permission::Role;
 use longshore_proto::state::NodeStatus;
 use tempfile::TempDir;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::api::{Api, connect};
 use crate::cli::Cli;
@@ -20,6 +21,9 @@ use crate::users::Users;
 
 /// How long a cluster may take to answer on a loaded machine.
 const START: Duration = Duration::from_secs(30);
+
+/// How many clusters one test program has at once: deadlines are for a machine that is not swamped.
+static ROOM: Semaphore = Semaphore::const_new(4);
 
 /// A cluster of the test's own.
 #[derive(Debug)]
@@ -33,16 +37,23 @@ pub struct Cluster {
     /// The label of the cluster's containers, once it is known that it may have some.
     cluster_id: Option<String>,
     folder: TempDir,
+    _room: SemaphorePermit<'static>,
 }
 
 impl Cluster {
     /// A NATS server with everybody's accounts, and nothing else.
     pub async fn server() -> Self {
+        Self::server_of(Root::standard()).await
+    }
+
+    /// A NATS server whose accounts are of a subject root, and nothing else.
+    pub async fn server_of(root: Root) -> Self {
+        let room = ROOM.acquire().await.unwrap();
         let folder = tempfile::Builder::new().prefix("longshore-test-").tempdir().unwrap();
-        let users = Users::everybody(&folder.path().join("creds"), &Root::standard());
+        let users = Users::everybody(&folder.path().join("creds"), &root);
         let nats = Nats::start(&folder.path().join("nats"), &users.accounts_conf()).await;
         let (managers, workers) = (BTreeMap::new(), BTreeMap::new());
-        Self { managers, workers, nats, users, cluster_id: None, folder }
+        Self { managers, workers, nats, users, cluster_id: None, folder, _room: room }
     }
 
     /// A server and a manager that answers.
@@ -100,6 +111,7 @@ impl Cluster {
         Cli::bare(self.folder.path())
             .with("LONGSHORE_NATS_URL", self.nats.url())
             .with("LONGSHORE_CREDS", self.users.file(Role::Operator, "alice"))
+            .with("LONGSHORE_ROOT", self.users.root().as_str())
     }
 
     /// A manager's or worker's data directory.
@@ -118,7 +130,7 @@ impl Cluster {
         let mut command = command(&longshore(), self.folder.path());
         command
             .arg("manager")
-            .args(["--nats", &self.nats.url()])
+            .args(["--nats", &self.nats.url(), "--root", self.users.root().as_str()])
             .arg("--creds")
             .arg(self.users.file(Role::Manager, name))
             .arg("--core-creds")
@@ -154,6 +166,7 @@ impl Cluster {
         let mut command = command(&longshore(), self.folder.path());
         command
             .args(["worker", "--name", name, "--nats", &self.nats.url()])
+            .args(["--root", self.users.root().as_str()])
             .arg("--creds")
             .arg(self.users.file(Role::Worker, name))
             .arg("--data-dir")
@@ -187,13 +200,17 @@ impl Cluster {
         let api = self.api().await;
         let id = api.status().await.unwrap().id.to_string();
         self.cluster_id = Some(id);
-        eventually(&format!("{name} is {}", status.as_str()), Duration::from_secs(60), async || {
-            let nodes = api.nodes().await.map_err(|error| error.to_string())?;
-            match nodes.iter().find(|node| node.name.as_str() == name) {
-                Some(node) if node.status == status => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        })
+        eventually(
+            &format!("{name} is {}", status.as_str()),
+            Duration::from_secs(60),
+            async || {
+                let nodes = api.nodes().await.map_err(|error| error.to_string())?;
+                match nodes.iter().find(|node| node.name.as_str() == name) {
+                    Some(node) if node.status == status => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            },
+        )
         .await;
     }
 

@@ -65,7 +65,11 @@ impl Docker {
     pub async fn running_of(&self, task: &str) -> Vec<String> {
         let all = self.all().await.into_iter();
         all.filter(|c| c.state.is_some_and(|state| state.to_string() == "running"))
-            .filter(|c| c.labels.as_ref().is_some_and(|l| l.get("longshore.task").is_some_and(|t| t == task)))
+            .filter(|c| {
+                c.labels
+                    .as_ref()
+                    .is_some_and(|l| l.get("longshore.task").is_some_and(|t| t == task))
+            })
             .map(|container| container.id.unwrap())
             .collect()
     }

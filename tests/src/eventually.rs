@@ -21,8 +21,10 @@ pub async fn eventually<T>(
         match tokio::time::timeout(left, look()).await {
             Ok(Ok(found)) => return found,
             Ok(Err(other)) => seen = other,
-            Err(_) => panic!("{what}: not within {within:?}; last seen: {seen}"),
+            Err(_) => {}
         }
+        // A look that never waits is not ended by the timeout: the clock is.
+        assert!(start.elapsed() < within, "{what}: not within {within:?}; last seen: {seen}");
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
@@ -42,5 +44,35 @@ pub async fn always(
             panic!("{what}: broken after {:?}: {seen}", start.elapsed());
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(200);
+
+    #[tokio::test]
+    #[should_panic(expected = "it rains: not within 200ms; last seen: sun")]
+    async fn a_look_that_never_succeeds_ends_at_the_deadline_with_what_it_saw() {
+        eventually("it rains", SHORT, async || Err::<(), _>("sun".to_owned())).await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "it rains: not within 200ms; last seen: nothing")]
+    async fn a_look_that_never_returns_ends_at_the_deadline() {
+        eventually("it rains", SHORT, async || std::future::pending::<Result<(), String>>().await)
+            .await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "it stays dry: broken after")]
+    async fn what_must_hold_all_the_time_is_looked_at_all_the_time() {
+        let start = Instant::now();
+        always("it stays dry", SHORT * 2, async || {
+            if start.elapsed() < SHORT { Ok(()) } else { Err("rain".to_owned()) }
+        })
+        .await;
     }
 }

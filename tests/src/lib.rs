@@ -3,7 +3,7 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | [`eventually`] | waiting for a state, with a deadline and the last state seen in the failure |
+//! | [`mod@eventually`] | waiting for a state, with a deadline and the last state seen in the failure |
 //! | [`program`] | a child process: its log, signals, its end |
 //! | [`users`] | the users of a NATS server and their credential files |
 //! | [`nats`] | a NATS server of the test's own |

@@ -191,6 +191,21 @@ impl Played {
         .await
     }
 
+    /// Waits until it is told to run so many tasks of a job, and gives their ids.
+    pub async fn wanted_of(&self, job: &str, count: usize) -> Vec<TaskId> {
+        let what = format!("{} is told to run {count} tasks of {job}", self.node);
+        eventually(&what, DEADLINE, async || {
+            let of_job = |assignment: &Assignment| match &assignment.want {
+                Want::Run(run) => run.job.as_str() == job,
+                Want::Stop { .. } => false,
+            };
+            let wanted: Vec<TaskId> =
+                self.wanted().iter().filter(|a| of_job(a)).map(|a| a.task).collect();
+            if wanted.len() == count { Ok(wanted) } else { Err(format!("{wanted:?}")) }
+        })
+        .await
+    }
+
     /// Reports a state of a task, and waits until it is committed.
     pub async fn report(
         &self,
@@ -229,12 +244,7 @@ impl Drop for Played {
 }
 
 /// Asks for the whole set.
-async fn synchronise(
-    bus: &Bus,
-    node: &NodeName,
-    me: Me,
-    set: &Mutex<Set>,
-) -> Result<(), AskError> {
+async fn synchronise(bus: &Bus, node: &NodeName, me: Me, set: &Mutex<Set>) -> Result<(), AskError> {
     let subject = Subject::Node { node: node.clone(), verb: NodeVerb::Sync };
     let mut whole: BTreeMap<TaskId, Assignment> = BTreeMap::new();
     loop {

@@ -49,7 +49,9 @@ impl Proxy {
             while let Ok((mut client, _)) = listener.accept().await {
                 let (target, mut shutting) = (Arc::clone(&target), shutting.clone());
                 tokio::spawn(async move {
-                    let Ok(mut daemon) = UnixStream::connect(target.as_path()).await else { return };
+                    let Ok(mut daemon) = UnixStream::connect(target.as_path()).await else {
+                        return;
+                    };
                     tokio::select! {
                         _ = copy_bidirectional(&mut client, &mut daemon) => {}
                         // Resolves when the sender goes: the connection breaks in the middle.

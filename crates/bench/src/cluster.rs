@@ -35,7 +35,17 @@ impl Cluster {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let (auth, listen) = (folder.path().join("auth"), format!("127.0.0.1:{port}"));
         let made = longshore()
-            .args(["auth", "init", "--operator", "bench", "--workers", "w1", "--listen", &listen, "--dir"])
+            .args([
+                "auth",
+                "init",
+                "--operator",
+                "bench",
+                "--workers",
+                "w1",
+                "--listen",
+                &listen,
+                "--dir",
+            ])
             .arg(&auth)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -47,7 +57,10 @@ impl Cluster {
         let url = format!("nats://{listen}");
         let log = |name: &str| std::fs::File::create(folder.path().join(format!("{name}.log")));
         let mut processes = Vec::new();
-        processes.push(spawn(Command::new("nats-server").arg("-c").arg(auth.join("server.conf")), log("nats")?)?);
+        processes.push(spawn(
+            Command::new("nats-server").arg("-c").arg(auth.join("server.conf")),
+            log("nats")?,
+        )?);
         let creds = |name: &str| auth.join(format!("{name}.creds"));
         let mut manager = longshore();
         manager
@@ -62,7 +75,14 @@ impl Cluster {
         worker
             .args(["--nats", &url, "--creds"])
             .arg(creds("worker-w1"))
-            .args(["worker", "--name", "w1", "--capacity", "cpu=1000,memory=1TiB,disk=1TiB", "--data-dir"])
+            .args([
+                "worker",
+                "--name",
+                "w1",
+                "--capacity",
+                "cpu=1000,memory=1TiB,disk=1TiB",
+                "--data-dir",
+            ])
             .arg(folder.path().join("w1"));
         processes.push(spawn(&mut worker, log("worker")?)?);
         let credentials = Credentials::load_as(&creds("operator-bench"), Role::Operator)?;
@@ -81,11 +101,17 @@ impl Cluster {
         loop {
             let nodes: Result<Page<NodeView>, Failure> =
                 cluster.ask(Scope::Cluster, ApiVerb::NodeList, &ListNodes::default()).await;
-            if nodes.is_ok_and(|nodes| nodes.items.iter().any(|node| node.status == NodeStatus::Ready)) {
+            if nodes
+                .is_ok_and(|nodes| nodes.items.iter().any(|node| node.status == NodeStatus::Ready))
+            {
                 return Ok(cluster);
             }
             if tokio::time::Instant::now() > end {
-                return Err(format!("no worker joined; the logs are in {}", cluster.folder.keep().display()).into());
+                return Err(format!(
+                    "no worker joined; the logs are in {}",
+                    cluster.folder.keep().display()
+                )
+                .into());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -117,8 +143,10 @@ impl Cluster {
 
 /// The binary, built beside this one.
 fn longshore() -> Command {
-    let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("longshore")));
-    let path: PathBuf = beside.filter(|path: &PathBuf| Path::exists(path)).unwrap_or_else(|| "longshore".into());
+    let beside =
+        std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("longshore")));
+    let path: PathBuf =
+        beside.filter(|path: &PathBuf| Path::exists(path)).unwrap_or_else(|| "longshore".into());
     Command::new(path)
 }
 
@@ -129,5 +157,10 @@ fn spawn(command: &mut Command, log: std::fs::File) -> Result<Child, Failure> {
         .stderr(log)
         .kill_on_drop(true)
         .spawn();
-    child.map_err(|error| format!("cannot start a process ({error}); run `make bench`, which builds and finds everything").into())
+    child.map_err(|error| {
+        format!(
+            "cannot start a process ({error}); run `make bench`, which builds and finds everything"
+        )
+        .into()
+    })
 }

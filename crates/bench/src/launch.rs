@@ -15,7 +15,7 @@ use longshore_proto::subject::{ApiVerb, Pattern, Scope};
 
 use crate::Failure;
 use crate::cluster::Cluster;
-use crate::raw::{self, CPU_MILLIS, COMMAND, IMAGE, MEMORY_BYTES, milliseconds};
+use crate::raw::{self, COMMAND, CPU_MILLIS, IMAGE, MEMORY_BYTES, milliseconds};
 use crate::report::{Figure, median, progress, quantile};
 
 /// How many submits are timed for the acknowledgement.
@@ -30,7 +30,8 @@ pub(crate) async fn measure(rounds: usize) -> Result<Vec<Figure>, Failure> {
     let cluster = Cluster::start().await?;
     let mut figures = acknowledged(&cluster).await?;
     let docker = Docker::connect_with_defaults()?;
-    let concurrency = std::thread::available_parallelism().map_or(4, |cores| (cores.get() * 2).max(4));
+    let concurrency =
+        std::thread::available_parallelism().map_or(4, |cores| (cores.get() * 2).max(4));
     for count in COUNTS {
         let (mut ours, mut limit) = (Vec::new(), Vec::new());
         for round in 1..=rounds {
@@ -44,10 +45,20 @@ pub(crate) async fn measure(rounds: usize) -> Result<Vec<Figure>, Failure> {
         }
         let (ours, limit) = (median(&ours), median(&limit));
         if count == 1 {
-            figures.push(Figure::time("launch/request to running", ours * 1_000.0, "ms", limit * 1_000.0));
+            figures.push(Figure::time(
+                "launch/request to running",
+                ours * 1_000.0,
+                "ms",
+                limit * 1_000.0,
+            ));
         }
         let count = f64::from(count);
-        figures.push(Figure::rate(format!("launch/{count} to all running"), count / ours, "tasks/s", count / limit));
+        figures.push(Figure::rate(
+            format!("launch/{count} to all running"),
+            count / ours,
+            "tasks/s",
+            count / limit,
+        ));
     }
     Ok(figures)
 }
@@ -57,7 +68,8 @@ async fn acknowledged(cluster: &Cluster) -> Result<Vec<Figure>, Failure> {
     let inbox = inbox_prefix(Role::Operator, &credentials.name);
     // Jobs that no node fits: the decision, the log and the disk are measured, and no container starts.
     let mut times = Vec::with_capacity(SUBMITS);
-    let limit = raw::round_trips(&cluster.url, credentials.nkey_seed.reveal(), &inbox, SUBMITS).await?;
+    let limit =
+        raw::round_trips(&cluster.url, credentials.nkey_seed.reveal(), &inbox, SUBMITS).await?;
     for at in 0..SUBMITS {
         let mut job = job(&format!("ack-{at}"), 1)?;
         job.datacenters = vec!["nowhere".parse()?];
@@ -71,8 +83,18 @@ async fn acknowledged(cluster: &Cluster) -> Result<Vec<Figure>, Failure> {
     }
     progress(&format!("submit to acknowledged: {:.2} ms at the median", median(&times)));
     Ok(vec![
-        Figure::time("submit/request to acknowledged, median", median(&times), "ms", median(&limit)),
-        Figure::time("submit/request to acknowledged, p99", quantile(&times, 0.99), "ms", quantile(&limit, 0.99)),
+        Figure::time(
+            "submit/request to acknowledged, median",
+            median(&times),
+            "ms",
+            median(&limit),
+        ),
+        Figure::time(
+            "submit/request to acknowledged, p99",
+            quantile(&times, 0.99),
+            "ms",
+            quantile(&limit, 0.99),
+        ),
     ])
 }
 
@@ -90,7 +112,9 @@ async fn launch(cluster: &Cluster, count: u32, round: usize) -> Result<f64, Fail
         while running < count {
             let Some(message) = events.next().await else { return };
             let event: Option<Event> = codec::decode(&message.payload).ok();
-            let ours = |event: &Event| event.job.as_ref() == Some(&wanted) && event.event_type == "task.running";
+            let ours = |event: &Event| {
+                event.job.as_ref() == Some(&wanted) && event.event_type == "task.running"
+            };
             running += u32::from(event.as_ref().is_some_and(ours));
         }
     };
@@ -116,7 +140,8 @@ fn job(name: &str, instances: u32) -> Result<JobSpec, Failure> {
     let mut spec = TaskSpec::new("main".parse()?, IMAGE);
     spec.instances = instances;
     spec.command = COMMAND.map(str::to_owned).to_vec();
-    spec.resources = Resources { cpu_millis: CPU_MILLIS, memory_bytes: MEMORY_BYTES, disk_bytes: 0 };
+    spec.resources =
+        Resources { cpu_millis: CPU_MILLIS, memory_bytes: MEMORY_BYTES, disk_bytes: 0 };
     spec.stop_grace_ms = 0;
     Ok(JobSpec {
         namespace: Namespace::standard(),

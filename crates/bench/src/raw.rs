@@ -23,7 +23,12 @@ pub(crate) const MEMORY_BYTES: u64 = 16 << 20;
 pub(crate) const CPU_MILLIS: u64 = 10;
 
 /// Requests and answers of a submit's size over NATS alone; the time of each in milliseconds.
-pub(crate) async fn round_trips(url: &str, seed: &str, inbox: &str, count: usize) -> Result<Vec<f64>, Failure> {
+pub(crate) async fn round_trips(
+    url: &str,
+    seed: &str,
+    inbox: &str,
+    count: usize,
+) -> Result<Vec<f64>, Failure> {
     let connect = || async {
         async_nats::ConnectOptions::new()
             .nkey(seed.to_owned())
@@ -58,9 +63,14 @@ pub(crate) async fn round_trips(url: &str, seed: &str, inbox: &str, count: usize
 
 /// Creates and starts so many containers straight through the Docker API, removes them again, and gives the
 /// seconds from the first call to the last start.
-pub(crate) async fn launch(docker: &Docker, count: usize, concurrency: usize) -> Result<f64, Failure> {
+pub(crate) async fn launch(
+    docker: &Docker,
+    count: usize,
+    concurrency: usize,
+) -> Result<f64, Failure> {
     let start = Instant::now();
-    let names: Vec<String> = (0..count).map(|at| format!("longshore-bench-{}-{at}", uuid::Uuid::new_v4())).collect();
+    let names: Vec<String> =
+        (0..count).map(|at| format!("longshore-bench-{}-{at}", uuid::Uuid::new_v4())).collect();
     let launched: Vec<Result<(), bollard::errors::Error>> = stream::iter(names.clone())
         .map(|name| async move {
             let body = ContainerCreateBody {

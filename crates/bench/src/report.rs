@@ -25,12 +25,24 @@ pub(crate) struct Figure {
 impl Figure {
     /// A rate: more is better.
     pub(crate) fn rate(name: impl Into<String>, value: f64, unit: &str, limit: f64) -> Self {
-        Self { name: name.into(), value, unit: unit.to_owned(), limit: Some(limit), ratio: Some(value / limit) }
+        Self {
+            name: name.into(),
+            value,
+            unit: unit.to_owned(),
+            limit: Some(limit),
+            ratio: Some(value / limit),
+        }
     }
 
     /// A time: less is better.
     pub(crate) fn time(name: impl Into<String>, value: f64, unit: &str, limit: f64) -> Self {
-        Self { name: name.into(), value, unit: unit.to_owned(), limit: Some(limit), ratio: Some(limit / value) }
+        Self {
+            name: name.into(),
+            value,
+            unit: unit.to_owned(),
+            limit: Some(limit),
+            ratio: Some(limit / value),
+        }
     }
 }
 
@@ -105,7 +117,10 @@ fn machine() -> String {
             system.refresh_memory();
             system.total_memory()
         })
-        .map_or_else(|_| "unknown memory".to_owned(), |bytes| format!("{} GiB of memory", bytes >> 30));
+        .map_or_else(
+            |_| "unknown memory".to_owned(),
+            |bytes| format!("{} GiB of memory", bytes >> 30),
+        );
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{cores} cores, {memory}, Linux {}", kernel.trim())
 }

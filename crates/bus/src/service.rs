@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use async_nats::service::{Request, Service, ServiceExt, endpoint::Endpoint};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::stream::{SelectAll, Stream, StreamExt};
 use longshore_proto::codec;
 use longshore_proto::name::UserName;
@@ -19,7 +20,7 @@ use crate::subscribe::asker;
 /// The api's verbs as endpoints of one service, and the requests that come in on them.
 pub struct Api {
     bus: Bus,
-    service: Service,
+    service: Option<Service>,
     endpoints: SelectAll<Endpoint>,
 }
 
@@ -54,12 +55,16 @@ impl Api {
                 .map_err(|error| ServiceError(error.to_string()))?;
             endpoints.push(endpoint);
         }
-        Ok(Self { bus: bus.clone(), service, endpoints })
+        Ok(Self { bus: bus.clone(), service: Some(service), endpoints })
     }
+}
 
-    /// Stops to listen.
-    pub async fn stop(self) {
-        if let Err(error) = self.service.stop().await {
+impl Drop for Api {
+    /// The library's own task for discovery would live on with the connection if the service were only dropped.
+    fn drop(&mut self) {
+        if let Some(service) = self.service.take()
+            && let Some(Err(error)) = service.stop().now_or_never()
+        {
             warn!(%error, "the api's service did not stop cleanly");
         }
     }
@@ -96,9 +101,11 @@ impl ApiRequest {
         self.request.message.headers.as_ref()?.get(name).map(|value| value.as_str())
     }
 
-    /// Who asks, by its inbox; `None` when the answer is wanted anywhere else, and will be withheld.
+    /// Who asks, by its inbox; `None` when the answer is wanted anywhere else, and will be withheld. Only operators
+    /// and observers ask the api: an answer in the inbox of anybody else would be a lie to them.
     pub fn asker(&self) -> Option<(Role, UserName)> {
         asker(self.request.message.reply.as_deref()?)
+            .filter(|(role, _)| matches!(role, Role::Operator | Role::Observer))
     }
 
     /// Answers into the asker's own inbox, or not at all (see [`crate::Incoming::answer`]).

@@ -1,5 +1,7 @@
 //! Job files: TOML (or JSON) in people's units. Every refusal names the field, where it stands, and the cure.
 
+#[cfg(test)]
+mod docs;
 mod field;
 
 use std::collections::BTreeMap;

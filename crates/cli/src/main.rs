@@ -46,20 +46,22 @@ use crate::render::Printer;
 
 fn main() -> ExitCode {
     let printer = Printer;
-    let exit = match args::Cli::try_parse() {
-        Ok(cli) => run(cli, printer).unwrap_or_else(|failure| printer.failure(&failure)),
-        Err(error) => printer.usage(&error),
+    let outcome = match dev::supervise::asked(std::env::args_os()) {
+        Some(words) => in_runtime(dev::supervise::run(&words)),
+        None => match args::Cli::try_parse() {
+            Ok(cli) => logging::start(&cli).and_then(|()| in_runtime(command::run(cli, printer))),
+            Err(error) => Ok(printer.usage(&error)),
+        },
     };
-    exit.into()
+    outcome.unwrap_or_else(|failure| printer.failure(&failure)).into()
 }
 
-fn run(cli: args::Cli, printer: Printer) -> Result<Exit, Failure> {
-    logging::start(&cli)?;
+fn in_runtime(verb: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new("cannot start the runtime").cause(&error))?;
-    let outcome = runtime.block_on(command::run(cli, printer));
+    let outcome = runtime.block_on(verb);
     // A read of stdin that never returns must not hold the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     outcome

@@ -94,6 +94,12 @@ pub struct Revision {
     pub index: u64,
 }
 
+impl Revision {
+    /// What nothing builds on: a change that names it as `previous` fits no set, so that whoever gets it asks for
+    /// the whole one.
+    pub const UNCHAINED: Self = Self { epoch: 0, index: u64::MAX };
+}
+
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.epoch, self.index)

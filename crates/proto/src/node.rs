@@ -69,7 +69,7 @@ pub struct Heartbeat {
     /// Why the container runtime cannot be used, while it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime_error: Option<String>,
-    /// Whether the worker is about to leave: its last heartbeat.
+    /// Whether the worker is about to leave: it gets no new tasks, and with `tasks_running` 0 it has left.
     #[serde(default)]
     pub leaving: bool,
 }
@@ -125,7 +125,7 @@ pub struct AssignDelta {
     pub previous: Revision,
     /// The revision that it results in.
     pub revision: Revision,
-    /// What changed. Empty with `previous == revision` is a hint: "look whether you have this revision".
+    /// What changed. Nothing, after [`Revision::UNCHAINED`], is a hint to ask for the whole set.
     #[serde(default)]
     pub changes: Vec<Assignment>,
 }

@@ -7,8 +7,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use longshore_proto::api::{
-    Answer, ClusterView, JobStopped, JobSubmitted, JobView, ListEvents, ListJobs, ListNodes, ListTasks, NameJob,
-    NameNode, NameTask, NodeView, Nothing, Page, SpecView, SubmitJob, TaskStopped, TaskView,
+    Answer, ClusterView, JobStopped, JobSubmitted, JobView, ListEvents, ListJobs, ListNodes,
+    ListTasks, NameJob, NameNode, NameTask, NodeView, Nothing, Page, SpecView, SubmitJob,
+    TaskStopped, TaskView,
 };
 use longshore_proto::codec::{decode, encode};
 use longshore_proto::error::{ApiError, ErrorCode};
@@ -16,13 +17,11 @@ use longshore_proto::event::Event;
 use longshore_proto::id::{BootId, ClusterId, ManagerId, NodeId, Revision, SessionId, TaskId};
 use longshore_proto::name::{Namespace, Root};
 use longshore_proto::node::{
-    AssignDelta, Assignment, Heartbeat, Register, Registered, Reports, ReportsCommitted, RunTask, Sync, SyncPage,
-    TaskReport, Want,
+    AssignDelta, Assignment, Heartbeat, Register, Registered, Reports, ReportsCommitted, RunTask,
+    Sync, SyncPage, TaskReport, Want,
 };
 use longshore_proto::rpc::{Chunk, ChunkBody, Credit, LogsRequest};
-use longshore_proto::spec::{
-    JobSpec, JobType, OnNodeLoss, Port, Protocol, Resources, TaskSpec,
-};
+use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, Port, Protocol, Resources, TaskSpec};
 use longshore_proto::state::{Eligibility, JobStatus, NodeStatus, TaskState};
 use longshore_proto::subject::{ApiVerb, NodeVerb, RpcVerb, Scope, Subject};
 use serde::Serialize;
@@ -124,7 +123,8 @@ fn job_view() -> JobView {
     }
 }
 
-const CAPACITY: Resources = Resources { cpu_millis: 4_000, memory_bytes: 8 << 30, disk_bytes: 100 << 30 };
+const CAPACITY: Resources =
+    Resources { cpu_millis: 4_000, memory_bytes: 8 << 30, disk_bytes: 100 << 30 };
 
 fn node_view() -> NodeView {
     NodeView {
@@ -225,7 +225,12 @@ fn api(examples: &mut Examples) {
     examples.message("Answer:", &ok(task_view()));
 
     examples.heading(&title(ApiVerb::TaskList, own()));
-    let list = ListTasks { job: Some("web".parse().unwrap()), ended: true, limit: Some(100), ..ListTasks::default() };
+    let list = ListTasks {
+        job: Some("web".parse().unwrap()),
+        ended: true,
+        limit: Some(100),
+        ..ListTasks::default()
+    };
     examples.message("Request:", &list);
     examples.message("Answer:", &ok(Page { items: vec![task_view()], more: false }));
 
@@ -238,7 +243,10 @@ fn api(examples: &mut Examples) {
     examples.message("Answer:", &ok(Page { items: vec![node_view()], more: false }));
 
     examples.heading(&title(ApiVerb::EventList, own()));
-    examples.message("Request:", &ListEvents { after: Some((11, 3)), limit: Some(100), ..ListEvents::default() });
+    examples.message(
+        "Request:",
+        &ListEvents { after: Some((11, 3)), limit: Some(100), ..ListEvents::default() },
+    );
     examples.message("Answer:", &ok(Page { items: vec![event()], more: false }));
 }
 
@@ -308,7 +316,12 @@ fn nodes(examples: &mut Examples) {
         version: "0.1.0".into(),
     };
     examples.message("Request:", &register);
-    let registered = Registered { cluster_id: ClusterId(uuid(1)), epoch: 3, heartbeat_interval_ms: 2_000, revision };
+    let registered = Registered {
+        cluster_id: ClusterId(uuid(1)),
+        epoch: 3,
+        heartbeat_interval_ms: 2_000,
+        revision,
+    };
     examples.message("Answer:", &ok(registered));
 
     examples.heading(&title(NodeVerb::Heartbeat));
@@ -350,7 +363,13 @@ fn nodes(examples: &mut Examples) {
 
     examples.heading(&title(NodeVerb::Sync));
     examples.message("Request:", &Sync { node_id, boot_id, after: None });
-    let page = SyncPage { cluster_id: ClusterId(uuid(1)), revision, count: 1, assignments: vec![run], end: true };
+    let page = SyncPage {
+        cluster_id: ClusterId(uuid(1)),
+        revision,
+        count: 1,
+        assignments: vec![run],
+        end: true,
+    };
     examples.message("Answer:", &ok(page));
 
     examples.heading(&title(NodeVerb::Report));
@@ -389,7 +408,8 @@ fn rpc(examples: &mut Examples) {
     examples.message("Payload (no answer):", &Credit { session, sequence: 32, end: false });
     let out = Subject::Out { node: "n1".parse().unwrap(), user: "alice".parse().unwrap(), session };
     examples.heading(&format!("chunks (`{}`)", out.text(&root)));
-    examples.message("Output:", &Chunk { sequence: 1, body: ChunkBody::Stdout(b"hello\n".to_vec()) });
+    examples
+        .message("Output:", &Chunk { sequence: 1, body: ChunkBody::Stdout(b"hello\n".to_vec()) });
     examples.message("The end:", &Chunk { sequence: 2, body: ChunkBody::End });
 }
 
@@ -406,11 +426,16 @@ fn the_document_shows_every_message_as_it_is_on_the_wire() {
         write(&mut examples);
     }
     for verb in ApiVerb::ALL {
-        assert!(examples.text.contains(&format!("### {} (", verb.as_str())), "{} has no example", verb.as_str());
+        assert!(
+            examples.text.contains(&format!("### {} (", verb.as_str())),
+            "{} has no example",
+            verb.as_str()
+        );
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/protocol.md");
     let document = std::fs::read_to_string(&path).unwrap();
-    let (head, rest) = document.split_once(BEGIN).expect("the document has a place for the examples");
+    let (head, rest) =
+        document.split_once(BEGIN).expect("the document has a place for the examples");
     let (present, tail) = rest.split_once(END).expect("the document has an end of the examples");
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, format!("{head}{BEGIN}\n{}{END}{tail}", examples.text)).unwrap();

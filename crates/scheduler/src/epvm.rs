@@ -13,9 +13,11 @@
 //!
 //! - `n` is the next power of two of the number of nodes, and at least 16: exponentials are rebuilt only
 //!   when the fleet doubles, and small fleets still shy away from a resource that runs out.
-//! - `u_r` is the larger of what is committed and what is measured, so that neither a burst of placements
-//!   between two heartbeats nor a task that uses more than it said can overload a node. It is capped at
-//!   1.5, so that an absurd figure stays finite.
+//! - `u_r` is the larger of what is committed and what is measured, to which is added what was promised since
+//!   the measurement: neither a burst of placements between two heartbeats nor a task that uses more than it
+//!   said can overload a node. It is capped at 1.5, so that an absurd figure stays finite.
+//! - Ties go to the node that has promised less, then by a fixed order: idle tasks do not show in what is
+//!   measured, and would else pile up on one of two nodes that are busy alike.
 //! - A measurement counts in 64ths of the capacity, so that noise in heartbeats changes no decision.
 //! - A resource of which nothing is wanted, or of which there is none, adds nothing.
 //! - A node without a fresh measurement is judged on what is committed, and its rise is doubled. That alone
@@ -62,13 +64,13 @@ impl Exponentials {
         base_log2: u32,
         capacity: Resources,
         committed: Resources,
-        measured: Option<Resources>,
+        expected: Option<Resources>,
     ) -> Self {
         let base_log2 = f64::from(base_log2);
         let power = |utilisation: f64| libm::exp2(utilisation.min(UTILISATION_MAX) * base_log2);
         let by_committed = Dimension::ALL.map(|r| share(r.of(committed), r.of(capacity)));
         let by_measured = Dimension::ALL
-            .map(|r| measured.map_or(0.0, |measured| quantised(r.of(measured), r.of(capacity))));
+            .map(|r| expected.map_or(0.0, |expected| quantised(r.of(expected), r.of(capacity))));
         Self {
             base_log2,
             busiest: std::array::from_fn(|r| power(by_committed[r].max(by_measured[r]))),
@@ -160,6 +162,7 @@ impl Score<'_> {
         let trusted = |score: &Self| score.measured || score.terms.total() < bar;
         (trusted(other).cmp(&trusted(self)))
             .then_with(|| self.terms.total().total_cmp(&other.terms.total()))
+            .then_with(|| self.committed_cost.total_cmp(&other.committed_cost))
             .then_with(|| self.tie.cmp(&other.tie))
             .then_with(|| self.name.cmp(other.name))
     }
@@ -241,6 +244,37 @@ mod tests {
             fleet.set_measured(&name("n2"), Some(resources(12, 2)));
         }
         assert_eq!(picked(&fleet, &demand(1, 1)), name("n1"));
+    }
+
+    #[test]
+    fn idle_tasks_spread_over_nodes_that_are_busy_alike() {
+        let mut fleet = idle(&["n1", "n2"]);
+        for round in 0..6 {
+            for node in ["n1", "n2"] {
+                fleet.set_measured(&name(node), Some(resources(8, 32)));
+            }
+            let node = picked(&fleet, &demand(1, 1));
+            fleet.reserve(&node, &demand(1, 1));
+            let tasks = |node| fleet.node(&name(node)).unwrap().tasks;
+            assert!(tasks("n1").abs_diff(tasks("n2")) <= 1, "after {round}");
+        }
+    }
+
+    #[test]
+    fn a_burst_between_two_heartbeats_is_added_to_what_is_measured() {
+        let mut fleet = idle(&["n1", "n2"]);
+        for _ in 0..8 {
+            fleet.set_measured(&name("n1"), Some(resources(8, 8)));
+            fleet.set_measured(&name("n2"), Some(resources(10, 8)));
+        }
+        let burst: Vec<_> = std::iter::repeat_with(|| {
+            let node = picked(&fleet, &demand(1, 1));
+            fleet.reserve(&node, &demand(1, 1));
+            node
+        })
+        .take(6)
+        .collect();
+        assert!(burst.iter().any(|node| *node == name("n2")), "{burst:?}");
     }
 
     #[test]

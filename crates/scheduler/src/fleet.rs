@@ -61,6 +61,8 @@ pub struct Node {
     pub committed: Resources,
     /// What is in use on it by whomever, smoothed; absent when stale or never heard.
     pub measured: Option<Resources>,
+    /// What was promised since the last measurement, which cannot show in it yet.
+    promised_since: Resources,
     /// How many tasks hold something of it.
     pub tasks: u32,
     /// How many tasks hold each port: facts are not refused, so it may be more than one.
@@ -80,6 +82,7 @@ impl Node {
             capacity: Resources::ZERO,
             committed: Resources::ZERO,
             measured: None,
+            promised_since: Resources::ZERO,
             tasks: 0,
             ports: BTreeMap::new(),
             tie: permuted(name),
@@ -107,6 +110,7 @@ impl Node {
 
     fn reserve(&mut self, demand: &Demand<'_>) {
         self.committed = self.committed.saturating_add(demand.resources);
+        self.promised_since = self.promised_since.saturating_add(demand.resources);
         self.tasks = self.tasks.saturating_add(1);
         for port in demand.ports {
             let holders = self.ports.entry((port.host, port.protocol)).or_insert(0);
@@ -116,6 +120,7 @@ impl Node {
 
     fn release(&mut self, demand: &Demand<'_>) {
         self.committed = self.committed.saturating_sub(demand.resources);
+        self.promised_since = self.promised_since.saturating_sub(demand.resources);
         self.tasks = self.tasks.saturating_sub(1);
         for port in demand.ports {
             let key = (port.host, port.protocol);
@@ -129,8 +134,8 @@ impl Node {
     }
 
     fn refresh(&mut self, base_log2: u32) {
-        self.exponentials =
-            Exponentials::new(base_log2, self.capacity, self.committed, self.measured);
+        let expected = self.measured.map(|measured| measured.saturating_add(self.promised_since));
+        self.exponentials = Exponentials::new(base_log2, self.capacity, self.committed, expected);
     }
 }
 
@@ -203,6 +208,7 @@ impl Fleet {
             (None, now) => now,
             (Some(_), None) => None,
         };
+        node.promised_since = Resources::ZERO;
         node.refresh(self.base_log2);
     }
 

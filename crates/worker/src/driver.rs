@@ -78,6 +78,7 @@ pub(crate) struct Driver {
     boot_id: BootId,
     data_dir: PathBuf,
     on_shutdown: OnShutdown,
+    leaving: bool,
     started_at: Instant,
     heartbeat_at: Instant,
     inbox: mpsc::Receiver<Message>,
@@ -95,8 +96,9 @@ impl Driver {
         runtime: Arc<dyn Runtime>,
     ) -> Result<Self, WorkerError> {
         let data_dir = options.data_dir.clone();
+        let name = options.name.clone();
         let opened = blocking("store", move || {
-            let (store, node_id) = Store::open(&data_dir, NodeId(Uuid::new_v4()))?;
+            let (store, node_id) = Store::open(&data_dir, &name, NodeId(Uuid::new_v4()))?;
             let saved = store.load()?;
             Ok::<_, WorkerError>((store, node_id, saved))
         });
@@ -137,6 +139,7 @@ impl Driver {
             boot_id,
             data_dir: options.data_dir,
             on_shutdown: options.on_shutdown,
+            leaving: false,
             started_at: Instant::now(),
             heartbeat_at: Instant::now(),
             inbox,
@@ -166,6 +169,9 @@ impl Driver {
                         let grace = Duration::from_millis(self.agent.grace_ms_max());
                         info!(tasks_running = self.agent.tasks_running(), ?grace, "the worker ends; stopping its containers");
                         leave_at = Some(Instant::now() + grace.saturating_add(LEAVE_MARGIN).min(FAR_AWAY));
+                        // Said first, so that what is stopped here is not replaced here.
+                        self.leaving = true;
+                        self.heartbeat(false).await;
                         inputs.push(Input::Leave);
                     }
                 },
@@ -201,7 +207,7 @@ impl Driver {
                 leave_at = leave_at.map(|at| at.min(Instant::now() + LEAVE_REPORTS));
             }
         }
-        // No sign of life may come after the goodbye.
+        // No sign of life may come after the goodbye, which says that nothing runs here any more.
         self.beside.shutdown().await;
         self.heartbeat(true).await;
         if let Some(session) = &self.session {
@@ -387,8 +393,8 @@ impl Driver {
         });
     }
 
-    /// Says that the node lives.
-    async fn heartbeat(&mut self, leaving: bool) {
+    /// Says that the node lives, or that it is leaving; the last time, waits until it is said.
+    async fn heartbeat(&mut self, last: bool) {
         let (Some(session), Some(registered)) = (&self.session, &self.registered) else { return };
         let interval = match registered.heartbeat_interval_ms {
             0 => HEARTBEAT_INTERVAL,
@@ -405,7 +411,7 @@ impl Driver {
             used: self.probe.used(),
             tasks_running: self.agent.tasks_running(),
             runtime_error: self.agent.runtime_error().map(str::to_owned),
-            leaving,
+            leaving: self.leaving || last,
         };
         let (bus, subject) = (session.bus.clone(), session.subject(NodeVerb::Heartbeat));
         let send = async move {
@@ -413,7 +419,7 @@ impl Driver {
                 debug!("{error}");
             }
         };
-        if leaving {
+        if last {
             send.await;
         } else {
             // A full queue must not hold up the loop.

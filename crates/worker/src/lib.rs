@@ -9,10 +9,10 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | [`driver`] | the loop: input → brain → store → actions |
-//! | [`session`] | what is said to the leader: register, sync, reports |
-//! | [`watch`] | whether the runtime answers, and its events |
-//! | [`logs`] | streams of logs to operators |
+//! | `driver` | the loop: input → brain → store → actions |
+//! | `session` | what is said to the leader: register, sync, reports |
+//! | `watch` | whether the runtime answers, and its events |
+//! | `logs` | streams of logs to operators |
 //! | [`runtime`] | the seam to the container runtime, and Docker |
 //! | [`store`] | what survives the process |
 //! | [`probe`] | what the machine has and what is in use |

@@ -29,7 +29,7 @@ use crate::session::Session;
 /// How many streams a worker serves at once.
 const SESSIONS_MAX: usize = 64;
 /// How many lines that are ready are put together into as few chunks as possible.
-const READY_MAX: usize = 256;
+const READY_MAX: usize = 512;
 /// How often a follower looks for the next container of its task.
 const NEXT_CONTAINER_INTERVAL: Duration = Duration::from_millis(500);
 const CREDIT_TIMEOUT: Duration = Duration::from_millis(CREDIT_TIMEOUT_MS);

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `m` `format` | the version of this table, as text |
 //! | `m` `node` | the node's id |
+//! | `m` `name` | the node's name: its containers carry it, so it must not change |
 //! | `m` `cluster`, `m` `revision` | as in [`Saved`] |
 //! | `t` task id | [`TaskRecord`] |
 //! | `x` task id | [`Tombstone`] |
@@ -24,6 +25,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use longshore_core::agent::{KeptContainer, Saved, Stored, TaskRecord, Tombstone, Write, Writes};
 use longshore_proto::codec;
 use longshore_proto::id::{NodeId, TaskId};
+use longshore_proto::name::NodeName;
 use longshore_proto::node::TaskReport;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -72,6 +74,17 @@ pub enum StoreError {
         path: PathBuf,
         /// What the database says.
         source: fjall::Error,
+    },
+    /// It is another node's.
+    #[error(
+        "the data directory {path} belongs to the node {found}, whose containers carry that name; start the worker \
+         with --name {found}, or give this node its own directory with --data-dir"
+    )]
+    OtherNode {
+        /// The data directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: NodeName,
     },
     /// It was written by a newer worker.
     #[error(
@@ -122,12 +135,16 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the store of a data directory, making both where they do not exist. `fresh` is the node's id if
-    /// there is none yet. Blocks.
-    pub fn open(data_dir: &Path, fresh: NodeId) -> Result<(Self, NodeId), StoreError> {
+    /// Opens the store of a node's data directory, making both where they do not exist. `fresh` is the node's
+    /// id if there is none yet. Blocks.
+    pub fn open(
+        data_dir: &Path,
+        name: &NodeName,
+        fresh: NodeId,
+    ) -> Result<(Self, NodeId), StoreError> {
         let path: Arc<Path> = data_dir.into();
         let folder = data_dir.join(FOLDER);
-        std::fs::create_dir_all(&folder)
+        make_private(&folder)
             .map_err(|source| StoreError::Directory { path: data_dir.to_owned(), source })?;
         let open = || -> fjall::Result<(Database, Keyspace)> {
             let database =
@@ -141,12 +158,12 @@ impl Store {
             source => StoreError::Open { path: data_dir.to_owned(), source },
         })?;
         let store = Self { database, keyspace, path };
-        let node_id = store.identify(fresh)?;
+        let node_id = store.identify(name, fresh)?;
         Ok((store, node_id))
     }
 
-    /// Checks the format and gives the node's id, writing both into an empty store.
-    fn identify(&self, fresh: NodeId) -> Result<NodeId, StoreError> {
+    /// Checks whose store it is and gives the node's id; an empty store becomes this node's.
+    fn identify(&self, name: &NodeName, fresh: NodeId) -> Result<NodeId, StoreError> {
         let format = self.keyspace.get(meta("format")).map_err(|source| self.failed(source))?;
         match format {
             Some(found) if &*found == FORMAT.as_bytes() => {}
@@ -158,8 +175,12 @@ impl Store {
                 let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
                 batch.insert(&self.keyspace, meta("format"), FORMAT.as_bytes());
                 batch.insert(&self.keyspace, meta("node"), codec::encode(&fresh));
+                batch.insert(&self.keyspace, meta("name"), codec::encode(name));
                 batch.commit().map_err(|source| self.failed(source))?;
             }
+        }
+        if let Some(found) = self.get::<NodeName>(&meta("name"))?.filter(|found| found != name) {
+            return Err(StoreError::OtherNode { path: self.path.to_path_buf(), found });
         }
         Ok(self.get(&meta("node"))?.unwrap_or(fresh))
     }
@@ -227,6 +248,15 @@ impl Store {
     }
 }
 
+/// Makes a folder that only this user may read: what tasks run, with their environment, stands in it.
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
 /// Where a write goes, and what is written; without a value the key is removed.
 fn entry(write: &Write) -> (Vec<u8>, Option<Vec<u8>>) {
     fn put<T: Serialize>(key: Vec<u8>, value: &T) -> (Vec<u8>, Option<Vec<u8>>) {
@@ -274,6 +304,10 @@ mod tests {
 
     use super::*;
 
+    fn name() -> NodeName {
+        "n1".parse().unwrap()
+    }
+
     fn fresh() -> NodeId {
         NodeId(Uuid::new_v4())
     }
@@ -312,11 +346,11 @@ mod tests {
     fn what_was_committed_is_loaded_again() {
         let folder = tempfile::tempdir().unwrap();
         let node_id = {
-            let (store, node_id) = Store::open(folder.path(), fresh()).unwrap();
+            let (store, node_id) = Store::open(folder.path(), &name(), fresh()).unwrap();
             assign(&store);
             node_id
         };
-        let (store, again) = Store::open(folder.path(), fresh()).unwrap();
+        let (store, again) = Store::open(folder.path(), &name(), fresh()).unwrap();
         assert_eq!(again, node_id, "a node keeps its id");
         let saved = store.load().unwrap();
         assert_eq!(saved.revision, Revision { epoch: 1, index: 3 });
@@ -388,7 +422,7 @@ mod tests {
     fn what_format_1_wrote_is_read() {
         let fixture = include_str!("../tests/fixtures/store-format-1.txt");
         let folder = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(folder.path(), fresh()).unwrap();
+        let (store, _) = Store::open(folder.path(), &name(), fresh()).unwrap();
         for line in fixture.lines() {
             let (key, value) = line.split_once(' ').unwrap();
             store.keyspace.insert(hex(key), hex(value)).unwrap();
@@ -400,20 +434,41 @@ mod tests {
     #[test]
     fn a_directory_that_is_in_use_is_refused_in_words() {
         let folder = tempfile::tempdir().unwrap();
-        let _open = Store::open(folder.path(), fresh()).unwrap();
-        let error = Store::open(folder.path(), fresh()).unwrap_err();
+        let _open = Store::open(folder.path(), &name(), fresh()).unwrap();
+        let error = Store::open(folder.path(), &name(), fresh()).unwrap_err();
         assert!(matches!(error, StoreError::Locked { .. }), "{error}");
         assert!(error.to_string().starts_with("another worker uses the data directory"), "{error}");
+    }
+
+    #[test]
+    fn another_nodes_directory_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Store::open(folder.path(), &name(), fresh()).unwrap());
+        let error = Store::open(folder.path(), &"n2".parse().unwrap(), fresh()).unwrap_err();
+        assert!(
+            matches!(&error, StoreError::OtherNode { found, .. } if *found == name()),
+            "{error}"
+        );
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn only_this_user_may_read_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        drop(Store::open(folder.path(), &name(), fresh()).unwrap());
+        let mode = std::fs::metadata(folder.path().join(FOLDER)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
     }
 
     #[test]
     fn a_newer_format_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         {
-            let (store, _) = Store::open(folder.path(), fresh()).unwrap();
+            let (store, _) = Store::open(folder.path(), &name(), fresh()).unwrap();
             store.keyspace.insert(meta("format"), "2").unwrap();
         }
-        let error = Store::open(folder.path(), fresh()).unwrap_err();
+        let error = Store::open(folder.path(), &name(), fresh()).unwrap_err();
         assert!(matches!(error, StoreError::Format { .. }), "{error}");
     }
 

@@ -86,11 +86,21 @@ impl Bench {
         })
         .await
     }
+}
 
-    async fn clear(&self) {
-        for container in self.docker.list().await.unwrap() {
-            self.docker.remove(container.id, 0).await.unwrap();
-        }
+impl Drop for Bench {
+    /// Clears up, whether the test has passed or not.
+    fn drop(&mut self) {
+        let node = self.node.clone();
+        let clear = async move {
+            let docker = Docker::new(None, node, 2);
+            for container in docker.list().await.unwrap_or_default() {
+                let _ = docker.remove(container.id, 0).await;
+            }
+        };
+        // A test's own runtime cannot be waited for from within.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _ = std::thread::spawn(move || runtime.block_on(clear)).join();
     }
 }
 
@@ -181,7 +191,6 @@ async fn events_of_a_moment_ago_are_seen_again() {
         }
     };
     assert_eq!(died, ContainerEnd { exit_code: Some(7), out_of_memory: false });
-    bench.clear().await;
 }
 
 #[tokio::test]
@@ -212,7 +221,6 @@ async fn what_it_is_made_from_reaches_the_container() {
     let text = String::from_utf8_lossy(&chunks[0].as_ref().unwrap().bytes).into_owned();
     assert_eq!(chunks.len(), 1);
     assert!(text.starts_with("20") && text.contains('T'), "{text}");
-    bench.clear().await;
 }
 
 #[tokio::test]
@@ -228,7 +236,6 @@ async fn logs_are_followed_to_the_end() {
         .map(|chunk| String::from_utf8_lossy(&chunk.as_ref().unwrap().bytes).into_owned())
         .collect();
     assert_eq!(text, "one\ntwo\n");
-    bench.clear().await;
 }
 
 #[tokio::test]
@@ -249,7 +256,6 @@ async fn a_container_of_the_same_attempt_is_adopted_not_doubled() {
         Some(ContainerEnd { exit_code: Some(4), out_of_memory: false }),
         "and never run twice"
     );
-    bench.clear().await;
 }
 
 #[tokio::test]
@@ -263,7 +269,6 @@ async fn a_strangers_container_is_not_taken_over() {
     assert!(reason.contains("a container that is not ours has the name"), "{reason}");
     assert_eq!(theirs.state(&id).await, Some(ContainerState::Running));
     assert_eq!(ours.docker.list().await.unwrap(), vec![]);
-    theirs.clear().await;
 }
 
 #[tokio::test]
@@ -303,7 +308,6 @@ async fn a_taken_port_is_named_and_a_free_one_is_published() {
     bench.docker.remove(start.name.clone(), 0).await.unwrap();
     let id = bench.docker.start(start).await.unwrap().container_id;
     assert_eq!(bench.state(&id).await, Some(ContainerState::Running));
-    bench.clear().await;
 }
 
 #[tokio::test]
@@ -313,7 +317,6 @@ async fn a_command_that_is_not_there_is_told() {
     start.run.spec.command = vec!["/no/such/program".to_owned()];
     let reason = refusal(bench.docker.start(start).await);
     assert!(reason.contains("its command was not found in the image"), "{reason}");
-    bench.clear().await;
 }
 
 #[tokio::test]
@@ -333,7 +336,6 @@ async fn running_out_of_memory_is_seen() {
         }
     };
     assert_eq!(died, end);
-    bench.clear().await;
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use longshore_bus::{Bus, Tls};
+use longshore_bus::{Bus, Subscription, Tls};
 use longshore_core::agent::labels::Owner;
 use longshore_proto::api::Answer;
 use longshore_proto::codec;
@@ -27,7 +27,7 @@ use longshore_proto::node::{
     SyncPage, TaskReport, Want, set_digest,
 };
 use longshore_proto::permission::Role;
-use longshore_proto::rpc::{Chunk, ChunkBody, Credit, LogsRequest};
+use longshore_proto::rpc::{CHUNK_BYTES_MAX, Chunk, ChunkBody, Credit, LogsRequest, WINDOW_CHUNKS};
 use longshore_proto::spec::{PullPolicy, RestartMode, RestartPolicy, TaskSpec};
 use longshore_proto::state::TaskState;
 use longshore_proto::subject::{NodeVerb, Pattern, RpcVerb, Subject};
@@ -302,29 +302,46 @@ impl Node {
         let cancel = CancellationToken::new();
         Running { task: tokio::spawn(longshore_worker::run(options, cancel.clone())), cancel }
     }
+}
 
-    async fn clear(&self) {
-        for container in self.docker.list().await.unwrap() {
-            self.docker.remove(container.id, 0).await.unwrap();
-        }
+impl Drop for Node {
+    /// Clears up, whether the test has passed or not.
+    fn drop(&mut self) {
+        let name = self.name.clone();
+        let clear = async move {
+            let docker = Docker::new(None, name, 2);
+            for container in docker.list().await.unwrap_or_default() {
+                let _ = docker.remove(container.id, 0).await;
+            }
+        };
+        // A test's own runtime cannot be waited for from within.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _ = std::thread::spawn(move || runtime.block_on(clear)).join();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
 impl Running {
     /// Ends it without a word, wherever it is, and waits until its store is free.
-    async fn kill(self, node: &Node) {
+    async fn kill(mut self, node: &Node) {
         self.task.abort();
-        let _ = self.task.await;
+        let _ = (&mut self.task).await;
         let start = tokio::time::Instant::now();
-        while let Err(error) = Store::open(node.data_dir.path(), NodeId(Uuid::new_v4())) {
+        while let Err(error) = Store::open(node.data_dir.path(), &node.name, NodeId(Uuid::new_v4()))
+        {
             assert!(start.elapsed() < DEADLINE, "{error}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    async fn end(self) {
+    async fn end(mut self) {
         self.cancel.cancel();
-        tokio::time::timeout(DEADLINE, self.task).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(DEADLINE, &mut self.task).await.unwrap().unwrap().unwrap();
     }
 }
 
@@ -367,7 +384,6 @@ async fn a_task_runs_is_stopped_and_everything_is_told() {
         [TaskState::Preparing, TaskState::Running, TaskState::Stopping, TaskState::Stopped];
     assert_eq!(leader.history(task), wanted.map(|state| (1, state)));
     worker.end().await;
-    node.clear().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -404,7 +420,6 @@ async fn a_worker_that_starts_again_adopts_what_runs() {
     );
     assert_eq!(leader.history(stays), [(1, TaskState::Preparing), (1, TaskState::Running)]);
     worker.end().await;
-    node.clear().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -445,7 +460,6 @@ async fn without_nats_tasks_go_on_and_reports_are_held() {
         held.reason.unwrap().starts_with("attempt 1 exited with code 137 (killed); restart in")
     );
     worker.end().await;
-    node.clear().await;
     drop(server);
 }
 
@@ -462,7 +476,6 @@ async fn a_worker_that_leaves_stops_its_tasks_and_says_goodbye() {
     leader
         .until("goodbye", |known| known.heartbeats.last().filter(|beat| beat.leaving).map(drop))
         .await;
-    node.clear().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -505,11 +518,18 @@ async fn a_worker_that_is_killed_at_any_moment_neither_doubles_nor_loses_a_task(
         assert_eq!(
             leader.history(*task).last(),
             Some(&(1, TaskState::Running)),
-            "nothing was held against it"
+            "nothing was held against it: {:#?}",
+            leader
+                .known
+                .lock()
+                .unwrap()
+                .reports
+                .iter()
+                .filter(|r| r.task == *task)
+                .collect::<Vec<_>>()
         );
     }
     worker.end().await;
-    node.clear().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -573,7 +593,6 @@ async fn while_docker_is_away_nothing_is_judged_and_then_everything_is_seen() {
         })
         .await;
     worker.end().await;
-    node.clear().await;
 }
 
 /// Stands between a worker and Docker, so that Docker can go away for one worker only.
@@ -622,8 +641,9 @@ async fn refusals_are_told_apart() {
 
     let other = ApiError::new(ErrorCode::WrongCluster, "this node belongs to another cluster");
     leader.known.lock().unwrap().refusal = Some(other);
-    let worker = node.start(&server, OnShutdown::Keep);
-    let error = tokio::time::timeout(DEADLINE, worker.task).await.unwrap().unwrap().unwrap_err();
+    let mut worker = node.start(&server, OnShutdown::Keep);
+    let error =
+        tokio::time::timeout(DEADLINE, &mut worker.task).await.unwrap().unwrap().unwrap_err();
     assert!(matches!(error, WorkerError::WrongCluster { .. }), "{error}");
 }
 
@@ -658,7 +678,60 @@ async fn logs_stream_with_credit_across_attempts() {
     let (chunks, _) = read_logs(&server, &node.name, loud, false).await;
     assert_eq!(chunks.lines().count(), 20_000);
     worker.end().await;
-    node.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_does_not_credit_gets_one_window() {
+    let (server, node) = (Server::start(), Node::new());
+    let leader = Leader::start(&server, node.name.clone()).await;
+    let worker = node.start(&server, OnShutdown::Keep);
+    let bytes = 3_000_000;
+    // Lines long enough for full chunks.
+    let script = format!("yes $(head -c 1000 /dev/zero | tr '\\0' x) | head -c {bytes}");
+    let task = leader.run(&script, RestartMode::Never).await;
+    leader.reported(task, 1, TaskState::Completed).await;
+    let (bus, mut out, session) = ask_logs(&server, &node.name, task, false).await;
+    let (mut taken, mut sequence) = (0, 0);
+    loop {
+        // Long enough for a worker that would go on; one that waits sends nothing however long it is.
+        let wait = if sequence < WINDOW_CHUNKS { DEADLINE } else { Duration::from_millis(300) };
+        let Ok(incoming) = tokio::time::timeout(wait, out.next()).await else { break };
+        let chunk: Chunk = codec::decode(&incoming.unwrap().payload).unwrap();
+        sequence = chunk.sequence;
+        let ChunkBody::Stdout(piece) = chunk.body else { panic!("{:?}", chunk.body) };
+        assert!(piece.len() <= CHUNK_BYTES_MAX);
+        taken += piece.len();
+    }
+    assert_eq!(sequence, WINDOW_CHUNKS);
+    while taken < bytes {
+        let credit = Credit { session, sequence, end: false };
+        let subject = Subject::Rpc { node: node.name.clone(), verb: RpcVerb::Credit };
+        bus.publish(&subject, &credit).await.unwrap();
+        let incoming = tokio::time::timeout(DEADLINE, out.next()).await.unwrap().unwrap();
+        let chunk: Chunk = codec::decode(&incoming.payload).unwrap();
+        sequence = chunk.sequence;
+        let ChunkBody::Stdout(piece) = chunk.body else { panic!("{:?}", chunk.body) };
+        taken += piece.len();
+    }
+    assert_eq!(taken, bytes);
+    worker.end().await;
+}
+
+/// Asks for a stream as an operator does.
+async fn ask_logs(
+    server: &Server,
+    node: &NodeName,
+    task: TaskId,
+    follow: bool,
+) -> (Bus, Subscription, SessionId) {
+    let bus = Bus::connect(server.options(Role::Operator, "alice")).await.unwrap();
+    let user: UserName = "alice".parse().unwrap();
+    let session = SessionId(Uuid::new_v4());
+    let out =
+        bus.subscribe(&Pattern::OutSession(node.clone(), user.clone(), session)).await.unwrap();
+    let request = LogsRequest { user, session, task, follow, tail: None, timestamps: false };
+    bus.publish(&Subject::Rpc { node: node.clone(), verb: RpcVerb::Logs }, &request).await.unwrap();
+    (bus, out, session)
 }
 
 /// Reads a stream as an operator does.
@@ -668,13 +741,7 @@ async fn read_logs(
     task: TaskId,
     follow: bool,
 ) -> (String, ChunkBody) {
-    let bus = Bus::connect(server.options(Role::Operator, "alice")).await.unwrap();
-    let user: UserName = "alice".parse().unwrap();
-    let session = SessionId(Uuid::new_v4());
-    let mut out =
-        bus.subscribe(&Pattern::OutSession(node.clone(), user.clone(), session)).await.unwrap();
-    let request = LogsRequest { user, session, task, follow, tail: None, timestamps: false };
-    bus.publish(&Subject::Rpc { node: node.clone(), verb: RpcVerb::Logs }, &request).await.unwrap();
+    let (bus, mut out, session) = ask_logs(server, node, task, follow).await;
     let (mut text, mut wanted) = (String::new(), 1);
     loop {
         let incoming = tokio::time::timeout(DEADLINE, out.next()).await.unwrap().unwrap();

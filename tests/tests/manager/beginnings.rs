@@ -39,12 +39,13 @@ async fn a_server_without_jetstream_is_a_clear_error() {
     let account = "    jetstream: { max_streams: 4 }\n";
     let accounts = users.accounts_conf();
     assert!(accounts.contains(account));
-    let nats = Nats::start_changed(&folder.path().join("nats"), &accounts.replace(account, ""), |conf| {
-        let (head, rest) = conf.split_once("\njetstream {").unwrap();
-        let (_, tail) = rest.split_once("\n}\n").unwrap();
-        format!("{head}\n{tail}")
-    })
-    .await;
+    let nats =
+        Nats::start_changed(&folder.path().join("nats"), &accounts.replace(account, ""), |conf| {
+            let (head, rest) = conf.split_once("\njetstream {").unwrap();
+            let (_, tail) = rest.split_once("\n}\n").unwrap();
+            format!("{head}\n{tail}")
+        })
+        .await;
     let said = fails(manager(folder.path(), &nats.url(), Some(&users))).await;
     assert!(said.contains("JetStream") && said.contains("enable"), "{said}");
 }
@@ -91,7 +92,7 @@ async fn a_server_that_is_too_old_is_a_clear_error() {
     let said = fails(manager(folder.path(), &url, None)).await;
     assert!(said.contains("2.9.0") && said.contains("2.12 or newer"), "{said}");
     let cli = longshore_tests::cli::Cli::bare(folder.path());
-    let _ = cli.run(&["ps", "--nats", &url]).await.exited(1).told("2.9.0").told("2.12 or newer");
+    cli.run(&["ps", "--nats", &url]).await.exited(1).told("2.9.0").told("2.12 or newer");
 }
 
 #[tokio::test]
@@ -142,7 +143,10 @@ async fn a_log_that_is_gone_is_never_taken_for_an_empty_cluster() {
     for _ in 0..2 {
         let said = fails(cluster.spawn_manager("m1", &cluster.data_dir("m1"), &[])).await;
         assert!(said.contains("longshore-log is gone"), "{said}");
-        assert!(said.contains("nothing is changed") && said.contains("docs/operations.md"), "{said}");
+        assert!(
+            said.contains("nothing is changed") && said.contains("docs/operations.md"),
+            "{said}"
+        );
     }
     // It was not made anew either.
     let core = cluster.bus(ManagerCore, "m2").await;

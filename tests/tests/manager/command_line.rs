@@ -35,11 +35,14 @@ async fn words_that_make_no_sense_are_usage_errors() {
 async fn a_server_that_is_away_is_told_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let port = longshore_tests::nats::free_port();
-    let cli = Cli::bare(folder.path()).with("LONGSHORE_NATS_URL", format!("nats://127.0.0.1:{port}"));
-    for verb in [&["ps"][..], &["status"], &["run", "x:1"], &["events"], &["node", "ls"], &["job", "ls"]] {
-        let _ = cli.run(verb).await.exited(1).told("no NATS server answers").told("longshore dev");
+    let cli =
+        Cli::bare(folder.path()).with("LONGSHORE_NATS_URL", format!("nats://127.0.0.1:{port}"));
+    for verb in
+        [&["ps"][..], &["status"], &["run", "x:1"], &["events"], &["node", "ls"], &["job", "ls"]]
+    {
+        cli.run(verb).await.exited(1).told("no NATS server answers").told("longshore dev");
     }
-    let _ = cli.run(&["run", "--wait", "--type", "batch", "x:1"]).await.exited(125);
+    cli.run(&["run", "--wait", "--type", "batch", "x:1"]).await.exited(125);
     let doctor = cli.run(&["doctor"]).await.exited(1);
     assert!(doctor.stdout.contains("no NATS server answers"), "{doctor:?}");
 }
@@ -48,7 +51,7 @@ async fn a_server_that_is_away_is_told_with_what_to_do() {
 async fn a_cluster_without_a_manager_is_told_with_what_to_do() {
     let cluster = Cluster::server().await;
     let cli = cluster.cli();
-    let _ = cli.run(&["ps", "--timeout", "1s"]).await.exited(1).told("no manager answered");
+    cli.run(&["ps", "--timeout", "1s"]).await.exited(1).told("no manager answered");
     let doctor = cli.run(&["doctor", "--timeout", "1s"]).await.exited(1);
     assert!(doctor.stdout.contains("fail"), "{doctor:?}");
 }
@@ -69,9 +72,9 @@ async fn a_job_file_that_is_wrong_names_the_place_and_the_cure() {
     ] {
         let outcome = cli.run_with_input(&["job", "submit", "-"], Some(text)).await;
         assert!(matches!(outcome.code, Some(1 | 2)), "{outcome:?}");
-        let _ = outcome.told(told);
+        outcome.told(told);
     }
-    let _ = cli.run(&["job", "submit", "/nowhere/job.toml"]).await.exited(1).told("/nowhere/job.toml");
+    cli.run(&["job", "submit", "/nowhere/job.toml"]).await.exited(1).told("/nowhere/job.toml");
     assert_eq!(cli.json(&["job", "ls"]).await, serde_json::json!([]));
 }
 
@@ -79,11 +82,30 @@ async fn a_job_file_that_is_wrong_names_the_place_and_the_cure() {
 async fn what_is_not_there_is_told() {
     let cluster = Cluster::start().await;
     let cli = cluster.cli();
-    let _ = cli.run(&["job", "status", "nothing"]).await.exited(1).told("nothing");
-    let _ = cli.run(&["status", "nothing"]).await.exited(1).told("nothing");
-    let _ = cli.run(&["stop", "nothing"]).await.exited(1).told("nothing");
-    let _ = cli.run(&["logs", "nothing"]).await.exited(1).told("nothing");
-    let _ = cli.run(&["node", "status", "nothing"]).await.exited(1).told("nothing");
+    cli.run(&["job", "status", "nothing"]).await.exited(1).told("nothing");
+    cli.run(&["status", "nothing"]).await.exited(1).told("nothing");
+    cli.run(&["stop", "nothing"]).await.exited(1).told("nothing");
+    cli.run(&["logs", "nothing"]).await.exited(1).told("nothing");
+    cli.run(&["node", "status", "nothing"]).await.exited(1).told("nothing");
     assert_eq!(cli.json(&["ps"]).await, serde_json::json!([]));
     assert_eq!(cli.json(&["node", "ls"]).await, serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn a_cluster_of_another_root_is_another_cluster() {
+    let mut cluster = Cluster::server_of("blue".parse().unwrap()).await;
+    cluster.start_manager("m1", &["--log-format", "json"]);
+    cluster.answers().await;
+    let cli = cluster.cli();
+    cli.ok(&["run", "--name", "web", "x:1"]).await;
+    assert_eq!(cli.json(&["job", "ls"]).await[0]["name"], "web");
+    // The permissions are of the root, too: nobody there may even ask under another.
+    cli.run(&["job", "ls", "--root", "red", "--timeout", "1s"]).await.exited(1);
+    // What a program says of itself can be read by programs.
+    let log = cluster.manager("m1").log();
+    assert!(log.lines().count() > 2);
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["level"].is_string(), "{line}");
+    }
 }

@@ -10,9 +10,11 @@
 //! | [`leadership`] | two managers: standing by, taking over, being fenced |
 //! | [`stream`] | the event stream and the service as others see them |
 //! | [`command_line`] | bad input on the command line |
+//! | [`auth`] | what `longshore auth` writes, on a real server |
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod auth;
 mod beginnings;
 mod command_line;
 mod leadership;

@@ -88,7 +88,11 @@ async fn a_malformed_payload_on_any_subject_is_refused_and_counted_and_stops_not
     worker.flush().await;
     let after: ClusterView = eventually("every payload is counted", SOON, async || {
         let status = api.status().await.map_err(|error| error.to_string())?;
-        if status.payloads_refused == sent { Ok(status) } else { Err(format!("{status:?}, not {sent}")) }
+        if status.payloads_refused == sent {
+            Ok(status)
+        } else {
+            Err(format!("{status:?}, not {sent}"))
+        }
     })
     .await;
     assert!(cluster.manager("m1").is_running());
@@ -195,9 +199,15 @@ async fn impossible_jobs_are_refused_with_field_and_cure() {
         .await;
     assert!(matches!(other, Err(AskError::Refused(_))), "another namespace than the subject's");
     assert!(api.job("web").await.is_err(), "nothing was stored");
-    assert!(matches!(api.stop_job("web").await, Err(AskError::Refused(r)) if r.code == ErrorCode::NotFound));
-    assert!(matches!(api.stop_task("00").await, Err(AskError::Refused(r)) if r.code == ErrorCode::NotFound));
-    assert!(matches!(api.stop_task("xyz").await, Err(AskError::Refused(r)) if r.code == ErrorCode::Invalid));
+    assert!(
+        matches!(api.stop_job("web").await, Err(AskError::Refused(r)) if r.code == ErrorCode::NotFound)
+    );
+    assert!(
+        matches!(api.stop_task("00").await, Err(AskError::Refused(r)) if r.code == ErrorCode::NotFound)
+    );
+    assert!(
+        matches!(api.stop_task("xyz").await, Err(AskError::Refused(r)) if r.code == ErrorCode::Invalid)
+    );
 }
 
 #[tokio::test]
@@ -235,10 +245,17 @@ async fn a_repeated_command_gets_the_first_answer_and_a_reused_id_is_refused() {
     let mut changed = api::service("web");
     changed.specs[0].instances = 2;
     assert_eq!(api.submit(&changed).await.unwrap().version, 2);
-    assert_eq!(api.submit_as(&api::service("web"), id).await.unwrap(), first, "not a third version");
+    assert_eq!(
+        api.submit_as(&api::service("web"), id).await.unwrap(),
+        first,
+        "not a third version"
+    );
     assert_eq!(api.job("web").await.unwrap().version, 2);
     let reused = api.submit_as(&changed, id).await;
-    assert!(matches!(&reused, Err(AskError::Refused(r)) if r.code == ErrorCode::CommandReused), "{reused:?}");
+    assert!(
+        matches!(&reused, Err(AskError::Refused(r)) if r.code == ErrorCode::CommandReused),
+        "{reused:?}"
+    );
     // Another user's same id is another command.
     let bob = Api::new(cluster.bus(Operator, "bob").await);
     assert_eq!(bob.submit_as(&api::service("other"), id).await.unwrap().version, 1);
@@ -263,7 +280,9 @@ async fn a_command_without_a_fresh_id_is_refused() {
     let bare: Result<JobSubmitted, AskError> = api
         .ask(scope, ApiVerb::JobSubmit, &SubmitJob { job: api::service("web") }, Ask::read(SOON))
         .await;
-    assert!(matches!(bare, Err(AskError::Refused(r)) if r.code == ErrorCode::Invalid && r.hint.is_some()));
+    assert!(
+        matches!(bare, Err(AskError::Refused(r)) if r.code == ErrorCode::Invalid && r.hint.is_some())
+    );
     assert!(api.job("web").await.is_err());
 }
 
@@ -279,7 +298,8 @@ async fn unknown_fields_are_ignored_and_optional_ones_may_be_left_out() {
     let bus = cluster.bus(Operator, "bob").await;
     let job = json!({"name": "web", "specs": [{"name": "main", "image": "x:1", "shiny": true}]});
     let newer = Newer { job, from_the_future: vec![1, 2, 3] };
-    let subject = Subject::Api { scope: Scope::Namespace(Namespace::standard()), verb: ApiVerb::JobSubmit };
+    let subject =
+        Subject::Api { scope: Scope::Namespace(Namespace::standard()), verb: ApiVerb::JobSubmit };
     assert_eq!(ApiVerb::JobSubmit.level(), Level::Write);
     let answer = send(&bus, subject.text(bus.root()), codec::encode(&newer)).await;
     assert_eq!(answer.ok.unwrap()["version"], 1);

@@ -76,7 +76,11 @@ async fn submit_all_along(api: Api, done: Arc<AtomicBool>) -> BTreeMap<String, u
 
 /// Every acknowledged job is known, once; the history in order, without a gap.
 async fn nothing_is_lost(api: &Api, acknowledged: &BTreeMap<String, u64>) {
-    assert!(acknowledged.len() >= 10, "only {} jobs: the test has shown nothing", acknowledged.len());
+    assert!(
+        acknowledged.len() >= 10,
+        "only {} jobs: the test has shown nothing",
+        acknowledged.len()
+    );
     for (name, version) in acknowledged {
         assert_eq!(*version, 1, "{name} was submitted once");
         assert_eq!(api.job(name).await.unwrap().version, 1, "{name}");
@@ -84,7 +88,8 @@ async fn nothing_is_lost(api: &Api, acknowledged: &BTreeMap<String, u64>) {
     let history = api.history().await.unwrap();
     let submits = history.iter().filter(|event| event.event_type == "job.submitted").count();
     assert_eq!(submits, acknowledged.len(), "each submit is one event");
-    let places: Vec<(u64, u32)> = history.iter().map(|event| (event.index, event.ordinal)).collect();
+    let places: Vec<(u64, u32)> =
+        history.iter().map(|event| (event.index, event.ordinal)).collect();
     assert!(places.is_sorted_by(|a, b| a < b), "{places:?}");
 }
 

@@ -21,14 +21,16 @@ async fn streamed(cluster: &Cluster, api: &Api) -> Vec<Event> {
     let context = jetstream::new(core.client().clone());
     let wanted = api.history().await.unwrap().len() as u64;
     eventually("the stream holds the history", SOON, async || {
-        let stream = context.get_stream("longshore-event").await.map_err(|error| error.to_string())?;
+        let stream =
+            context.get_stream("longshore-event").await.map_err(|error| error.to_string())?;
         let count = stream.cached_info().state.messages;
         if count < wanted {
             return Err(format!("{count} of {wanted}"));
         }
         let mut events = Vec::new();
         for sequence in 1..=count {
-            let message = stream.get_raw_message(sequence).await.map_err(|error| error.to_string())?;
+            let message =
+                stream.get_raw_message(sequence).await.map_err(|error| error.to_string())?;
             let event: Event = codec::decode(&message.payload).unwrap();
             let subject = Subject::parse(core.root(), message.subject.as_str()).unwrap();
             assert_eq!(event.subject(), Some(subject), "each on its own subject");
@@ -52,9 +54,9 @@ async fn the_stream_is_the_history_in_order_whoever_published_it() {
         let mut job = api::batch(&name);
         job.specs[0].instances = 3;
         api.submit(&job).await.unwrap();
-        for assignment in node.wanted_count(3).await {
-            node.report(assignment.task, 1, TaskState::Running).await.unwrap();
-            node.report(assignment.task, 1, TaskState::Completed).await.unwrap();
+        for task in node.wanted_of(&name, 3).await {
+            node.report(task, 1, TaskState::Running).await.unwrap();
+            node.report(task, 1, TaskState::Completed).await.unwrap();
         }
         // Killed right after an answer: the events are still on their way.
         cluster.manager("m1").kill();
@@ -65,7 +67,8 @@ async fn the_stream_is_the_history_in_order_whoever_published_it() {
     assert_eq!(events, api.history().await.unwrap(), "no gap, no doubling, no other order");
     let completed = events.iter().filter(|event| event.event_type == "task.completed").count();
     assert_eq!(completed, 9);
-    let elected = events.iter().filter(|event| event.event_type == "cluster.leader-elected").count();
+    let elected =
+        events.iter().filter(|event| event.event_type == "cluster.leader-elected").count();
     assert_eq!(elected, 4);
 }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::{RequestErrorKind, jetstream};
 use futures_util::StreamExt;
 use longshore_bus::Ask;
 use longshore_proto::api::{Answer, ClusterView, Nothing};
@@ -57,12 +57,17 @@ async fn quiet() -> (Cluster, Played, Standing) {
     played.report(task, 1, longshore_proto::state::TaskState::Running).await.unwrap();
     let history = api.history().await.unwrap();
     // The stream holds every event of the history: nothing more will come by itself.
-    let standing = eventually("every event is in the stream", Duration::from_secs(20), async || {
-        let standing = standing(&cluster).await;
-        let wanted = history.len() as u64;
-        if standing[1].1 == wanted { Ok(standing) } else { Err(format!("{standing:?}, not {wanted}")) }
-    })
-    .await;
+    let standing =
+        eventually("every event is in the stream", Duration::from_secs(20), async || {
+            let standing = standing(&cluster).await;
+            let wanted = history.len() as u64;
+            if standing[1].1 == wanted {
+                Ok(standing)
+            } else {
+                Err(format!("{standing:?}, not {wanted}"))
+            }
+        })
+        .await;
     (cluster, played, standing)
 }
 
@@ -92,7 +97,11 @@ async fn an_answer_wanted_outside_an_inbox_is_withheld() {
         ] {
             assert!(operator.publishes_with_reply(subject, target, &question).await, "{subject}");
         }
-        for subject in ["longshore.v1.node.w1.sync", "longshore.v1.node.w1.register", "longshore.v1.node.w1.report"] {
+        for subject in [
+            "longshore.v1.node.w1.sync",
+            "longshore.v1.node.w1.register",
+            "longshore.v1.node.w1.report",
+        ] {
             assert!(worker.publishes_with_reply(subject, target, &sync).await, "{subject}");
         }
     }
@@ -104,12 +113,16 @@ async fn an_answer_wanted_outside_an_inbox_is_withheld() {
     }
     settled(&api).await;
     let log = cluster_log(&cluster);
-    eventually("the manager tells of every answer that it withheld", Duration::from_secs(20), async || {
-        let told = std::fs::read_to_string(&log).unwrap().matches("was withheld").count();
-        // Three api subjects and three of a node for each target; the fourth is no verb, and has no listener.
-        let wanted = TARGETS.len() * 6;
-        if told >= wanted { Ok(()) } else { Err(format!("{told} of {wanted}")) }
-    })
+    eventually(
+        "the manager tells of every answer that it withheld",
+        Duration::from_secs(20),
+        async || {
+            let told = std::fs::read_to_string(&log).unwrap().matches("was withheld").count();
+            // Three api subjects and three of a node for each target; the fourth is no verb, and has no listener.
+            let wanted = TARGETS.len() * 6;
+            if told >= wanted { Ok(()) } else { Err(format!("{told} of {wanted}")) }
+        },
+    )
     .await;
     assert_eq!(standing(&cluster).await, before);
     assert_eq!(w2.deltas().len(), deltas, "nothing came on the other node's assign subject");
@@ -118,6 +131,74 @@ async fn an_answer_wanted_outside_an_inbox_is_withheld() {
 
 fn cluster_log(cluster: &Cluster) -> std::path::PathBuf {
     cluster.folder().join("manager-m1.log")
+}
+
+#[tokio::test]
+async fn the_api_answers_into_no_workers_inbox() {
+    let (cluster, _w2, before) = quiet().await;
+    let api = cluster.api().await;
+    let mut operator = Probe::connect(&cluster.nats.url(), &cluster.users, Operator, "bob").await;
+    let question = codec::encode(&Nothing {});
+    let target = "_INBOX.worker.w2.stolen.1";
+    let subject = "longshore.v1.api.read._.cluster.status";
+    assert!(operator.publishes_with_reply(subject, target, &question).await);
+    settled(&api).await;
+    let log = cluster_log(&cluster);
+    eventually("the answer is withheld", Duration::from_secs(20), async || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        if text.contains(target) { Ok(()) } else { Err("not told".to_owned()) }
+    })
+    .await;
+    assert_eq!(standing(&cluster).await, before);
+}
+
+/// The second wall: a worker whose permissions were forgotten altogether is still in an account without
+/// JetStream.
+#[tokio::test]
+async fn the_accounts_hold_where_permissions_are_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = longshore_proto::name::Root::standard();
+    let users = longshore_tests::users::Users::everybody(&folder.path().join("creds"), &root);
+    let conf = users.accounts_conf();
+    let (head, rest) = conf.split_once("{ # worker w1\n").unwrap();
+    let (key, rest) = rest.split_once("        permissions: {\n").unwrap();
+    let (_, tail) = rest.split_once("\n        }\n").unwrap();
+    let conf = format!("{head}{{ # worker w1\n{key}{tail}");
+    let nats = longshore_tests::nats::Nats::start(&folder.path().join("nats"), &conf).await;
+    let core = api::connect(&nats.url(), &users, ManagerCore, "m1").await;
+    let context = jetstream::new(core.client().clone());
+    let stream = context
+        .create_stream(jetstream::stream::Config {
+            name: "longshore-log".to_owned(),
+            subjects: vec!["longshore.v1.log".to_owned()],
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    context.publish("longshore.v1.log", "first".into()).await.unwrap().await.unwrap();
+
+    let free = Probe::connect(&nats.url(), &users, Worker, "w1").await;
+    for subject in [
+        "longshore.v1.log",
+        "$JS.API.STREAM.PURGE.longshore-log",
+        "$JS.API.STREAM.INFO.longshore-log",
+        "$JS.API.DIRECT.GET.longshore-log",
+        "$JS.API.INFO",
+    ] {
+        // Nobody listens, or the server says that the account has no JetStream.
+        match free.client.request(subject, "".into()).await {
+            Err(error) => assert_eq!(error.kind(), RequestErrorKind::NoResponders, "{subject}"),
+            Ok(answer) => {
+                let answer = String::from_utf8_lossy(&answer.payload).into_owned();
+                assert!(
+                    answer.contains("JetStream not enabled for account"),
+                    "{subject}: {answer}"
+                );
+            }
+        }
+    }
+    let state = stream.get_info().await.unwrap().state;
+    assert_eq!((state.last_sequence, state.messages), (1, 1));
 }
 
 #[tokio::test]
@@ -178,7 +259,9 @@ async fn a_worker_cannot_read_anothers_assignments_by_its_own_sync() {
 async fn nobody_but_a_manager_reaches_jetstream_by_any_subject() {
     let (cluster, _w2, before) = quiet().await;
     let url = cluster.nats.url();
-    for (role, name) in [(Manager, "m2"), (Worker, "w1"), (Operator, "alice"), (Observer, "billing")] {
+    for (role, name) in
+        [(Manager, "m2"), (Worker, "w1"), (Operator, "alice"), (Observer, "billing")]
+    {
         let mut probe = Probe::connect(&url, &cluster.users, role, name).await;
         // A consumer whose deliveries go where nobody may write.
         for target in TARGETS {
@@ -186,12 +269,14 @@ async fn nobody_but_a_manager_reaches_jetstream_by_any_subject() {
                 "stream_name": "longshore-event",
                 "config": {"deliver_subject": target, "deliver_policy": "all", "ack_policy": "none"},
             });
-            for subject in
-                ["$JS.API.CONSUMER.CREATE.longshore-event", "$JS.API.CONSUMER.CREATE.longshore-event.evil"]
-            {
+            for subject in [
+                "$JS.API.CONSUMER.CREATE.longshore-event",
+                "$JS.API.CONSUMER.CREATE.longshore-event.evil",
+            ] {
                 let reply = format!("_INBOX.{role}.{name}.x");
-                let through =
-                    probe.publishes_with_reply(subject, &reply, config.to_string().as_bytes()).await;
+                let through = probe
+                    .publishes_with_reply(subject, &reply, config.to_string().as_bytes())
+                    .await;
                 assert!(!through, "{role}: {subject} delivering to {target}");
             }
         }
@@ -207,9 +292,11 @@ async fn nobody_but_a_manager_reaches_jetstream_by_any_subject() {
             }
         }
         // The event stream itself.
-        for subject in
-            ["longshore.v1.event.cluster.created", "longshore.v1.live.cluster.created", "longshore.v1.log"]
-        {
+        for subject in [
+            "longshore.v1.event.cluster.created",
+            "longshore.v1.live.cluster.created",
+            "longshore.v1.log",
+        ] {
             assert_eq!(probe.refused(Act::Publish, &[subject]).await.len(), 1, "{role}: {subject}");
         }
     }

@@ -11,8 +11,13 @@ use crate::probe::{Act, Probe};
 /// Nobody.
 const NOBODY: &[Role] = &[];
 /// The users that try: one of each role, and what they are called.
-const USERS: [(Role, &str); 5] =
-    [(ManagerCore, "m1"), (Manager, "m1"), (Worker, "w1"), (Operator, "alice"), (Observer, "billing")];
+const USERS: [(Role, &str); 5] = [
+    (ManagerCore, "m1"),
+    (Manager, "m1"),
+    (Worker, "w1"),
+    (Operator, "alice"),
+    (Observer, "billing"),
+];
 
 /// Who may publish on what. The worker that tries is w1.
 fn publish() -> Vec<(String, &'static [Role])> {
@@ -21,70 +26,87 @@ fn publish() -> Vec<(String, &'static [Role])> {
         table.extend(subjects.iter().map(|subject| ((*subject).to_owned(), roles)));
     };
     // Questions and commands.
-    add(&[Operator], &[
-        "longshore.v1.api.read._.job.list",
-        "longshore.v1.api.read.default.job.get",
-        "longshore.v1.api.read._.node.list",
-        "longshore.v1.api.read._.event.list",
-        "longshore.v1.api.read.default.cluster.status",
-        "longshore.v1.api.write.default.job.submit",
-        "longshore.v1.api.write.team-a.job.stop",
-        "longshore.v1.api.write.default.task.stop",
-        "longshore.v1.api.admin._.node.drain",
-        "longshore.v1.node.w1.rpc.logs",
-        "longshore.v1.node.w2.rpc.credit",
-        "$SRV.PING",
-        "$SRV.INFO.longshore",
-        "$SRV.STATS.longshore.x",
-    ]);
+    add(
+        &[Operator],
+        &[
+            "longshore.v1.api.read._.job.list",
+            "longshore.v1.api.read.default.job.get",
+            "longshore.v1.api.read._.node.list",
+            "longshore.v1.api.read._.event.list",
+            "longshore.v1.api.read.default.cluster.status",
+            "longshore.v1.api.write.default.job.submit",
+            "longshore.v1.api.write.team-a.job.stop",
+            "longshore.v1.api.write.default.task.stop",
+            "longshore.v1.api.admin._.node.drain",
+            "longshore.v1.node.w1.rpc.logs",
+            "longshore.v1.node.w2.rpc.credit",
+            "$SRV.PING",
+            "$SRV.INFO.longshore",
+            "$SRV.STATS.longshore.x",
+        ],
+    );
     add(&[Operator, Observer], &["longshore.v1.api.read._.cluster.status"]);
     // What nodes say, and what they are told.
-    add(&[Worker], &[
-        "longshore.v1.node.w1.register",
-        "longshore.v1.node.w1.sync",
-        "longshore.v1.node.w1.heartbeat",
-        "longshore.v1.node.w1.report",
-        "longshore.v1.node.w1.out.alice.s1",
-    ]);
-    add(NOBODY, &[
-        "longshore.v1.node.w2.register",
-        "longshore.v1.node.w2.sync",
-        "longshore.v1.node.w2.heartbeat",
-        "longshore.v1.node.w2.report",
-        "longshore.v1.node.w2.out.alice.s1",
-        "longshore.v1.node.w1.out.alice",
-        "longshore.v1.node.w1.elsewhere",
-    ]);
+    add(
+        &[Worker],
+        &[
+            "longshore.v1.node.w1.register",
+            "longshore.v1.node.w1.sync",
+            "longshore.v1.node.w1.heartbeat",
+            "longshore.v1.node.w1.report",
+            "longshore.v1.node.w1.out.alice.s1",
+        ],
+    );
+    add(
+        NOBODY,
+        &[
+            "longshore.v1.node.w2.register",
+            "longshore.v1.node.w2.sync",
+            "longshore.v1.node.w2.heartbeat",
+            "longshore.v1.node.w2.report",
+            "longshore.v1.node.w2.out.alice.s1",
+            "longshore.v1.node.w1.out.alice",
+            "longshore.v1.node.w1.elsewhere",
+        ],
+    );
     add(&[Manager], &["longshore.v1.node.w1.assign", "longshore.v1.node.w2.assign"]);
     // The log, the events, the lease, the snapshots.
-    add(&[ManagerCore], &[
-        "longshore.v1.log",
-        "longshore.v1.event.task.default.web.main.running",
-        "longshore.v1.event.job.default.web.submitted",
-        "longshore.v1.event.node.w1.lost",
-        "longshore.v1.event.cluster.created",
-        "$KV.longshore-lease.leader",
-        "$O.longshore-snapshot.C.x",
-        "$JS.ACK.longshore-log.c.1.1.1.1.1",
-        "$JS.ACK.x.y.longshore-log.c.1.1.1.1.1.t",
-        "$JS.FC.longshore-log.c.x",
-        "$JS.API.INFO",
-    ]);
-    add(NOBODY, &[
-        "longshore.v1.log.x",
-        "longshore.v1.live.task.default.web.main.running",
-        "longshore.v2.log",
-        "other.v1.log",
-        "$KV.longshore-lease.other",
-        "$KV.other.leader",
-        "$SYS.REQ.SERVER.PING",
-        "$SYS.REQ.ACCOUNT.CORE.INFO",
-        "$SRV.NEVER",
-        "_INBOX.x.y",
-        "_INBOX",
-        "anything",
-    ]);
-    for stream in ["longshore-log", "longshore-event", "KV_longshore-lease", "OBJ_longshore-snapshot"] {
+    add(
+        &[ManagerCore],
+        &[
+            "longshore.v1.log",
+            "longshore.v1.event.task.default.web.main.running",
+            "longshore.v1.event.job.default.web.submitted",
+            "longshore.v1.event.node.w1.lost",
+            "longshore.v1.event.cluster.created",
+            "$KV.longshore-lease.leader",
+            "$O.longshore-snapshot.C.x",
+            "$JS.ACK.longshore-log.c.1.1.1.1.1",
+            "$JS.ACK.x.y.longshore-log.c.1.1.1.1.1.t",
+            "$JS.FC.longshore-log.c.x",
+            "$JS.API.INFO",
+        ],
+    );
+    add(
+        NOBODY,
+        &[
+            "longshore.v1.log.x",
+            "longshore.v1.live.task.default.web.main.running",
+            "longshore.v2.log",
+            "other.v1.log",
+            "$KV.longshore-lease.other",
+            "$KV.other.leader",
+            "$SYS.REQ.SERVER.PING",
+            "$SYS.REQ.ACCOUNT.CORE.INFO",
+            "$SRV.NEVER",
+            "_INBOX.x.y",
+            "_INBOX",
+            "anything",
+        ],
+    );
+    for stream in
+        ["longshore-log", "longshore-event", "KV_longshore-lease", "OBJ_longshore-snapshot"]
+    {
         for verb in [
             "STREAM.CREATE.{}",
             "STREAM.UPDATE.{}",
@@ -112,8 +134,7 @@ fn publish() -> Vec<(String, &'static [Role])> {
         ] {
             table.push((format!("$JS.API.{}", verb.replace("{}", stream)), NOBODY));
         }
-        let purge: &[Role] =
-            if stream.starts_with("OBJ_") { &[ManagerCore] } else { NOBODY };
+        let purge: &[Role] = if stream.starts_with("OBJ_") { &[ManagerCore] } else { NOBODY };
         table.push((format!("$JS.API.STREAM.PURGE.{stream}"), purge));
         // History is read directly by observers, and snapshots by managers; the log and the lease by nobody,
         // because a direct read may be old.
@@ -125,7 +146,13 @@ fn publish() -> Vec<(String, &'static [Role])> {
         table.push((format!("$JS.API.DIRECT.GET.{stream}"), direct.0));
         table.push((format!("$JS.API.DIRECT.GET.{stream}.x"), direct.1));
     }
-    for verb in ["STREAM.LIST", "STREAM.NAMES", "STREAM.CREATE.evil", "STREAM.DELETE.evil", "META.LEADER.STEPDOWN"] {
+    for verb in [
+        "STREAM.LIST",
+        "STREAM.NAMES",
+        "STREAM.CREATE.evil",
+        "STREAM.DELETE.evil",
+        "META.LEADER.STEPDOWN",
+    ] {
         table.push((format!("$JS.API.{verb}"), NOBODY));
     }
     // Answers: only a manager gives any, and only to those who may ask.
@@ -146,72 +173,84 @@ fn subscribe() -> Vec<(String, &'static [Role])> {
     let mut add = |roles: &'static [Role], subjects: &[&str]| {
         table.extend(subjects.iter().map(|subject| ((*subject).to_owned(), roles)));
     };
-    add(&[Manager], &[
-        "longshore.v1.api.read.>",
-        "longshore.v1.api.write.*.job.submit",
-        "longshore.v1.api.admin._.node.drain",
-        "longshore.v1.node.*.register",
-        "longshore.v1.node.*.sync",
-        "longshore.v1.node.*.heartbeat",
-        "longshore.v1.node.*.report",
-        "longshore.v1.node.w1.report",
-        "$SRV.PING",
-        "$SRV.INFO.longshore.x",
-        "_INBOX.manager.m1.>",
-    ]);
-    add(&[Worker], &[
-        "longshore.v1.node.w1.assign",
-        "longshore.v1.node.w1.rpc.logs",
-        "longshore.v1.node.w1.rpc.*",
-        "_INBOX.worker.w1.>",
-    ]);
-    add(&[Operator, Observer], &[
-        "longshore.v1.event.>",
-        "longshore.v1.event.task.default.web.*.running",
-    ]);
-    add(&[Operator], &[
-        "longshore.v1.node.*.out.alice.*",
-        "longshore.v1.node.w1.out.alice.s1",
-        "_INBOX.operator.alice.>",
-    ]);
+    add(
+        &[Manager],
+        &[
+            "longshore.v1.api.read.>",
+            "longshore.v1.api.write.*.job.submit",
+            "longshore.v1.api.admin._.node.drain",
+            "longshore.v1.node.*.register",
+            "longshore.v1.node.*.sync",
+            "longshore.v1.node.*.heartbeat",
+            "longshore.v1.node.*.report",
+            "longshore.v1.node.w1.report",
+            "$SRV.PING",
+            "$SRV.INFO.longshore.x",
+            "_INBOX.manager.m1.>",
+        ],
+    );
+    add(
+        &[Worker],
+        &[
+            "longshore.v1.node.w1.assign",
+            "longshore.v1.node.w1.rpc.logs",
+            "longshore.v1.node.w1.rpc.*",
+            "_INBOX.worker.w1.>",
+        ],
+    );
+    add(
+        &[Operator, Observer],
+        &["longshore.v1.event.>", "longshore.v1.event.task.default.web.*.running"],
+    );
+    add(
+        &[Operator],
+        &[
+            "longshore.v1.node.*.out.alice.*",
+            "longshore.v1.node.w1.out.alice.s1",
+            "_INBOX.operator.alice.>",
+        ],
+    );
     add(&[Observer], &["_INBOX.observer.billing.>"]);
     add(&[ManagerCore], &["_INBOX.manager-core.m1.>"]);
-    add(NOBODY, &[
-        ">",
-        "*",
-        "*.>",
-        "longshore.>",
-        "longshore.v1.>",
-        "longshore.v1.*.>",
-        "longshore.v1.log",
-        "longshore.v1.live.>",
-        "longshore.v1.node.>",
-        "longshore.v1.node.w2.assign",
-        "longshore.v1.node.*.assign",
-        "longshore.v1.node.w2.rpc.logs",
-        "longshore.v1.node.*.rpc.*",
-        "longshore.v1.node.*.out.bob.*",
-        "longshore.v1.node.*.out.*.*",
-        "_INBOX.>",
-        "_INBOX.*.*.>",
-        "_INBOX.operator.*.>",
-        "_INBOX.operator.bob.>",
-        "_INBOX.worker.w2.>",
-        "_INBOX.worker.*.x",
-        "_INBOX.manager.m2.>",
-        "_INBOX.manager-core.m2.>",
-        "_INBOX.observer.other.>",
-        "_R_.>",
-        "$JS.>",
-        "$JS.API.>",
-        "$JS.ACK.>",
-        "$JS.EVENT.ADVISORY.>",
-        "$KV.>",
-        "$KV.longshore-lease.leader",
-        "$O.>",
-        "$SYS.>",
-        "$SYS.ACCOUNT.CORE.>",
-    ]);
+    add(
+        NOBODY,
+        &[
+            ">",
+            "*",
+            "*.>",
+            "longshore.>",
+            "longshore.v1.>",
+            "longshore.v1.*.>",
+            "longshore.v1.log",
+            "longshore.v1.live.>",
+            "longshore.v1.node.>",
+            "longshore.v1.node.w2.assign",
+            "longshore.v1.node.*.assign",
+            "longshore.v1.node.w2.rpc.logs",
+            "longshore.v1.node.*.rpc.*",
+            "longshore.v1.node.*.out.bob.*",
+            "longshore.v1.node.*.out.*.*",
+            "_INBOX.>",
+            "_INBOX.*.*.>",
+            "_INBOX.operator.*.>",
+            "_INBOX.operator.bob.>",
+            "_INBOX.worker.w2.>",
+            "_INBOX.worker.*.x",
+            "_INBOX.manager.m2.>",
+            "_INBOX.manager-core.m2.>",
+            "_INBOX.observer.other.>",
+            "_R_.>",
+            "$JS.>",
+            "$JS.API.>",
+            "$JS.ACK.>",
+            "$JS.EVENT.ADVISORY.>",
+            "$KV.>",
+            "$KV.longshore-lease.leader",
+            "$O.>",
+            "$SYS.>",
+            "$SYS.ACCOUNT.CORE.>",
+        ],
+    );
     table
 }
 
@@ -222,7 +261,8 @@ async fn compare(act: Act, table: &[(String, &'static [Role])]) {
     for (role, name) in USERS {
         let mut probe = Probe::connect(&cluster.nats.url(), &cluster.users, role, name).await;
         let refused = probe.refused(act, &subjects).await;
-        let known: BTreeSet<String> = subjects.iter().map(|subject| subject.to_lowercase()).collect();
+        let known: BTreeSet<String> =
+            subjects.iter().map(|subject| subject.to_lowercase()).collect();
         assert!(refused.is_subset(&known), "{:?}", refused.difference(&known));
         for (subject, roles) in table {
             let (may, did) = (roles.contains(&role), !refused.contains(&subject.to_lowercase()));
@@ -253,11 +293,9 @@ async fn who_has_no_key_or_a_strangers_key_does_not_get_in() {
     let stranger = longshore_bus::Credentials::generate(Worker, "w1".parse().unwrap()).unwrap();
     for credentials in [None, Some(stranger)] {
         let root = cluster.users.root().clone();
-        let options = longshore_tests::api::options(&cluster.nats.url(), &root, Worker, "w1", credentials);
+        let options =
+            longshore_tests::api::options(&cluster.nats.url(), &root, Worker, "w1", credentials);
         let refused = longshore_bus::Bus::connect(options).await;
-        assert!(
-            matches!(refused, Err(longshore_bus::ConnectError::Refused { .. })),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(longshore_bus::ConnectError::Refused { .. })), "{refused:?}");
     }
 }

@@ -84,7 +84,7 @@ impl OwnServer {
 pub(crate) async fn run(global: &Global, wish: Dev, printer: Printer) -> Result<Exit, Failure> {
     let stops = Stops::listen()?;
     let place = match &wish.data_dir {
-        Some(path) => Place::kept(path)?,
+        Some(path) => Place::kept(path).await?,
         None => {
             if let Some(left) = Context::read().ok().and_then(|found| left_over(&found)) {
                 printer.talk(&format!(
@@ -92,7 +92,7 @@ pub(crate) async fn run(global: &Global, wish: Dev, printer: Printer) -> Result<
                     shell_word(&left)
                 ));
             }
-            Place::temporary()?
+            Place::temporary().await?
         }
     };
     let kept = wish.keep || !place.is_temporary();
@@ -357,9 +357,9 @@ mod tests {
         Dev { workers: 1, data_dir: None, keep, port: None, nats_server: None, core_creds: None }
     }
 
-    #[test]
-    fn what_a_killed_dev_left_is_found() {
-        let place = Place::temporary().unwrap();
+    #[tokio::test]
+    async fn what_a_killed_dev_left_is_found() {
+        let place = Place::temporary().await.unwrap();
         let key = access(&place, true).keys.operator().unwrap().path.clone();
         let context = |credentials| Context {
             nats_url: "nats://x".into(),
@@ -375,9 +375,9 @@ mod tests {
         assert_eq!(left_over(&stale(Some(key))), None);
     }
 
-    #[test]
-    fn the_summary_says_how_to_reach_it_and_what_becomes_of_it() {
-        let place = Place::temporary().unwrap();
+    #[tokio::test]
+    async fn the_summary_says_how_to_reach_it_and_what_becomes_of_it() {
+        let place = Place::temporary().await.unwrap();
         let with_keys = access(&place, true);
         let context = Path::new("/state/context.toml");
         let text = summary(&with_keys, &place, &wish(false), &[], Some(context));

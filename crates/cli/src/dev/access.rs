@@ -195,10 +195,10 @@ fn first_operator(folder: &Path) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn everybody_has_a_key_of_its_own_and_keeps_it() {
+    #[tokio::test]
+    async fn everybody_has_a_key_of_its_own_and_keeps_it() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::kept(folder.path()).unwrap();
+        let place = Place::kept(folder.path()).await.unwrap();
         let root = Root::standard();
         let made = |workers| Keys::own(&place, &root, &node_names(workers).unwrap()).unwrap();
         let (first, conf) = made(1);

@@ -6,7 +6,9 @@
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::auth::shell_word;
@@ -14,6 +16,11 @@ use crate::failure::Failure;
 
 /// The folder holds keys.
 const MODE: u32 = 0o700;
+
+/// How long a folder that is in use is waited for.
+const LEAVING_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked at meanwhile.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The folder of one `longshore dev`, held for as long as this value lives.
 #[derive(Debug)]
@@ -25,7 +32,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// A new folder of its own, in the system's place for temporary ones.
-    pub(crate) fn temporary() -> Result<Self, Failure> {
+    pub(crate) async fn temporary() -> Result<Self, Failure> {
         let name = format!("longshore-dev-{}", Uuid::new_v4().simple());
         let path = std::env::temp_dir().join(name);
         // Not with its parents: it must not be there already.
@@ -34,11 +41,11 @@ impl Place {
                 .cause(&error)
                 .hint("name a folder with --data-dir, or another place with TMPDIR")
         })?;
-        Self::hold(path, true)
+        Self::hold(path, true).await
     }
 
     /// The folder that is named.
-    pub(crate) fn kept(path: &Path) -> Result<Self, Failure> {
+    pub(crate) async fn kept(path: &Path) -> Result<Self, Failure> {
         let problem = |error| {
             Failure::new(format!("cannot make the folder {}", path.display()))
                 .cause(&error)
@@ -47,10 +54,10 @@ impl Place {
         // Absolute, because others read the path elsewhere: nats-server, and who reads the context.
         let path = std::path::absolute(path).map_err(problem)?;
         DirBuilder::new().recursive(true).mode(MODE).create(&path).map_err(problem)?;
-        Self::hold(path, false)
+        Self::hold(path, false).await
     }
 
-    fn hold(path: PathBuf, temporary: bool) -> Result<Self, Failure> {
+    async fn hold(path: PathBuf, temporary: bool) -> Result<Self, Failure> {
         let file = path.join("lock");
         let problem = |error: &std::io::Error| {
             Failure::new(format!("cannot lock {}", file.display())).cause(error)
@@ -60,13 +67,23 @@ impl Place {
             .append(true)
             .open(&file)
             .map_err(|error| problem(&error))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, temporary, _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
-                Err(Failure::new(format!("another `longshore dev` is using {}", path.display()))
-                    .hint("end that one, or name another folder with --data-dir"))
+        // One that was killed a moment ago may still be going.
+        let deadline = Instant::now() + LEAVING_PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { path, temporary, _lock: lock }),
+                Err(TryLockError::Error(error)) => return Err(problem(&error)),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    sleep(LOOK_INTERVAL).await;
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Failure::new(format!(
+                        "another `longshore dev` is using {}",
+                        path.display()
+                    ))
+                    .hint("end that one, or name another folder with --data-dir"));
+                }
             }
-            Err(TryLockError::Error(error)) => Err(problem(&error)),
         }
     }
 
@@ -129,9 +146,9 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_temporary_place_is_private_and_goes() {
-        let place = Place::temporary().unwrap();
+    #[tokio::test]
+    async fn a_temporary_place_is_private_and_goes() {
+        let place = Place::temporary().await.unwrap();
         let mode = std::fs::metadata(place.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
         std::fs::write(place.path().join("x"), "x").unwrap();
@@ -139,25 +156,25 @@ mod tests {
         assert!(!place.path().exists());
     }
 
-    #[test]
-    fn a_place_that_is_named_stays_and_is_used_by_one_alone() {
+    #[tokio::test]
+    async fn a_place_that_is_named_stays_and_is_used_by_one_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b");
-        let place = Place::kept(&path).unwrap();
+        let place = Place::kept(&path).await.unwrap();
         assert_eq!(place.port(), None);
         place.remember_port(4333);
-        let refused = Place::kept(&path).unwrap_err();
+        let refused = Place::kept(&path).await.unwrap_err();
         assert!(refused.told().unwrap().0.contains("another `longshore dev`"));
         place.clear().unwrap();
         drop(place);
-        assert_eq!(Place::kept(&path).unwrap().port(), Some(4333));
+        assert_eq!(Place::kept(&path).await.unwrap().port(), Some(4333));
     }
 
-    #[test]
-    fn a_file_in_the_way_is_told() {
+    #[tokio::test]
+    async fn a_file_in_the_way_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         std::fs::write(&path, "").unwrap();
-        assert!(Place::kept(&path).unwrap_err().told().unwrap().1.is_some());
+        assert!(Place::kept(&path).await.unwrap_err().told().unwrap().1.is_some());
     }
 }

@@ -16,7 +16,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::supervise::pid;
+use super::supervise::{WORD, pid};
 use crate::failure::{Exit, Failure};
 use crate::render::Printer;
 
@@ -115,7 +115,7 @@ impl Plan {
         let copy = log.try_clone().map_err(|error| problem(&error))?;
         let mut child = Command::new(own_program().map_err(|error| problem(&error))?)
             .arg0("longshore")
-            .args(["internal-supervise", "--"])
+            .args([WORD, "--"])
             .arg(&self.program)
             .arg("-c")
             .arg(&self.conf)

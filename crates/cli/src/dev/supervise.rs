@@ -9,7 +9,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
@@ -20,17 +19,18 @@ use crate::failure::{Exit, Failure};
 /// How long the program may take to end when it is asked to, before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// `longshore internal-supervise`
-#[derive(Debug, Args)]
-pub(crate) struct Supervise {
-    /// The program and its arguments
-    #[arg(last = true, required = true, value_name = "PROGRAM")]
-    words: Vec<OsString>,
+/// The first word of the command line. It is no verb: no help and no completion shows it.
+pub(super) const WORD: &str = "internal-supervise";
+
+/// The program to run and its arguments, if this is what the command line asks for.
+pub(crate) fn asked(mut words: impl Iterator<Item = OsString>) -> Option<Vec<OsString>> {
+    let asked = words.nth(1)? == WORD && words.next()? == "--";
+    asked.then(|| words.collect())
 }
 
 /// Runs the program until stdin is closed, and ends with its exit code.
-pub(crate) async fn run(wish: Supervise) -> Result<Exit, Failure> {
-    let Some((program, arguments)) = wish.words.split_first() else {
+pub(crate) async fn run(words: &[OsString]) -> Result<Exit, Failure> {
+    let Some((program, arguments)) = words.split_first() else {
         return Err(Failure::new("there is no program to run").exit(Exit::Usage));
     };
     let mut terminate = signal(SignalKind::terminate())
@@ -96,6 +96,20 @@ mod tests {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
         command
+    }
+
+    #[test]
+    fn the_word_comes_first_or_not_at_all() {
+        let asked = |line: &str| asked(line.split(' ').map(OsString::from));
+        assert_eq!(
+            asked("longshore internal-supervise -- a -b"),
+            Some(vec!["a".into(), "-b".into()])
+        );
+        for other in
+            ["longshore", "longshore run internal-supervise -- a", "longshore internal-supervise a"]
+        {
+            assert_eq!(asked(other), None, "{other}");
+        }
     }
 
     #[tokio::test]

@@ -78,15 +78,14 @@ pub(super) fn seed(task: TaskId, attempt: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// A duration for people: `0.2s`, `2s`, `1m30s`, `10m`.
+/// A duration for people: `200ms`, `2s`, `2.1s`, `1m30s`, `10m`.
 pub(super) fn format_ms(ms: u64) -> String {
-    let (minutes, rest) = (ms / 60_000, ms % 60_000);
-    let (seconds, tenths) = (rest / 1_000, rest % 1_000 / 100);
-    let whole = minutes > 0 || tenths == 0;
-    match (minutes, seconds) {
-        (0, _) if !whole => format!("{seconds}.{tenths}s"),
-        (0, _) => format!("{seconds}s"),
-        (_, 0) => format!("{minutes}m"),
+    let (minutes, seconds, tenths) = (ms / 60_000, ms % 60_000 / 1_000, ms % 1_000 / 100);
+    match (minutes, seconds, tenths) {
+        (0, 0, _) => format!("{ms}ms"),
+        (0, _, 0) => format!("{seconds}s"),
+        (0, _, _) => format!("{seconds}.{tenths}s"),
+        (_, 0, _) => format!("{minutes}m"),
         _ => format!("{minutes}m{seconds}s"),
     }
 }
@@ -178,7 +177,7 @@ mod tests {
     #[test]
     fn durations_read_well() {
         for (ms, text) in
-            [(200, "0.2s"), (2_000, "2s"), (2_140, "2.1s"), (90_000, "1m30s"), (600_000, "10m")]
+            [(200, "200ms"), (2_000, "2s"), (2_140, "2.1s"), (90_000, "1m30s"), (600_000, "10m")]
         {
             assert_eq!(format_ms(ms), text);
         }

@@ -164,7 +164,7 @@ fn first_look(task: &mut Task, ctx: &mut Context, current: Option<&Container>) {
             task.container_ended(ctx, ContainerEnd::default())
         }
         // Under the same name, so that a container that was created is found.
-        TaskState::Preparing if !task.is_to_end() => task.resume(ctx, current.is_some()),
+        TaskState::Preparing if !task.is_to_end() => task.resume(ctx),
         _ => task.begin(ctx),
     }
 }
@@ -177,7 +177,11 @@ fn late_look(task: &mut Task, ctx: &mut Context, current: Option<&Container>) ->
         Some((container, ContainerState::Ended(end))) => {
             task.found_ended(ctx, container.id.clone(), end);
         }
-        Some((_, ContainerState::Created)) | None => return false,
+        Some((_, ContainerState::Created)) => {
+            task.is_created = true;
+            return false;
+        }
+        None => return false,
     }
     true
 }

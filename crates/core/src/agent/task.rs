@@ -64,7 +64,7 @@ pub(super) struct Task {
     /// The step in which its container was found to run.
     pub(super) known_since_step: u64,
     /// Whether a container of the newest attempt was created that has not been seen to run.
-    is_created: bool,
+    pub(super) is_created: bool,
     /// A container of the newest attempt that ended before it was known to be this task's.
     early_end: Option<(String, ContainerEnd)>,
 }
@@ -285,8 +285,7 @@ impl Task {
 
     /// Goes on with an attempt that was minted before and whose container does not run, though it may have
     /// been created. Its wait begins anew: when an earlier run of the worker began it nobody knows.
-    pub(super) fn resume(&mut self, ctx: &Context, is_created: bool) {
-        self.is_created = is_created;
+    pub(super) fn resume(&mut self, ctx: &Context) {
         let policy = self.policy();
         let delay_ms = match self.restarts.len().checked_sub(1) {
             Some(before) => backoff::delay_ms(&policy, before, self.seed()),

@@ -35,9 +35,9 @@ pub(super) fn deltas(state: &State, revision: Revision, changes: &Changes) -> Ve
     changes.sets.iter().map(delta).collect()
 }
 
-/// Tells a node that it should ask for its whole set: nothing chains to the revision before the first.
+/// Tells a node that it should ask for its whole set.
 pub(super) fn hint(cluster_id: ClusterId, revision: Revision) -> AssignDelta {
-    AssignDelta { cluster_id, previous: Revision::default(), revision, changes: Vec::new() }
+    AssignDelta { cluster_id, previous: Revision::UNCHAINED, revision, changes: Vec::new() }
 }
 
 /// What is wanted of a task that has a node and has not ended.

@@ -5,7 +5,7 @@ use longshore_proto::name::NodeName;
 use longshore_proto::node::{
     Heartbeat, REPORTS_MAX, Register, Registered, Reports, ReportsCommitted,
 };
-use longshore_proto::state::{Mover, NodeStatus, is_legal_move};
+use longshore_proto::state::{Eligibility, Mover, NodeStatus, is_legal_move};
 
 use super::draft::Draft;
 use super::effect::{Effect, Reply};
@@ -149,7 +149,10 @@ pub(super) fn heartbeat(
     draft.state.fleet.set_measured(name, Some(heartbeat.used));
 
     if heartbeat.leaving {
-        if status != NodeStatus::Left {
+        if heartbeat.tasks_running > 0 {
+            // Its containers are being stopped, and must not be replaced where they are.
+            exclude(draft, name);
+        } else if status != NodeStatus::Left {
             let reason = "its worker said goodbye".to_owned();
             draft.record(Fact::NodeStatusChanged {
                 name: name.clone(),
@@ -159,6 +162,13 @@ pub(super) fn heartbeat(
             touch_jobs(draft, live, name);
         }
         return;
+    }
+    let excluded =
+        draft.state.fleet.node(name).is_some_and(|node| node.eligibility == Eligibility::Draining);
+    if excluded {
+        // It stays after all, or an operator drains it: what the state says counts.
+        draft.state.derive_node(name);
+        draft.changes.freed = true;
     }
     if status != NodeStatus::Ready {
         let reason = "it is heard again".to_owned();
@@ -212,6 +222,16 @@ pub(super) fn reports(
         Ok(ReportsCommitted { index })
     };
     draft.effect(Effect::Answer { ticket, reply: Reply::Reports(reply) });
+}
+
+/// A node that is about to leave gets no new tasks. This is no fact: if it stays after all, its next heartbeat or
+/// registration says so.
+fn exclude(draft: &mut Draft<'_>, name: &NodeName) {
+    if let Some(node) = draft.state.nodes.get(name) {
+        let facts = &node.facts;
+        let eligibility = Eligibility::Draining;
+        draft.state.fleet.upsert(name, &facts.datacenter, node.status, eligibility, facts.capacity);
+    }
 }
 
 /// Every job with a task on a node is looked at again.

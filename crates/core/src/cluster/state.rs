@@ -644,7 +644,7 @@ impl State {
         }
     }
 
-    fn derive_node(&mut self, name: &NodeName) {
+    pub(super) fn derive_node(&mut self, name: &NodeName) {
         if let Some(node) = self.nodes.get(name) {
             self.fleet.upsert(
                 name,

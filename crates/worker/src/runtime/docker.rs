@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
@@ -48,6 +48,8 @@ const END_DEADLINE: Duration = Duration::from_secs(60);
 const PULL_SILENCE_MAX: Duration = Duration::from_secs(120);
 /// How long the library waits for an answer: longer than any deadline of ours, which come first.
 const LIBRARY_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3_600);
+/// How long to wait for a container that is being created or removed just now.
+const IN_BETWEEN_DELAY: Duration = Duration::from_millis(50);
 /// How many images are pulled at once.
 const PULLS_MAX: usize = 3;
 /// How many containers are looked at in one list at once.
@@ -60,6 +62,7 @@ pub struct Docker {
     cores: u64,
     client: Mutex<Option<bollard::Docker>>,
     pulls: Semaphore,
+    root: OnceLock<Option<String>>,
 }
 
 impl fmt::Debug for Docker {
@@ -78,7 +81,14 @@ impl Docker {
                 |host| if Path::new(&host).is_absolute() { format!("unix://{host}") } else { host },
             )
             .unwrap_or_else(|| DEFAULT_HOST.to_owned());
-        Self { host, node, cores, client: Mutex::new(None), pulls: Semaphore::new(PULLS_MAX) }
+        Self {
+            host,
+            node,
+            cores,
+            client: Mutex::new(None),
+            pulls: Semaphore::new(PULLS_MAX),
+            root: OnceLock::new(),
+        }
     }
 
     /// The client; made when it is first possible.
@@ -217,44 +227,51 @@ impl Docker {
         }
     }
 
+    /// Creates and starts. A container that an earlier worker was creating when it went down may still appear,
+    /// or vanish again, while this goes on: then it is tried anew, for as long as a start may take.
     async fn start_now(&self, start: StartContainer) -> Result<StartedContainer, RuntimeError> {
         let client = self.client()?;
+        loop {
+            let container_id = match self.create_now(&start).await? {
+                Created::There(container_id) => container_id,
+                Created::Ended(container) => return Ok(container),
+                Created::InBetween => {
+                    tokio::time::sleep(IN_BETWEEN_DELAY).await;
+                    continue;
+                }
+            };
+            match client.start_container(&container_id, None::<StartContainerOptions>).await {
+                Ok(()) => return Ok(StartedContainer { container_id, ended: None }),
+                Err(error)
+                    if status(&error) == Some(404)
+                        && self.inspect(&container_id).await?.is_none() => {}
+                Err(error) => return Err(explain_start(&error, &self.host, &start.run.spec.ports)),
+            }
+        }
+    }
+
+    async fn create_now(&self, start: &StartContainer) -> Result<Created, RuntimeError> {
         let options = CreateContainerOptionsBuilder::default().name(&start.name).build();
-        let created = client.create_container(Some(options), create_body(&start, self.cores)).await;
-        let container_id = match created {
+        let body = create_body(start, self.cores);
+        match self.client()?.create_container(Some(options), body).await {
             Ok(created) => {
                 for warning in created.warnings.iter().filter(|warning| !warning.is_empty()) {
                     debug!(container = start.name, warning, "Docker warns");
                 }
-                created.id
+                Ok(Created::There(created.id))
             }
-            Err(error) if status(&error) == Some(409) => match self.adopt(&start).await? {
-                Adopted::Ended(container) => return Ok(container),
-                Adopted::ToStart(container_id) => container_id,
-            },
+            Err(error) if status(&error) == Some(409) => self.adopt(start).await,
             Err(error) if status(&error) == Some(404) => {
                 let image = &start.run.spec.image;
-                return Err(RuntimeError::Refused(format!(
-                    "image {image} is not on this node any more"
-                )));
+                Err(RuntimeError::Refused(format!("image {image} is not on this node any more")))
             }
-            Err(error) => return Err(self.explain(&error, "creating the container")),
-        };
-        client
-            .start_container(&container_id, None::<StartContainerOptions>)
-            .await
-            .map_err(|error| explain_start(&error, &self.host, &start.run.spec.ports))?;
-        Ok(StartedContainer { container_id, ended: None })
+            Err(error) => Err(self.explain(&error, "creating the container")),
+        }
     }
 
     /// A container has the name already: ours from an earlier try, or a stranger.
-    async fn adopt(&self, start: &StartContainer) -> Result<Adopted, RuntimeError> {
-        let Some(found) = self.inspect(&start.name).await? else {
-            return Err(RuntimeError::Refused(format!(
-                "the container {} is being removed just now",
-                start.name
-            )));
-        };
+    async fn adopt(&self, start: &StartContainer) -> Result<Created, RuntimeError> {
+        let Some(found) = self.inspect(&start.name).await? else { return Ok(Created::InBetween) };
         let found_labels =
             found.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
         let is_ours = [labels::CLUSTER, labels::NODE, labels::TASK, labels::ATTEMPT]
@@ -268,9 +285,9 @@ impl Docker {
         };
         Ok(match state_of(&found) {
             ContainerState::Ended(end) => {
-                Adopted::Ended(StartedContainer { container_id, ended: Some(end) })
+                Created::Ended(StartedContainer { container_id, ended: Some(end) })
             }
-            ContainerState::Created | ContainerState::Running => Adopted::ToStart(container_id),
+            ContainerState::Created | ContainerState::Running => Created::There(container_id),
         })
     }
 
@@ -341,9 +358,14 @@ impl Docker {
     }
 }
 
-enum Adopted {
+/// What became of the wish to create a container.
+enum Created {
+    /// It is there, and has not ended.
+    There(String),
+    /// It was there, and has ended.
     Ended(StartedContainer),
-    ToStart(String),
+    /// Its name is taken and it is not there: it is being created, or removed, just now.
+    InBetween,
 }
 
 impl Runtime for Docker {
@@ -354,13 +376,15 @@ impl Runtime for Docker {
                 .version()
                 .await
                 .map_err(|error| self.explain(&error, "asking for its version"))?;
-            let info = client
-                .info()
-                .await
-                .map_err(|error| self.explain(&error, "asking for its settings"))?;
+            // Asked once: it costs the daemon more, and does not change while it runs.
+            if self.root.get().is_none() {
+                let info = client.info().await;
+                let info = info.map_err(|error| self.explain(&error, "asking for its settings"))?;
+                let _ = self.root.set(info.docker_root_dir);
+            }
             Ok(RuntimeInfo {
                 version: version.version.unwrap_or_else(|| "unknown".to_owned()),
-                root: info.docker_root_dir,
+                root: self.root.get().cloned().flatten(),
             })
         };
         self.question(QUESTION_DEADLINE, "asking for its version", call).boxed()

@@ -336,3 +336,30 @@ fn kept_containers_that_are_gone_are_forgotten() {
     assert_eq!(bench.agent.logs_of(id(1)), Some(LogSource { container_id: None, goes_on: false }));
     assert_eq!(bench.agent.logs_of(id(2)), None);
 }
+
+#[test]
+fn what_an_earlier_run_is_still_starting_is_neither_removed_nor_doubled() {
+    let mut bench = Bench::ready();
+    bench.delta(1, 2, vec![wants_run(1, 2, always())]);
+    bench.pulled();
+    bench.restart();
+    bench.up(vec![container(1, 1, ContainerState::Created)]);
+    let (writes, actions) = bench.up(vec![container(1, 1, ContainerState::Created)]);
+    assert_eq!((writes, actions), (vec![], vec![]), "it is left where it is");
+    let (writes, actions) = bench.up(vec![container(1, 1, ContainerState::Running)]);
+    assert_eq!(states(&writes), [(1, TaskState::Running)], "and adopted when it runs");
+    assert_eq!(actions, []);
+    assert_eq!(bench.pulled(), (vec![], vec![]));
+}
+
+#[test]
+fn an_end_that_a_list_has_not_seen_yet_is_not_lost() {
+    let mut bench = Bench::running(policy(RestartMode::Never, 0));
+    bench.restart();
+    let (_, actions) = bench.step(Input::RuntimeUp);
+    let looked = ticket(&actions);
+    bench.step(died(1, 1, 3));
+    let containers = vec![container(1, 1, ContainerState::Running)];
+    let (writes, _) = bench.step(Input::Observed { ticket: looked, containers });
+    assert_eq!(states(&writes), [(1, TaskState::Failed)]);
+}

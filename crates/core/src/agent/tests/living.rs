@@ -255,11 +255,29 @@ fn an_end_before_the_answer_to_the_start_counts_once() {
     let mut bench = Bench::ready();
     bench.delta(1, 2, vec![wants_run(1, 2, policy(RestartMode::Never, 0))]);
     bench.pulled();
-    let (writes, _) = bench.step(died(1, 1, 0));
+    assert_eq!(
+        bench.step(died(1, 1, 0)),
+        (vec![], vec![]),
+        "whose container that is the answer tells"
+    );
+    let (writes, _) = bench.started(1, 1);
     let states: Vec<_> = reports(&writes).into_iter().map(|report| report.1).collect();
     assert_eq!(states, [TaskState::Running, TaskState::Completed]);
-    assert_eq!(bench.started(1, 1), (vec![], vec![]));
     assert_eq!(bench.step(died(1, 1, 0)), (vec![], vec![]));
+}
+
+#[test]
+fn an_end_of_an_earlier_container_does_not_end_the_one_that_starts() {
+    let mut bench = Bench::ready();
+    bench.delta(1, 2, vec![wants_run(1, 2, policy(RestartMode::Never, 0))]);
+    bench.pulled();
+    bench.step(Input::Container(ContainerEvent {
+        container_id: "removed-before".into(),
+        labels: labels_of(1, 1),
+        change: ContainerChange::Died(exit(137)),
+    }));
+    bench.started(1, 1);
+    assert_eq!(bench.agent.tasks_running(), 1);
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn a_node_that_returns_is_told_to_ask_for_its_set_which_no_longer_holds_what_was
     world.pass(500, &["n1", "n2"]);
     assert_eq!(status(&world, "n1"), NodeStatus::Ready);
     let (_, hint) = world.told.iter().find(|(node, _)| node.as_str() == "n1").expect("n1 is told");
-    assert_eq!(hint.previous, Revision::default(), "a hint chains to nothing");
+    assert_eq!(hint.previous, Revision::UNCHAINED, "a hint chains to nothing");
     let (node_id, boot_id) = world.identity_of("n1");
     let page = world
         .cluster
@@ -188,6 +188,29 @@ fn a_goodbye_is_believed_at_once() {
     assert_eq!(status(&world, "n1"), NodeStatus::Left);
     let live = world.live("web");
     assert_eq!(world.task(live[0]).node, Some(node_name("n2")));
+}
+
+#[test]
+fn what_a_leaving_node_stops_is_not_replaced_there() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 1));
+    world.start_all("web");
+    let Input::Heartbeat { node, mut heartbeat } = world.heartbeat(&node_name("n1")) else {
+        unreachable!()
+    };
+    heartbeat.leaving = true;
+    heartbeat.tasks_running = 1;
+    world.run([Input::Heartbeat { node: node.clone(), heartbeat: heartbeat.clone() }]);
+    assert_eq!(status(&world, "n1"), NodeStatus::Ready);
+    let id = world.live("web")[0];
+    world.report(id, 1, TaskState::Stopped, None);
+    let next = world.live("web")[0];
+    assert_ne!(next, id);
+    assert_eq!(world.task(next).node, None, "not on the node that leaves");
+    heartbeat.tasks_running = 0;
+    world.run([Input::Heartbeat { node, heartbeat }]);
+    assert_eq!(status(&world, "n1"), NodeStatus::Left);
 }
 
 #[test]

@@ -1,0 +1,21 @@
+//! From `longshore run` to a real container and back: the programs as operators run them, with real Docker,
+//! a real NATS server and every permission on.
+//!
+//! | module | what is shown |
+//! |---|---|
+//! | [`verbs`] | what each verb prints, for people and for programs |
+//! | [`containers`] | what a task's container looks like from the outside |
+//! | [`ends`] | exit codes, failures and their reasons, restarts, stops |
+//! | [`survival`] | programs that die and come back, and containers that do not notice |
+//! | [`nodes`] | nodes that die, return, or cannot use Docker |
+//! | [`look`] | looking at tasks through the command line |
+
+mod containers;
+mod ends;
+mod look;
+mod nodes;
+mod survival;
+mod verbs;
+
+/// How long anything may take on a loaded machine.
+const SOON: std::time::Duration = std::time::Duration::from_secs(60);
