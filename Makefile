@@ -22,7 +22,7 @@ test: ## Run every test, with real NATS and real Docker
 check: ## What never writes: format, lints, licences (what CI runs before the tests)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet
 	scripts/check-core
 	scripts/check-deny
 

@@ -2,6 +2,8 @@
 //! They are golden messages, too: when one changes, the wire has changed, and other versions must still read
 //! it. `UPDATE_DOCS=1 cargo test -p longshore-proto --test protocol` writes them anew.
 
+#![expect(clippy::unwrap_used, reason = "a failed example is a failed test")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;

@@ -46,7 +46,7 @@ pub(crate) struct Run {
     /// Publish a container's port on its node
     #[arg(short, long, value_name = "[IP:]HOST:CONTAINER[/udp]", value_parser = parse::publish)]
     pub(crate) publish: Vec<Port>,
-    /// When a task is started again on its node: never, on-failure[:N], always [default: always for a
+    /// When a task is started again on its node: never, on-failure, on-failure:N or always [default: always for a
     /// service, on-failure:3 for a batch]
     #[arg(long, value_name = "WHEN", value_parser = parse::restart)]
     pub(crate) restart: Option<RestartPolicy>,
