@@ -420,21 +420,7 @@ impl State {
         revision: Revision,
         changes: &mut Changes,
     ) {
-        let Some(task) = self.tasks.get(&id) else { return };
-        let waiting = self.waiting_key(task);
-        if let Some(key) = waiting
-            && let Some(group) = self.waiting.get_mut(&key)
-        {
-            group.remove(&id);
-            if group.is_empty() {
-                self.waiting.remove(&key);
-                if let Some(job) = self.jobs.get_mut(&key.2)
-                    && job.blocked.remove(&key.3).is_some()
-                {
-                    changes.jobs.insert(key.2);
-                }
-            }
-        }
+        self.leave_waiting(id, changes);
         self.with_demand(id, |fleet, demand| fleet.reserve(node, demand));
         if let Some(task) = self.tasks.get_mut(&id) {
             task.node = Some(node.clone());
@@ -516,19 +502,7 @@ impl State {
             return;
         }
         let (node, held) = (task.node.clone(), task.state.holds_resources());
-        if let Some(key) = self.waiting_key(task)
-            && let Some(group) = self.waiting.get_mut(&key)
-        {
-            group.remove(&id);
-            if group.is_empty() {
-                self.waiting.remove(&key);
-                if let Some(job) = self.jobs.get_mut(&key.2)
-                    && job.blocked.remove(&key.3).is_some()
-                {
-                    changes.jobs.insert(key.2);
-                }
-            }
-        }
+        self.leave_waiting(id, changes);
         if let Some(node) = &node {
             if held {
                 self.with_demand(id, |fleet, demand| fleet.release(node, demand));
@@ -543,6 +517,22 @@ impl State {
             task.reason = reason.cloned();
             task.finished_at_ms = Some(at_ms);
             changes.touch_task(id, &task.job);
+        }
+    }
+
+    /// A task no longer waits. When it was the last of its kind, there is no reason left to tell.
+    fn leave_waiting(&mut self, id: TaskId, changes: &mut Changes) {
+        let Some(key) = self.tasks.get(&id).and_then(|task| self.waiting_key(task)) else { return };
+        let Some(group) = self.waiting.get_mut(&key) else { return };
+        group.remove(&id);
+        if group.is_empty() {
+            self.waiting.remove(&key);
+            let (_, _, job, spec, _) = key;
+            if let Some(stored) = self.jobs.get_mut(&job)
+                && stored.blocked.remove(&spec).is_some()
+            {
+                changes.jobs.insert(job);
+            }
         }
     }
 
