@@ -1,7 +1,9 @@
 //! What the machine has and what of it is in use.
 //!
 //! Capacity is what may be promised: totals minus a reserve for the system, never "what is free just now",
-//! which moves. Usage is measured, by whomever it is used.
+//! which moves. Usage is measured, by whomever it is used. A node whose capacity the operator states stands for
+//! that part of the machine, so its usage is the same part of the machine's: several workers share one machine,
+//! and each would else look as busy as all of it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -87,10 +89,20 @@ impl Probe {
                 system.total_memory().saturating_sub(system.available_memory()),
             )
         });
+        let total_memory = self.system.as_ref().map_or(0, System::total_memory);
+        let (total_disk, free_disk) = self.disk().unwrap_or_default();
         Resources {
-            cpu_millis: millis_of(percent, self.cores),
-            memory_bytes,
-            disk_bytes: self.disk().map_or(0, |(total, free)| total.saturating_sub(free)),
+            cpu_millis: part_of(
+                millis_of(percent, self.cores),
+                self.cores * 1_000,
+                self.stated.cpu_millis,
+            ),
+            memory_bytes: part_of(memory_bytes, total_memory, self.stated.memory_bytes),
+            disk_bytes: part_of(
+                total_disk.saturating_sub(free_disk),
+                total_disk,
+                self.stated.disk_bytes,
+            ),
         }
     }
 
@@ -126,6 +138,17 @@ pub fn attributes() -> BTreeMap<String, String> {
     attributes
 }
 
+/// What is used of a part of the machine, when it is used as the whole is.
+fn part_of(used: u64, whole: u64, stated: Option<u64>) -> u64 {
+    match stated {
+        Some(part) if whole > 0 => {
+            let scaled = u128::from(used) * u128::from(part) / u128::from(whole);
+            u64::try_from(scaled).unwrap_or(u64::MAX)
+        }
+        _ => used,
+    }
+}
+
 /// Per cent of all cores as thousandths of one.
 fn millis_of(percent: f32, cores: u64) -> u64 {
     let millis = f64::from(percent.clamp(0.0, 100.0)) * 10.0;
@@ -158,6 +181,14 @@ mod tests {
             CapacityOverride { cpu_millis: Some(1), memory_bytes: Some(2), disk_bytes: Some(3) };
         let capacity = Probe::new(std::env::temp_dir(), stated).capacity();
         assert_eq!(capacity, Resources { cpu_millis: 1, memory_bytes: 2, disk_bytes: 3 });
+    }
+
+    #[test]
+    fn a_part_of_the_machine_is_as_busy_as_the_whole() {
+        assert_eq!(part_of(600, 1_000, None), 600);
+        assert_eq!(part_of(600, 1_000, Some(500)), 300);
+        assert_eq!(part_of(600, 1_000, Some(2_000)), 1_200);
+        assert_eq!(part_of(600, 0, Some(500)), 600);
     }
 
     #[test]
