@@ -117,9 +117,9 @@ impl Cluster {
         }
     }
 
-    /// The operator's credential file.
-    pub(crate) fn credentials(&self) -> PathBuf {
-        self.folder.path().join("auth/operator-bench.creds")
+    /// A user's credential file.
+    pub(crate) fn credentials(&self, user: &str) -> PathBuf {
+        self.folder.path().join("auth").join(format!("{user}.creds"))
     }
 
     /// Asks the manager.

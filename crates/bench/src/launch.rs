@@ -9,7 +9,6 @@ use longshore_proto::api::{JobStopped, JobSubmitted, NameJob, SubmitJob};
 use longshore_proto::codec;
 use longshore_proto::event::Event;
 use longshore_proto::name::{JobName, Namespace};
-use longshore_proto::permission::{Role, inbox_prefix};
 use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, Resources, TaskSpec};
 use longshore_proto::subject::{ApiVerb, Pattern, Scope};
 
@@ -64,12 +63,11 @@ pub(crate) async fn measure(rounds: usize) -> Result<Vec<Figure>, Failure> {
 }
 
 async fn acknowledged(cluster: &Cluster) -> Result<Vec<Figure>, Failure> {
-    let credentials = Credentials::load(&cluster.credentials())?;
-    let inbox = inbox_prefix(Role::Operator, &credentials.name);
+    let asker = Credentials::load(&cluster.credentials("operator-bench"))?;
+    let answerer = Credentials::load(&cluster.credentials("manager-m1"))?;
     // Jobs that no node fits: the decision, the log and the disk are measured, and no container starts.
     let mut times = Vec::with_capacity(SUBMITS);
-    let limit =
-        raw::round_trips(&cluster.url, credentials.nkey_seed.reveal(), &inbox, SUBMITS).await?;
+    let limit = raw::round_trips(&cluster.url, &asker, &answerer, SUBMITS).await?;
     for at in 0..SUBMITS {
         let mut job = job(&format!("ack-{at}"), 1)?;
         job.datacenters = vec!["nowhere".parse()?];

@@ -10,6 +10,8 @@ use bollard::query_parameters::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use longshore_bus::Credentials;
+use longshore_proto::permission::inbox_prefix;
 
 use crate::Failure;
 
@@ -22,24 +24,24 @@ pub(crate) const MEMORY_BYTES: u64 = 16 << 20;
 /// What each may use.
 pub(crate) const CPU_MILLIS: u64 = 10;
 
-/// Requests and answers of a submit's size over NATS alone; the time of each in milliseconds.
+/// Requests and answers of a submit's size over NATS alone, between two users that may speak to each other as a
+/// submit's do; the time of each in milliseconds.
 pub(crate) async fn round_trips(
     url: &str,
-    seed: &str,
-    inbox: &str,
+    asker: &Credentials,
+    answerer: &Credentials,
     count: usize,
 ) -> Result<Vec<f64>, Failure> {
-    let connect = || async {
+    let connect = |credentials: &Credentials| {
         async_nats::ConnectOptions::new()
-            .nkey(seed.to_owned())
-            .custom_inbox_prefix(inbox)
-            .connect(url)
-            .await
+            .nkey(credentials.nkey_seed.reveal().to_owned())
+            .custom_inbox_prefix(inbox_prefix(credentials.role, &credentials.name))
+            .connect(url.to_owned())
     };
-    let (asker, echo) = (connect().await?, connect().await?);
-    // An inbox of the bench's own user is the one subject that it may both speak and hear.
-    let subject = format!("{inbox}.echo");
-    let mut questions = echo.subscribe(subject.clone()).await?;
+    let (asker, echo) = (connect(asker).await?, connect(answerer).await?);
+    // No verb of ours, but a subject that an operator may speak on and a manager may hear.
+    let subject = "longshore.v1.api.read.default.bench.echo";
+    let mut questions = echo.subscribe(subject).await?;
     echo.flush().await?;
     let echo_task = tokio::spawn(async move {
         while let Some(question) = questions.next().await {
@@ -51,10 +53,18 @@ pub(crate) async fn round_trips(
         }
     });
     let payload = Bytes::from(vec![7u8; 512]);
+    // A flush only empties the client's buffer; that the server has taken the subscription shows by an answer.
+    let end = Instant::now() + Duration::from_secs(10);
+    while asker.request(subject, payload.clone()).await.is_err() {
+        if Instant::now() > end {
+            return Err("the echo does not answer".into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
         let start = Instant::now();
-        asker.request(subject.clone(), payload.clone()).await?;
+        asker.request(subject, payload.clone()).await?;
         times.push(milliseconds(start.elapsed()));
     }
     echo_task.abort();

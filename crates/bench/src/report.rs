@@ -103,8 +103,8 @@ fn page(figures: &[Figure]) -> String {
         let _ = writeln!(text, "| {name} | {value:.2} {unit} | {limit} | {ratio} |");
     }
     text.push_str(
-        "\nWhat the limits are: for `submit/*`, a NATS request answered by an echo in another process-less \
-         connection of the same server; for `launch/*`, the same containers created and started straight through \
+        "\nWhat the limits are: for `submit/*`, a request of the same size answered by an echo over the same NATS \
+         server; for `launch/*`, the same containers created and started straight through \
          the Docker API with the worker's concurrency.\n",
     );
     text
