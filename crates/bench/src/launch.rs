@@ -25,13 +25,13 @@ const COUNTS: [u32; 3] = [1, 10, 100];
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Measures, Longshore and raw in turn.
-pub(crate) async fn measure(rounds: usize) -> Result<Vec<Figure>, Failure> {
+pub(crate) async fn measure(rounds: usize, most: u32) -> Result<Vec<Figure>, Failure> {
     let cluster = Cluster::start().await?;
     let mut figures = acknowledged(&cluster).await?;
     let docker = Docker::connect_with_defaults()?;
     let concurrency =
         std::thread::available_parallelism().map_or(4, |cores| (cores.get() * 2).max(4));
-    for count in COUNTS {
+    for count in COUNTS.into_iter().filter(|count| *count <= most) {
         let (mut ours, mut limit) = (Vec::new(), Vec::new());
         for round in 1..=rounds {
             limit.push(raw::launch(&docker, count as usize, concurrency).await?);

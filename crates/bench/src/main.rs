@@ -28,6 +28,9 @@ struct Options {
     /// How often each figure is measured; the median counts.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Launch at most so many tasks together.
+    #[arg(long, default_value_t = 100)]
+    most: u32,
 }
 
 /// What can be measured.
@@ -55,7 +58,7 @@ async fn main() -> ExitCode {
 async fn measure(options: &Options) -> Result<(), Failure> {
     let mut figures = Vec::new();
     if options.only.is_none_or(|part| part == Part::Launch) {
-        figures.extend(launch::measure(options.rounds).await?);
+        figures.extend(launch::measure(options.rounds, options.most).await?);
     }
     report::write(&figures)
 }

@@ -245,14 +245,17 @@ impl Leader {
         .await
     }
 
+    /// What was reported of a task, in order. A report whose answer was missed comes again, and counts once.
     fn history(&self, task: TaskId) -> Vec<(u64, TaskState)> {
         let known = self.known.lock().unwrap();
-        known
+        let mut history: Vec<_> = known
             .reports
             .iter()
             .filter(|report| report.task == task)
             .map(|report| (report.attempt, report.state))
-            .collect()
+            .collect();
+        history.dedup();
+        history
     }
 }
 
