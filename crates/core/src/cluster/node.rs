@@ -129,7 +129,7 @@ pub(super) fn heartbeat(
         let revision = draft.revision;
         return tell(draft, revision);
     }
-    let (revision, status) = (node.revision, node.status);
+    let (revision, status, eligibility) = (node.revision, node.status, node.eligibility);
     let matches =
         heartbeat.revision == revision && heartbeat.digest == assign::digest(draft.state, node);
     let resized = node.facts.capacity != heartbeat.capacity;
@@ -164,9 +164,9 @@ pub(super) fn heartbeat(
         return;
     }
     let excluded =
-        draft.state.fleet.node(name).is_some_and(|node| node.eligibility == Eligibility::Draining);
+        draft.state.fleet.node(name).is_some_and(|known| known.eligibility != eligibility);
     if excluded {
-        // It stays after all, or an operator drains it: what the state says counts.
+        // It stays after all: what the state says counts again.
         draft.state.derive_node(name);
         draft.changes.freed = true;
     }

@@ -208,6 +208,9 @@ fn what_a_leaving_node_stops_is_not_replaced_there() {
     let next = world.live("web")[0];
     assert_ne!(next, id);
     assert_eq!(world.task(next).node, None, "not on the node that leaves");
+    let stays = world.heartbeat(&node);
+    world.run([stays]);
+    assert_eq!(world.task(next).node, Some(node.clone()), "it stays after all");
     heartbeat.tasks_running = 0;
     world.run([Input::Heartbeat { node, heartbeat }]);
     assert_eq!(status(&world, "n1"), NodeStatus::Left);
