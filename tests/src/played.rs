@@ -78,6 +78,8 @@ pub fn wish(me: Me) -> Register {
         labels: BTreeMap::new(),
         attributes: BTreeMap::new(),
         capacity: CAPACITY,
+        tasks_max: 500,
+        mount_paths: Vec::new(),
         version: "0.0.0-played".to_owned(),
     }
 }

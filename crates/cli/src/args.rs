@@ -213,6 +213,13 @@ mod tests {
             (["run", "--name", "a.b", "x"], "--name", "use a-z, 0-9 and '-'"),
             (["run", "--priority", "0", "x"], "--priority", "1..=100"),
             (["run", "--stop-grace", "-1s", "x"], "--stop-grace", "write 500ms"),
+            (["run", "--constraint", "rack = r1", "x"], "--constraint", "label.KEY"),
+            (["run", "--constraint", "label.rack ~ r1", "x"], "--constraint", "not-in"),
+            (["run", "--constraint", "node.name matches (", "x"], "--constraint", "brackets"),
+            (["run", "--affinity", "label.a = b@101", "x"], "--affinity", "1 to 100"),
+            (["run", "--spread", "label.a:0", "x"], "--spread", "1 to 100"),
+            (["run", "--spread", "", "x"], "--spread", "node.datacenter"),
+            (["run", "-v", "./data:/data", "x"], "--mount", "SOURCE:TARGET[:ro]"),
         ] {
             let text = parse(&words).unwrap_err().to_string();
             assert!(text.contains(option) && text.contains(cure), "{words:?}: {text}");

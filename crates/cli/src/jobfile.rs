@@ -7,10 +7,11 @@ mod field;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use longshore_proto::constraint::Constraint;
 use longshore_proto::name::{Datacenter, JobName, Namespace, SpecName};
 use longshore_proto::spec::{
-    JobSpec, JobType, OnNodeLoss, PullPolicy, ReschedulePolicy, Resources, RestartPolicy,
-    SchedulerKind, TaskSpec,
+    Affinity, JobSpec, JobType, Mount, MountSource, OnNodeLoss, PullPolicy, ReschedulePolicy,
+    Resources, RestartPolicy, SchedulerKind, Spread, TaskSpec,
 };
 use longshore_proto::validate;
 use serde::Deserialize;
@@ -76,6 +77,8 @@ struct JobFile {
     #[serde(default)]
     on_node_loss: OnNodeLoss,
     scheduler: Option<SchedulerKind>,
+    #[serde(default)]
+    constraints: Vec<field::ConstraintText>,
     #[serde(rename = "task")]
     tasks: Vec<TaskFile>,
 }
@@ -109,6 +112,121 @@ struct TaskFile {
     stop_grace: u64,
     #[serde(default)]
     pull: PullPolicy,
+    #[serde(default)]
+    constraints: Vec<field::ConstraintText>,
+    #[serde(default)]
+    affinities: Vec<AffinityTable>,
+    #[serde(default)]
+    spread: Vec<SpreadEntry>,
+    #[serde(default, deserialize_with = "field::anti_affinity")]
+    anti_affinity: Option<u8>,
+    #[serde(default, deserialize_with = "field::distinct_hosts")]
+    distinct_hosts: bool,
+    #[serde(default, deserialize_with = "field::all_at_once")]
+    all_at_once: bool,
+    #[serde(default)]
+    mounts: Vec<MountEntry>,
+}
+
+/// `{ match = "label.disk = ssd", weight = 50 }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AffinityTable {
+    #[serde(rename = "match")]
+    constraint: field::ConstraintText,
+    #[serde(default = "field::affinity_weight_usual", deserialize_with = "field::affinity_weight")]
+    weight: i8,
+}
+
+/// `"label.rack"`, `"label.rack:30"` or `{ attribute = "label.rack", weight = 30 }`.
+#[derive(Debug, Deserialize)]
+#[serde(from = "field::TextOr<field::SpreadText, SpreadTable>")]
+struct SpreadEntry(Spread);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SpreadTable {
+    attribute: field::AttributeText,
+    #[serde(default, deserialize_with = "field::spread_weight")]
+    weight: Option<u8>,
+}
+
+/// `"/srv/data:/data:ro"`, `"cache:/data"` or `{ type = "tmpfs", target = "/tmp", size = "64MiB" }`.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "field::TextOr<field::MountText, MountTable>")]
+struct MountEntry(Mount);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MountTable {
+    #[serde(rename = "type")]
+    kind: MountKind,
+    target: String,
+    source: Option<String>,
+    #[serde(default, deserialize_with = "field::read_only")]
+    read_only: bool,
+    #[serde(default, deserialize_with = "field::size")]
+    size: Option<u64>,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum MountKind {
+    Bind,
+    Volume,
+    Tmpfs,
+}
+
+impl From<field::TextOr<field::SpreadText, SpreadTable>> for SpreadEntry {
+    fn from(written: field::TextOr<field::SpreadText, SpreadTable>) -> Self {
+        match written {
+            field::TextOr::Text(field::SpreadText(spread)) => Self(spread),
+            field::TextOr::Table(table) => {
+                let usual = Spread::usual(table.attribute.0);
+                Self(Spread { weight: table.weight.unwrap_or(usual.weight), ..usual })
+            }
+        }
+    }
+}
+
+impl TryFrom<field::TextOr<field::MountText, MountTable>> for MountEntry {
+    type Error = String;
+
+    fn try_from(written: field::TextOr<field::MountText, MountTable>) -> Result<Self, String> {
+        match written {
+            field::TextOr::Text(field::MountText(mount)) => Ok(Self(mount)),
+            field::TextOr::Table(table) => table.into_mount().map(Self),
+        }
+    }
+}
+
+impl MountTable {
+    fn into_mount(self) -> Result<Mount, String> {
+        let refuse = |text: &str| Err(format!("mounts: {text}"));
+        let source = match (self.kind, self.source, self.size) {
+            (MountKind::Bind, Some(path), None) => MountSource::Bind { path },
+            (MountKind::Volume, Some(name), None) => MountSource::Volume { name },
+            (MountKind::Tmpfs, None, size_bytes) => MountSource::Tmpfs { size_bytes },
+            (MountKind::Bind, None, _) => {
+                return refuse(
+                    "a bind needs its source; write source = \"/srv/data\", a path of the node",
+                );
+            }
+            (MountKind::Volume, None, _) => {
+                return refuse(
+                    "a volume needs its source; write source = \"cache\", the volume's name",
+                );
+            }
+            (MountKind::Bind | MountKind::Volume, Some(_), Some(_)) => {
+                return refuse("only a tmpfs has a size; leave it out");
+            }
+            (MountKind::Tmpfs, Some(_), _) => {
+                return refuse("a tmpfs is memory and has no source; leave it out");
+            }
+        };
+        Ok(Mount { target: self.target, source, read_only: self.read_only })
+    }
 }
 
 /// `restart = "never"` or `restart = { mode = "always", … }`.
@@ -171,6 +289,8 @@ impl From<Reschedule> for ReschedulePolicy {
 
 impl JobFile {
     fn into_spec(self, namespace: &Namespace) -> JobSpec {
+        let common: Vec<Constraint> =
+            self.constraints.into_iter().map(|constraint| constraint.0).collect();
         JobSpec {
             namespace: self.namespace.unwrap_or_else(|| namespace.clone()),
             name: self.name,
@@ -179,14 +299,22 @@ impl JobFile {
             priority: self.priority,
             on_node_loss: self.on_node_loss,
             scheduler: self.scheduler,
-            specs: self.tasks.into_iter().map(TaskFile::into_spec).collect(),
+            specs: self.tasks.into_iter().map(|task| task.into_spec(&common)).collect(),
         }
     }
 }
 
 impl TaskFile {
-    fn into_spec(self) -> TaskSpec {
+    /// The part; `common` is what the job says for all of its parts.
+    fn into_spec(self, common: &[Constraint]) -> TaskSpec {
         let usual = Resources::default();
+        let own = self.constraints.into_iter().map(|constraint| constraint.0);
+        let mut constraints = common.to_vec();
+        constraints.extend(own.filter(|constraint| !common.contains(constraint)));
+        let affinities = self
+            .affinities
+            .into_iter()
+            .map(|table| Affinity { constraint: table.constraint.0, weight: table.weight });
         TaskSpec {
             instances: self.instances,
             pull: self.pull,
@@ -202,6 +330,13 @@ impl TaskFile {
             restart: self.restart.map(|restart| restart.0),
             reschedule: self.reschedule.map(ReschedulePolicy::from),
             stop_grace_ms: self.stop_grace,
+            constraints,
+            affinities: affinities.collect(),
+            spread: self.spread.into_iter().map(|entry| entry.0).collect(),
+            anti_affinity: self.anti_affinity,
+            distinct_hosts: self.distinct_hosts,
+            all_at_once: self.all_at_once,
+            mounts: self.mounts.into_iter().map(|entry| entry.0).collect(),
             ..TaskSpec::new(self.name, self.image)
         }
     }
@@ -220,6 +355,7 @@ mod tests {
         priority = 60
         on_node_loss = "wait"
         scheduler = "round-robin"
+        constraints = ["attribute.os = linux"]
         [[task]]
         name = "server"
         image = "nginx:1.27"
@@ -235,6 +371,23 @@ mod tests {
         reschedule = { attempts = 3, delay = "5s", max_delay = "5m" }
         stop_grace = "10s"
         pull = "never"
+        constraints = ["label.rack in r1, r2", "attribute.os = linux"]
+        affinities = [
+            { match = "label.disk = ssd", weight = -20 },
+            { match = 'node.name matches "^web-\d+$"' },
+        ]
+        spread = ["node.datacenter", "label.rack:30", { attribute = "label.row", weight = 1 }]
+        anti_affinity = 0
+        distinct_hosts = true
+        all_at_once = true
+        mounts = [
+            "/srv/data:/var/lib/app:ro",
+            "cache:/var/cache",
+            { type = "bind", source = "/srv/a:b", target = "/a:b", read_only = true },
+            { type = "volume", source = "more", target = "/more" },
+            { type = "tmpfs", target = "/tmp", size = "64MiB" },
+            { type = "tmpfs", target = "/run" },
+        ]
     "#;
 
     fn toml(text: &str) -> Result<JobSpec, Failure> {
@@ -290,6 +443,29 @@ mod tests {
                 delay_ms_max: 300_000,
             }),
             stop_grace_ms: 10_000,
+            // The job's first, and each once.
+            constraints: ["attribute.os = linux", "label.rack in r1, r2"]
+                .map(|text| text.parse().unwrap())
+                .to_vec(),
+            affinities: [("label.disk = ssd", -20), ("node.name matches ^web-\\d+$", 50)]
+                .map(|(text, weight)| Affinity { constraint: text.parse().unwrap(), weight })
+                .to_vec(),
+            spread: [("node.datacenter", 50), ("label.rack", 30), ("label.row", 1)]
+                .map(|(text, weight)| Spread { attribute: text.parse().unwrap(), weight })
+                .to_vec(),
+            anti_affinity: Some(0),
+            distinct_hosts: true,
+            all_at_once: true,
+            mounts: [
+                ("/var/lib/app", MountSource::Bind { path: "/srv/data".into() }, true),
+                ("/var/cache", MountSource::Volume { name: "cache".into() }, false),
+                ("/a:b", MountSource::Bind { path: "/srv/a:b".into() }, true),
+                ("/more", MountSource::Volume { name: "more".into() }, false),
+                ("/tmp", MountSource::Tmpfs { size_bytes: Some(64 << 20) }, false),
+                ("/run", MountSource::Tmpfs { size_bytes: None }, false),
+            ]
+            .map(|(target, source, read_only)| Mount { target: target.into(), source, read_only })
+            .to_vec(),
             ..TaskSpec::new("server".parse().unwrap(), "nginx:1.27")
         };
         assert_eq!(*spec, expected);
@@ -369,6 +545,51 @@ mod tests {
             ("env = { A = 1 }", "env", "in quotes"),
             ("pull = \"daily\"", "pull", "if-missing"),
             ("name = \"a.b\"", "name", "use a-z"),
+            ("constraints = [\"rack = r1\"]", "constraints", "label.KEY"),
+            ("constraints = [\"label.rack ~ r1\"]", "constraints", "not-in"),
+            ("constraints = [\"node.name matches (\"]", "constraints", "brackets"),
+            ("constraints = [\"node.name matches ((a{99}){99}){99}\"]", "constraints", "small"),
+            ("constraints = [7]", "constraints", "label.KEY"),
+            ("constraints = \"label.gpu exists\"", "constraints", "expected a sequence"),
+            ("affinities = [{ match = \"disk\" }]", "affinities", "label.KEY"),
+            ("affinities = [{ match = \"label.a exists\", weight = 0 }]", "weight", "1 to 100"),
+            ("affinities = [{ match = \"label.a exists\", weight = 101 }]", "weight", "1 to 100"),
+            ("affinities = [{ match = \"label.a exists\", weight = nan }]", "weight", "1 to 100"),
+            ("affinities = [{ weight = 1 }]", "affinities", "missing field `match`"),
+            ("spread = [\"\"]", "spread", "node.datacenter"),
+            ("spread = [\"label.\"]", "spread", "label.KEY"),
+            ("spread = [\"label.rack:101\"]", "spread", "label.rack:30"),
+            ("spread = [{ attribute = \"rack\" }]", "spread", "label.KEY"),
+            ("spread = [{ attribute = \"label.a\", weight = 101 }]", "weight", "1 (hardly) to 100"),
+            ("anti_affinity = 101", "anti_affinity", "to 100"),
+            ("anti_affinity = nan", "anti_affinity", "to 100"),
+            ("distinct_hosts = \"yes\"", "distinct_hosts", "write true or false"),
+            ("all_at_once = 1", "all_at_once", "write true or false"),
+            ("mounts = [\"/data\"]", "mounts", "SOURCE:TARGET[:ro]"),
+            ("mounts = [\"./data:/data\"]", "mounts", "SOURCE:TARGET[:ro]"),
+            ("mounts = [{ type = \"nfs\", target = \"/x\" }]", "mounts", "`tmpfs`"),
+            ("mounts = [{ type = \"bind\", target = \"/x\" }]", "mounts", "source = \"/srv/data\""),
+            ("mounts = [{ type = \"volume\", target = \"/x\" }]", "mounts", "source = \"cache\""),
+            (
+                "mounts = [{ type = \"tmpfs\", target = \"/x\", source = \"a\" }]",
+                "mounts",
+                "leave it out",
+            ),
+            (
+                "mounts = [{ type = \"volume\", target = \"/x\", source = \"ab\", size = 1 }]",
+                "mounts",
+                "leave it out",
+            ),
+            (
+                "mounts = [{ type = \"tmpfs\", target = \"/x\", size = \"big\" }]",
+                "size",
+                "write 256MiB",
+            ),
+            (
+                "mounts = [{ type = \"tmpfs\", target = \"/x\", read_only = 1 }]",
+                "read_only",
+                "write true or false",
+            ),
         ] {
             let text = refused(&with(line));
             assert!(text.contains("line 4"), "{line}: {text}");
@@ -382,6 +603,11 @@ mod tests {
         assert!(refused(&with("instances = 1000000")).contains("specs.main.instances is 1000000"));
         assert!(refused(&with("memory = 0")).contains("specs.main.resources.memory_bytes"));
         assert!(refused("name = \"web\"\ntask = []").contains("specs is empty"));
+        let text = refused(&with("mounts = [\"ab:/x\", \"/a:/x/\"]"));
+        assert!(text.contains("specs.main.mounts, entry 2"), "{text}");
+        assert!(refused(&with("mounts = [\"a,b:/x\"]")).contains("specs.main.mounts, entry 1"));
+        let many = vec!["\"label.a exists\""; 33].join(",");
+        assert!(refused(&with(&format!("constraints = [{many}]"))).contains("has 33 entries"));
         let text = refused("name = \"web\"\npriority = 1000\ntask = [{ image = \"x\" }]");
         assert!(text.contains("line 2") && text.contains("1 (least) to 100"), "{text}");
         let text = refused("name = \"web\"\n");

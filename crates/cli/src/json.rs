@@ -94,6 +94,8 @@ pub(crate) struct Node<'a> {
     committed: Amounts,
     used: Amounts,
     tasks: u64,
+    tasks_max: u32,
+    mount_paths: &'a [String],
     heard_ago_ms: Option<u64>,
     runtime_error: Option<&'a str>,
     worker_version: &'a str,
@@ -113,6 +115,8 @@ impl<'a> From<&'a NodeView> for Node<'a> {
             committed: Some(node.committed).into(),
             used: node.used.into(),
             tasks: node.tasks,
+            tasks_max: node.tasks_max,
+            mount_paths: &node.mount_paths,
             heard_ago_ms: node.heard_ms_ago,
             runtime_error: node.runtime_error.as_deref(),
             worker_version: &node.worker_version,
@@ -319,6 +323,8 @@ pub(crate) mod tests {
             committed: Resources { cpu_millis: 500, memory_bytes: 1 << 30, disk_bytes: 0 },
             used: None,
             tasks: 2,
+            tasks_max: 500,
+            mount_paths: vec!["/srv/data".into()],
             heard_ms_ago: Some(700),
             runtime_error: None,
             worker_version: "0.1.0".into(),
@@ -359,7 +365,7 @@ pub(crate) mod tests {
                 "capacity": {"cpu_millis": 4000, "memory_bytes": 8_589_934_592_u64, "disk_bytes": 107_374_182_400_u64},
                 "committed": {"cpu_millis": 500, "memory_bytes": 1_073_741_824, "disk_bytes": 0},
                 "used": {"cpu_millis": null, "memory_bytes": null, "disk_bytes": null},
-                "tasks": 2, "heard_ago_ms": 700, "runtime_error": null, "worker_version": "0.1.0",
+                "tasks": 2, "tasks_max": 500, "mount_paths": ["/srv/data"], "heard_ago_ms": 700, "runtime_error": null, "worker_version": "0.1.0",
             })
         );
     }

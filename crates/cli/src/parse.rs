@@ -1,7 +1,10 @@
-//! Small texts in options and job files: variables, ports, policies, labels, capacities.
+//! Small texts in options and job files: variables, ports, mounts, policies, preferences, labels, capacities.
 
+use longshore_proto::constraint::{Attribute, ConstraintError};
 use longshore_proto::quantity::{self, QuantityError};
-use longshore_proto::spec::{Port, Protocol, RestartMode, RestartPolicy};
+use longshore_proto::spec::{
+    Affinity, Mount, MountSource, Port, Protocol, RestartMode, RestartPolicy, Spread,
+};
 use longshore_worker::CapacityOverride;
 
 /// Why a text cannot be read. Says what is wrong, and the cure.
@@ -15,6 +18,30 @@ pub(crate) enum ParseError {
         "{0:?} is no port to publish; write [IP:]HOST:CONTAINER[/tcp|/udp] with ports 1 to 65535, such as 8080:80"
     )]
     Publish(String),
+    /// Not a mount.
+    #[error(
+        "{0:?} is no mount; write SOURCE:TARGET[:ro], such as /srv/data:/data:ro (a path of the node) or cache:/data \
+         (a volume), with a target from / on"
+    )]
+    Mount(String),
+    /// Not an affinity.
+    #[error(
+        "{0:?} is no affinity; write CONSTRAINT@WEIGHT with a weight of 1 to 100 to seek such nodes or -1 to -100 to \
+         avoid them, such as 'label.disk = ssd@50'"
+    )]
+    Affinity(String),
+    /// Not what tasks are spread over.
+    #[error(
+        "{0:?} is nothing to spread over; write ATTRIBUTE[:WEIGHT] with a weight of 1 to 100, such as label.rack or \
+         label.rack:30"
+    )]
+    Spread(String),
+    /// A constraint within it cannot be read.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
+    /// Not a path of a node.
+    #[error("{0:?} is no path to lend; write an absolute one without '..', such as /srv/data")]
+    Lent(String),
     /// Not a restart policy.
     #[error("{0:?} is no restart policy; write never, on-failure, on-failure:5 or always")]
     Restart(String),
@@ -78,6 +105,72 @@ pub(crate) fn publish(text: &str) -> Result<Port, ParseError> {
         _ => Err(refuse()),
     };
     Ok(Port { host: port(host)?, container: port(container)?, protocol, host_ip })
+}
+
+/// Reads `SOURCE:TARGET[:ro|:rw]`: a source that begins with `/` is a path of the node, any other a volume.
+pub(crate) fn mount(text: &str) -> Result<Mount, ParseError> {
+    let refuse = || ParseError::Mount(text.to_owned());
+    let mut parts = text.split(':');
+    let (Some(source), Some(target), mode, None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(refuse());
+    };
+    let read_only = match mode {
+        None | Some("rw") => false,
+        Some("ro") => true,
+        Some(_) => return Err(refuse()),
+    };
+    // Whether the names are good ones, the rules for jobs tell; what is neither path nor volume is told here.
+    if source.is_empty() || source.starts_with(['.', '~']) || !target.starts_with('/') {
+        return Err(refuse());
+    }
+    let source = if source.starts_with('/') {
+        MountSource::Bind { path: source.to_owned() }
+    } else {
+        MountSource::Volume { name: source.to_owned() }
+    };
+    Ok(Mount { target: target.to_owned(), source, read_only })
+}
+
+/// Reads `CONSTRAINT@WEIGHT`. The weight must be there: a value may have an `@` of its own.
+pub(crate) fn affinity(text: &str) -> Result<Affinity, ParseError> {
+    let refuse = || ParseError::Affinity(text.to_owned());
+    let (constraint, weight) = text.rsplit_once('@').ok_or_else(refuse)?;
+    let weight = affinity_weight(weight.trim()).ok_or_else(refuse)?;
+    Ok(Affinity { constraint: constraint.parse()?, weight })
+}
+
+/// Reads the weight of an affinity.
+pub(crate) fn affinity_weight(text: &str) -> Option<i8> {
+    text.parse().ok().filter(|weight| (-100..=100).contains(weight) && *weight != 0)
+}
+
+/// Reads `ATTRIBUTE[:WEIGHT]`.
+pub(crate) fn spread(text: &str) -> Result<Spread, ParseError> {
+    let (attribute, weight) = match text.rsplit_once(':') {
+        None => (text, None),
+        Some((attribute, weight)) => {
+            let weight = spread_weight(weight.trim());
+            (attribute, Some(weight.ok_or_else(|| ParseError::Spread(text.to_owned()))?))
+        }
+    };
+    let usual = Spread::usual(attribute.trim().parse::<Attribute>()?);
+    Ok(Spread { weight: weight.unwrap_or(usual.weight), ..usual })
+}
+
+/// Reads the weight of a spread.
+pub(crate) fn spread_weight(text: &str) -> Option<u8> {
+    text.parse().ok().filter(|weight| (1..=100).contains(weight))
+}
+
+/// Reads a path of this machine that tasks may mount.
+pub(crate) fn lent_path(text: &str) -> Result<String, ParseError> {
+    let is_odd = text.split('/').any(|part| part == "..") || text.contains(char::is_control);
+    if !text.starts_with('/') || is_odd {
+        return Err(ParseError::Lent(text.to_owned()));
+    }
+    Ok(text.to_owned())
 }
 
 /// Reads `never`, `on-failure`, `on-failure:N` or `always`.
@@ -193,6 +286,82 @@ mod tests {
         ] {
             let text = publish(bad).unwrap_err().to_string();
             assert!(text.contains("such as 8080:80"), "{bad}: {text}");
+        }
+    }
+
+    #[test]
+    fn mounts_are_read_as_docker_writes_them() {
+        let made =
+            |target: &str, source, read_only| Mount { target: target.into(), source, read_only };
+        let bind = |path: &str| MountSource::Bind { path: path.into() };
+        let volume = |name: &str| MountSource::Volume { name: name.into() };
+        assert_eq!(mount("/srv/data:/data"), Ok(made("/data", bind("/srv/data"), false)));
+        assert_eq!(mount("/srv/data:/data:ro"), Ok(made("/data", bind("/srv/data"), true)));
+        assert_eq!(mount("cache:/data:rw"), Ok(made("/data", volume("cache"), false)));
+        for bad in [
+            "",
+            "/data",
+            ":/data",
+            "cache:",
+            "cache:data",
+            "./a:/data",
+            "../a:/data",
+            "~/a:/data",
+            "a:/b:no",
+            "a:/b:ro:z",
+            "a:/b:",
+        ] {
+            let text = mount(bad).unwrap_err().to_string();
+            assert!(text.contains("/srv/data:/data:ro") && text.contains(bad), "{bad}: {text}");
+        }
+    }
+
+    #[test]
+    fn affinities_have_a_constraint_and_a_weight() {
+        let affinity_of =
+            |text: &str, weight| Affinity { constraint: text.parse().unwrap(), weight };
+        assert_eq!(affinity("label.disk = ssd@50"), Ok(affinity_of("label.disk = ssd", 50)));
+        assert_eq!(affinity("label.disk = ssd @ -100"), Ok(affinity_of("label.disk = ssd", -100)));
+        assert_eq!(affinity("label.by = me@home@1"), Ok(affinity_of("label.by = me@home", 1)));
+        for bad in [
+            "",
+            "label.disk = ssd",
+            "label.disk = ssd@",
+            "label.disk = ssd@0",
+            "label.disk = ssd@101",
+            "label.disk = ssd@-101",
+            "label.disk = ssd@1.5",
+            "label.disk = ssd@nan",
+            "label.by = me@home",
+        ] {
+            let text = affinity(bad).unwrap_err().to_string();
+            assert!(text.contains("ssd@50") && text.contains("1 to 100"), "{bad}: {text}");
+        }
+        let text = affinity("disk = ssd@50").unwrap_err().to_string();
+        assert!(text.contains("\"disk\"") && text.contains("label.KEY"), "{text}");
+    }
+
+    #[test]
+    fn what_to_spread_over_may_have_a_weight() {
+        let label = |key: &str| Attribute::Label(key.into());
+        assert_eq!(spread("node.datacenter"), Ok(Spread::usual(Attribute::Datacenter)));
+        assert_eq!(spread("label.rack:30"), Ok(Spread { attribute: label("rack"), weight: 30 }));
+        assert_eq!(spread("label.a:b:1"), Ok(Spread { attribute: label("a:b"), weight: 1 }));
+        for bad in
+            ["label.rack:", "label.rack:0", "label.rack:101", "label.rack:-1", "label.rack:x"]
+        {
+            assert!(spread(bad).unwrap_err().to_string().contains("label.rack:30"), "{bad}");
+        }
+        for bad in ["", " ", "rack", "label.", ":30", "label.rack = r1"] {
+            assert!(spread(bad).unwrap_err().to_string().contains("write node.name"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_path_to_lend_is_absolute() {
+        assert_eq!(lent_path("/srv/data"), Ok("/srv/data".to_owned()));
+        for bad in ["", "srv", "./srv", "/srv/../etc", "/srv\n"] {
+            assert!(lent_path(bad).unwrap_err().to_string().contains("such as /srv/data"), "{bad}");
         }
     }
 

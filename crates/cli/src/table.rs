@@ -337,7 +337,8 @@ pub(crate) fn node(node: &NodeView) -> String {
         ("capacity", Some(amount(node.capacity))),
         ("committed", Some(amount(node.committed))),
         ("used", node.used.map(amount)),
-        ("tasks", Some(node.tasks.to_string())),
+        ("tasks", Some(format!("{} of at most {}", node.tasks, node.tasks_max))),
+        ("may mount", Some(node.mount_paths.join(", ")).filter(|text| !text.is_empty())),
         ("heard", node.heard_ms_ago.map(|ms| format!("{} ago", span(ms)))),
         ("worker", Some(node.worker_version.clone())),
     ])

@@ -13,6 +13,7 @@ use crate::error::ApiError;
 use crate::event::Event;
 use crate::id::{ClusterId, ManagerId, NodeId, TaskId};
 use crate::name::{Datacenter, JobName, Namespace, NodeName, SpecName};
+use crate::node::tasks_max_usual;
 use crate::spec::{JobSpec, JobType, Resources};
 use crate::state::{Eligibility, JobStatus, NodeStatus, TaskState};
 
@@ -300,6 +301,12 @@ pub struct NodeView {
     pub used: Option<Resources>,
     /// How many tasks it has that have not ended.
     pub tasks: u64,
+    /// How many tasks it takes at once, whatever they ask for.
+    #[serde(default = "tasks_max_usual")]
+    pub tasks_max: u32,
+    /// Its folders that tasks may bind-mount, with everything below them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mount_paths: Vec<String>,
     /// How long ago it was last heard by this manager, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard_ms_ago: Option<u64>,

@@ -5,6 +5,7 @@
 //! | [`name`] | names that become subject tokens, validated once and typed for ever |
 //! | [`id`] | ids: tasks, commands, clusters, nodes, boots, sessions; revisions |
 //! | [`quantity`] | cpu, memory and durations as people write them |
+//! | [`constraint`] | what a node must be, or had better be, to get a task |
 //! | [`spec`] | what the user wants: job, task spec, resources, policies |
 //! | [`validate`] | the rules a spec must meet, each refusal naming the field and the cure |
 //! | [`state`] | states of tasks, nodes and jobs, and the one table of legal moves |
@@ -24,6 +25,7 @@
 
 pub mod api;
 pub mod codec;
+pub mod constraint;
 pub mod error;
 pub mod event;
 pub mod id;

@@ -32,8 +32,26 @@ pub struct Register {
     pub attributes: BTreeMap<String, String>,
     /// What it offers.
     pub capacity: Resources,
+    /// How many tasks it takes at once, whatever they ask for.
+    #[serde(default = "tasks_max_usual")]
+    pub tasks_max: u32,
+    /// Its folders that tasks may bind-mount, with everything below them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mount_paths: Vec<String>,
     /// The worker's version.
     pub version: String,
+}
+
+/// How many tasks a node takes at once when nobody says otherwise. Container runtimes and kernels have limits of
+/// their own (addresses of the bridge, processes, mounts), which resources alone do not show.
+pub const TASKS_MAX_USUAL: u32 = 500;
+
+/// The most folders that one node may offer for bind mounts.
+pub const MOUNT_PATHS_MAX: usize = 64;
+
+/// [`TASKS_MAX_USUAL`], for what was written before nodes said it.
+pub fn tasks_max_usual() -> u32 {
+    TASKS_MAX_USUAL
 }
 
 /// The answer to [`Register`].
@@ -236,5 +254,18 @@ mod tests {
         assert_ne!(set_digest([(&a, r1), (&b, r2)]), set_digest([(&a, r2), (&b, r1)]));
         assert_ne!(set_digest([(&a, r1)]), set_digest([(&a, r1), (&b, r1)]));
         assert_eq!(set_digest([]), 0);
+    }
+
+    #[test]
+    fn a_worker_of_before_takes_the_usual_number_and_lends_nothing() {
+        let wish = serde_json::json!({
+            "node_id": "00000000-0000-0000-0000-000000000001",
+            "boot_id": "00000000-0000-0000-0000-000000000002",
+            "datacenter": "dc1",
+            "capacity": { "cpu_millis": 1, "memory_bytes": 2, "disk_bytes": 3 },
+            "version": "0.1.0",
+        });
+        let register: Register = serde_json::from_value(wish).unwrap();
+        assert_eq!((register.tasks_max, register.mount_paths), (500, vec![]));
     }
 }

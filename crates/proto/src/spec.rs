@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::constraint::{Attribute, Constraint};
 use crate::name::{Datacenter, JobKey, JobName, Namespace, SpecName};
 
 /// A job as submitted.
@@ -79,14 +80,30 @@ pub enum SchedulerKind {
     Epvm,
     /// The feasible nodes in turn.
     RoundRobin,
+    /// The emptiest node.
+    Spread,
+    /// The fullest node that it fits on.
+    Binpack,
+    /// The formula of "Build an Orchestrator in Go" (T. Boring, Manning 2024), for comparison.
+    Lieb,
+    /// The node where the fewest places for later tasks are lost; among those, as [`Self::Epvm`].
+    EpvmGuard,
 }
 
 impl SchedulerKind {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Epvm, Self::RoundRobin, Self::Spread, Self::Binpack, Self::Lieb, Self::EpvmGuard];
+
     /// As it is written in job files, flags and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Epvm => "epvm",
             Self::RoundRobin => "round-robin",
+            Self::Spread => "spread",
+            Self::Binpack => "binpack",
+            Self::Lieb => "lieb",
+            Self::EpvmGuard => "epvm-guard",
         }
     }
 }
@@ -128,6 +145,97 @@ pub struct TaskSpec {
     /// How long it may take to end after the stop signal before it is killed, in milliseconds.
     #[serde(default = "TaskSpec::default_stop_grace_ms")]
     pub stop_grace_ms: u64,
+    /// What a node must be to get a task at all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
+    /// What a node had better be, or had better not be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub affinities: Vec<Affinity>,
+    /// What its tasks are spread over evenly.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spread: Vec<Spread>,
+    /// How much each task of this spec that a node already has counts against the node, 0 to 100 (see
+    /// [`Affinity::weight`]); absent means the job type's usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anti_affinity: Option<u8>,
+    /// Whether no node gets two tasks of this spec.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub distinct_hosts: bool,
+    /// Whether its tasks are placed all together or not at all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_at_once: bool,
+    /// What of the node, or of its memory, stands in the container's file system.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
+}
+
+/// What a node had better be, or had better not be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Affinity {
+    /// What is looked at.
+    #[serde(rename = "match")]
+    pub constraint: Constraint,
+    /// From 1 (hardly) to 100: a node that matches wins over one that does not, unless it is fuller by more than
+    /// so many per cent of a node; 100 is worth as much as one whole node of load. From -1 to -100: the same the
+    /// other way round.
+    pub weight: i8,
+}
+
+/// Something that tasks are spread over evenly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Nodes with the same value are one place; those without a value are one, too.
+    pub attribute: Attribute,
+    /// 1 to 100: how much each task counts that a place has more than the emptiest one (see
+    /// [`Affinity::weight`]).
+    #[serde(default = "Spread::default_weight")]
+    pub weight: u8,
+}
+
+impl Spread {
+    /// Spread with the usual weight.
+    pub fn usual(attribute: Attribute) -> Self {
+        Self { attribute, weight: Self::default_weight() }
+    }
+
+    fn default_weight() -> u8 {
+        50
+    }
+}
+
+/// Something that stands in a container's file system and is not of its image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Where in the container: an absolute path.
+    pub target: String,
+    /// What stands there.
+    pub source: MountSource,
+    /// Whether the container may only read it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+}
+
+/// What is mounted into a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MountSource {
+    /// A file or folder of the node, below a path that its operator has allowed.
+    Bind {
+        /// The absolute path on the node.
+        path: String,
+    },
+    /// A volume that the container runtime keeps on the node, made when it is not there. It stays when the task
+    /// has ended.
+    Volume {
+        /// Its name, the same for every task on the node.
+        name: String,
+    },
+    /// A part of the container's memory, gone with the container.
+    Tmpfs {
+        /// Its largest size; absent means as large as the container's memory allows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size_bytes: Option<u64>,
+    },
 }
 
 /// An amount of a node's resources: wanted, committed, measured or offered.
@@ -316,18 +424,22 @@ impl JobSpec {
     #[must_use]
     pub fn resolve(mut self) -> Self {
         for spec in &mut self.specs {
-            let (restart, reschedule) = match self.job_type {
+            let (restart, reschedule, anti_affinity) = match self.job_type {
                 JobType::Service => (
                     RestartPolicy::usual(RestartMode::Always),
                     ReschedulePolicy { attempts: None, delay_ms: 5_000, delay_ms_max: 300_000 },
+                    // A node that fails should not take the whole service with it.
+                    100,
                 ),
                 JobType::Batch => (
                     RestartPolicy { attempts: 3, ..RestartPolicy::usual(RestartMode::OnFailure) },
                     ReschedulePolicy { attempts: Some(0), delay_ms: 5_000, delay_ms_max: 300_000 },
+                    0,
                 ),
             };
             spec.restart.get_or_insert(restart);
             spec.reschedule.get_or_insert(reschedule);
+            spec.anti_affinity.get_or_insert(anti_affinity);
         }
         self
     }
@@ -353,6 +465,13 @@ impl TaskSpec {
             restart: None,
             reschedule: None,
             stop_grace_ms: Self::default_stop_grace_ms(),
+            constraints: Vec::new(),
+            affinities: Vec::new(),
+            spread: Vec::new(),
+            anti_affinity: None,
+            distinct_hosts: false,
+            all_at_once: false,
+            mounts: Vec::new(),
         }
     }
 
@@ -362,5 +481,131 @@ impl TaskSpec {
 
     fn default_stop_grace_ms() -> u64 {
         10_000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{decode, encode};
+
+    /// A task spec as it was before placement preferences and mounts.
+    #[derive(Serialize)]
+    struct Before {
+        name: SpecName,
+        image: String,
+        command: Vec<String>,
+    }
+
+    fn name() -> SpecName {
+        "main".parse().unwrap()
+    }
+
+    #[test]
+    fn a_spec_of_before_is_read_as_one_without_preferences() {
+        let before = Before { name: name(), image: "x".into(), command: vec![] };
+        let spec: TaskSpec = decode(&encode(&before)).unwrap();
+        assert_eq!(spec, TaskSpec::new(name(), "x"));
+    }
+
+    #[test]
+    fn what_is_not_said_takes_no_room() {
+        let json = serde_json::to_string(&TaskSpec::new(name(), "x")).unwrap();
+        for field in [
+            "constraints",
+            "affinities",
+            "spread",
+            "anti_affinity",
+            "distinct_hosts",
+            "all_at_once",
+            "mounts",
+        ] {
+            assert!(!json.contains(field), "{field}: {json}");
+        }
+    }
+
+    #[test]
+    fn preferences_and_mounts_travel_as_documented() {
+        let spec = TaskSpec {
+            constraints: vec!["label.rack in r1, r2".parse().unwrap()],
+            affinities: vec![Affinity {
+                constraint: "label.disk = ssd".parse().unwrap(),
+                weight: -50,
+            }],
+            spread: vec![Spread::usual(Attribute::Datacenter)],
+            anti_affinity: Some(0),
+            distinct_hosts: true,
+            all_at_once: true,
+            mounts: vec![
+                Mount {
+                    target: "/data".into(),
+                    source: MountSource::Bind { path: "/srv/data".into() },
+                    read_only: true,
+                },
+                Mount {
+                    target: "/cache".into(),
+                    source: MountSource::Volume { name: "cache".into() },
+                    read_only: false,
+                },
+                Mount {
+                    target: "/tmp".into(),
+                    source: MountSource::Tmpfs { size_bytes: Some(64 << 20) },
+                    read_only: false,
+                },
+            ],
+            ..TaskSpec::new(name(), "x")
+        };
+        assert_eq!(decode::<TaskSpec>(&encode(&spec)).as_ref(), Ok(&spec));
+        let value = serde_json::to_value(&spec).unwrap();
+        let expected = serde_json::json!({
+            "constraints": [{ "attribute": "label.rack", "operator": "in", "values": ["r1", "r2"] }],
+            "affinities": [{
+                "match": { "attribute": "label.disk", "operator": "=", "values": ["ssd"] }, "weight": -50,
+            }],
+            "spread": [{ "attribute": "node.datacenter", "weight": 50 }],
+            "anti_affinity": 0,
+            "distinct_hosts": true,
+            "all_at_once": true,
+            "mounts": [
+                { "target": "/data", "source": { "bind": { "path": "/srv/data" } }, "read_only": true },
+                { "target": "/cache", "source": { "volume": { "name": "cache" } } },
+                { "target": "/tmp", "source": { "tmpfs": { "size_bytes": 67_108_864 } } },
+            ],
+        });
+        for (field, wanted) in expected.as_object().unwrap() {
+            assert_eq!(&value[field], wanted, "{field}");
+        }
+        let plain: Spread = serde_json::from_str(r#"{ "attribute": "label.rack" }"#).unwrap();
+        assert_eq!(plain, Spread::usual(Attribute::Label("rack".into())));
+        assert!(serde_json::from_str::<Spread>(r#"{ "attribute": "" }"#).is_err());
+    }
+
+    #[test]
+    fn a_service_keeps_its_tasks_apart_unless_it_says_otherwise() {
+        let resolved = |job_type, anti_affinity| {
+            let spec = TaskSpec { anti_affinity, ..TaskSpec::new(name(), "x") };
+            let job = JobSpec {
+                namespace: Namespace::standard(),
+                name: "web".parse().unwrap(),
+                job_type,
+                datacenters: vec![],
+                priority: 50,
+                on_node_loss: OnNodeLoss::Replace,
+                scheduler: None,
+                specs: vec![spec],
+            };
+            job.resolve().specs.swap_remove(0).anti_affinity
+        };
+        assert_eq!(resolved(JobType::Service, None), Some(100));
+        assert_eq!(resolved(JobType::Batch, None), Some(0));
+        assert_eq!(resolved(JobType::Service, Some(0)), Some(0));
+        assert_eq!(resolved(JobType::Batch, Some(100)), Some(100));
+    }
+
+    #[test]
+    fn schedulers_travel_under_the_name_that_is_written() {
+        for kind in SchedulerKind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        }
     }
 }

@@ -5,8 +5,11 @@
 use std::collections::BTreeSet;
 
 use crate::codec;
+use crate::constraint::ConstraintError;
 use crate::error::{ApiError, ErrorCode};
-use crate::spec::{JobSpec, ReschedulePolicy, RestartPolicy, TaskSpec};
+use crate::spec::{
+    Affinity, JobSpec, Mount, MountSource, ReschedulePolicy, RestartPolicy, Spread, TaskSpec,
+};
 
 /// The most instances of one spec.
 pub const INSTANCES_MAX: u32 = 100_000;
@@ -16,6 +19,14 @@ pub const SPECS_MAX: usize = 64;
 pub const ENV_MAX: usize = 128;
 /// The most ports of one spec.
 pub const PORTS_MAX: usize = 64;
+/// The most constraints of one spec.
+pub const CONSTRAINTS_MAX: usize = 32;
+/// The most affinities of one spec.
+pub const AFFINITIES_MAX: usize = 32;
+/// The most things that one spec is spread over.
+pub const SPREAD_MAX: usize = 8;
+/// The most mounts of one spec.
+pub const MOUNTS_MAX: usize = 32;
 /// The largest encoded job, in bytes: one record of the log holds several.
 pub const JOB_BYTES_MAX: usize = 64 << 10;
 /// The least memory that Docker starts a container with, in bytes.
@@ -25,6 +36,9 @@ pub const CPU_MILLIS_MIN: u64 = 10;
 /// The most of anything that one task may ask for: far beyond any machine, and far from overflow.
 const CPU_MILLIS_MAX: u64 = 1_000_000_000;
 const BYTES_MAX: u64 = 1 << 50;
+/// The longest path that Linux takes, in bytes, and the longest name of a volume: that of a folder.
+const PATH_BYTES_MAX: usize = 4096;
+const VOLUME_BYTES_MAX: usize = 255;
 /// The longest duration in a spec, in milliseconds: a year.
 const DURATION_MS_MAX: u64 = 365 * 24 * 3_600_000;
 
@@ -171,6 +185,167 @@ fn task_spec(spec: &TaskSpec) -> Result<(), ApiError> {
             "use at most a year",
         );
     }
+    placement(spec)?;
+    mounts(spec)
+}
+
+/// The rules for where a spec's tasks must, and had better, run.
+fn placement(spec: &TaskSpec) -> Result<(), ApiError> {
+    let field = |name: &str| format!("specs.{}.{name}", spec.name);
+    for (name, count, most) in [
+        ("constraints", spec.constraints.len(), CONSTRAINTS_MAX),
+        ("affinities", spec.affinities.len(), AFFINITIES_MAX),
+        ("spread", spec.spread.len(), SPREAD_MAX),
+    ] {
+        if count > most {
+            return refuse(
+                &field(name),
+                format!("has {count} entries"),
+                &format!(
+                    "at most {most} are allowed; a label of its own for the nodes that are meant says it shorter"
+                ),
+            );
+        }
+    }
+    let entry =
+        |name: &str, number: usize| format!("specs.{}.{name}, entry {}:", spec.name, number + 1);
+    let bad = |name: &str, number: usize, error: ConstraintError| {
+        refuse(&entry(name, number), error.problem(), error.cure())
+    };
+    for (number, constraint) in spec.constraints.iter().enumerate() {
+        constraint.check().or_else(|error| bad("constraints", number, error))?;
+    }
+    for (number, Affinity { constraint, weight }) in spec.affinities.iter().enumerate() {
+        constraint.check().or_else(|error| bad("affinities", number, error))?;
+        if !(-100..=100).contains(weight) || *weight == 0 {
+            return refuse(
+                &entry("affinities", number),
+                format!("its weight is {weight}"),
+                "use 1 to 100 to seek such nodes, -1 to -100 to avoid them; leave the entry out for neither",
+            );
+        }
+    }
+    for (number, Spread { attribute, weight }) in spec.spread.iter().enumerate() {
+        attribute.check().or_else(|error| bad("spread", number, error))?;
+        if !(1..=100).contains(weight) {
+            return refuse(
+                &entry("spread", number),
+                format!("its weight is {weight}"),
+                "use 1 (hardly) to 100; leave the entry out to spread over nothing",
+            );
+        }
+    }
+    if let Some(anti_affinity) = spec.anti_affinity
+        && anti_affinity > 100
+    {
+        return refuse(
+            &field("anti_affinity"),
+            format!("is {anti_affinity}"),
+            "use 0 (tasks of one kind may share a node) to 100",
+        );
+    }
+    Ok(())
+}
+
+/// The rules for what stands in a container's file system.
+fn mounts(spec: &TaskSpec) -> Result<(), ApiError> {
+    if spec.mounts.len() > MOUNTS_MAX {
+        return refuse(
+            &format!("specs.{}.mounts", spec.name),
+            format!("has {} entries", spec.mounts.len()),
+            "at most 32 are allowed; mount a folder that holds several",
+        );
+    }
+    let mut taken = BTreeSet::new();
+    for (number, Mount { target, source, .. }) in spec.mounts.iter().enumerate() {
+        let field = format!("specs.{}.mounts, entry {}:", spec.name, number + 1);
+        path(target).or_else(|problem| {
+            refuse(
+                &field,
+                format!("its target {problem}"),
+                "name a place in the container by its absolute path, such as /var/lib/app",
+            )
+        })?;
+        let parts: Vec<&str> = parts(target).collect();
+        if parts.is_empty() {
+            return refuse(
+                &field,
+                "its target is the root of the container".into(),
+                "mount onto a folder in it, such as /data",
+            );
+        }
+        if !taken.insert(parts) {
+            return refuse(
+                &field,
+                format!("its target {target:?} is that of another entry"),
+                "mount one thing at each place",
+            );
+        }
+        match source {
+            MountSource::Bind { path: source } => path(source).or_else(|problem| {
+                refuse(
+                    &field,
+                    format!("its path on the node {problem}"),
+                    "name a folder or file of the node by its absolute path, such as /srv/data",
+                )
+            })?,
+            MountSource::Volume { name } => volume(name).or_else(|problem| {
+                refuse(
+                    &field,
+                    format!("its volume's name {problem}"),
+                    "use 2 to 255 of a-z, A-Z, 0-9, '_', '.' and '-', beginning with a letter or digit",
+                )
+            })?,
+            MountSource::Tmpfs { size_bytes: Some(size) } if *size == 0 || *size > BYTES_MAX => {
+                return refuse(
+                    &field,
+                    format!("its size is {size}"),
+                    "use at least a byte, or leave it out to have as much as the task's memory allows",
+                );
+            }
+            MountSource::Tmpfs { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// What makes a path impossible, or not the one that it seems to be.
+fn path(path: &str) -> Result<(), String> {
+    if path.is_empty() {
+        return Err("is empty".into());
+    }
+    if path.len() > PATH_BYTES_MAX {
+        return Err(format!("has {} bytes", path.len()));
+    }
+    if path.contains(char::is_control) {
+        return Err("has a control character".into());
+    }
+    if !path.starts_with('/') {
+        return Err(format!("{path:?} is not absolute"));
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err(format!("{path:?} goes up with '..'"));
+    }
+    Ok(())
+}
+
+/// The names that a path goes through: two paths with the same ones are the same place.
+fn parts(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|part| !part.is_empty() && *part != ".")
+}
+
+/// What makes a volume's name one that the container runtime refuses, or takes for something else.
+fn volume(name: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if name.len() > VOLUME_BYTES_MAX {
+        return Err(format!("has {} characters", name.len()));
+    }
+    if name.len() < 2
+        || !name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        || !name.chars().all(legal)
+    {
+        return Err(format!("is {name:?}"));
+    }
     Ok(())
 }
 
@@ -196,6 +371,7 @@ fn refuse(field: &str, problem: String, cure: &str) -> Result<(), ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::constraint::{Attribute, Constraint, Operator};
     use crate::name::Namespace;
     use crate::spec::{JobType, OnNodeLoss, Port, Protocol};
 
@@ -256,5 +432,146 @@ mod tests {
         let port = Port { host: 80, container: 80, protocol: Protocol::Tcp, host_ip: None };
         assert!(refused(|j| j.specs[0].ports = vec![port.clone(), port]).contains("80/tcp twice"));
         assert!(refused(|j| j.specs[0].command = vec!["x".repeat(100_000)]).starts_with("job has"));
+    }
+
+    fn spec_refused(change: impl FnOnce(&mut TaskSpec)) -> String {
+        refused(|job| change(&mut job.specs[0]))
+    }
+
+    fn constraint(text: &str) -> Constraint {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn preferences_within_the_limits_pass() {
+        let mut job = sample();
+        let spec = &mut job.specs[0];
+        spec.constraints = vec![constraint("label.rack in r1, r2"); CONSTRAINTS_MAX];
+        spec.affinities = [-100, -1, 1, 100]
+            .map(|weight| Affinity { constraint: constraint("label.disk = ssd"), weight })
+            .to_vec();
+        spec.spread = vec![Spread { attribute: Attribute::Datacenter, weight: 100 }; SPREAD_MAX];
+        spec.anti_affinity = Some(100);
+        spec.distinct_hosts = true;
+        spec.all_at_once = true;
+        assert_eq!(super::job(&job), Ok(()));
+    }
+
+    #[test]
+    fn preferences_beyond_the_limits_are_named() {
+        let affinity = |weight| Affinity { constraint: constraint("label.disk = ssd"), weight };
+        assert_eq!(
+            spec_refused(|spec| spec.constraints = vec![constraint("label.a exists"); 33]),
+            "specs.main.constraints has 33 entries"
+        );
+        assert_eq!(
+            spec_refused(|spec| spec.affinities = vec![affinity(1); 33]),
+            "specs.main.affinities has 33 entries"
+        );
+        let spread = |weight| Spread { attribute: Attribute::Datacenter, weight };
+        assert_eq!(
+            spec_refused(|spec| spec.spread = vec![spread(1); 9]),
+            "specs.main.spread has 9 entries"
+        );
+        for weight in [0, 101, -101, i8::MAX, i8::MIN] {
+            assert_eq!(
+                spec_refused(|spec| spec.affinities = vec![affinity(1), affinity(weight)]),
+                format!("specs.main.affinities, entry 2: its weight is {weight}")
+            );
+        }
+        for weight in [0, 101, u8::MAX] {
+            assert_eq!(
+                spec_refused(|spec| spec.spread = vec![spread(weight)]),
+                format!("specs.main.spread, entry 1: its weight is {weight}")
+            );
+        }
+        let nothing = Spread { attribute: Attribute::Label(String::new()), weight: 50 };
+        assert_eq!(
+            spec_refused(|spec| spec.spread = vec![nothing]),
+            "specs.main.spread, entry 1: \"label.\" is nothing that a node has"
+        );
+        assert_eq!(
+            spec_refused(|spec| spec.anti_affinity = Some(101)),
+            "specs.main.anti_affinity is 101"
+        );
+    }
+
+    #[test]
+    fn constraints_of_another_client_are_checked_like_our_own() {
+        let made_up = |operator, values: &[&str]| Constraint {
+            attribute: Attribute::Label("a".into()),
+            operator,
+            values: values.iter().map(|value| (*value).to_owned()).collect(),
+        };
+        for (nonsense, problem) in [
+            (made_up(Operator::Equal, &[]), "nothing stands after ="),
+            (made_up(Operator::Exists, &["x"]), "exists has more values than it takes"),
+            (made_up(Operator::In, &["x"; 65]), "it has 65 values"),
+            (made_up(Operator::Matches, &["((a{100}){100}){100}"]), "the regular expression"),
+            (made_up(Operator::VersionAbove, &["new"]), "the version \"new\""),
+        ] {
+            let text = spec_refused(|spec| spec.constraints = vec![nonsense.clone()]);
+            assert!(
+                text.starts_with(&format!("specs.main.constraints, entry 1: {problem}")),
+                "{text}"
+            );
+            let affinity = Affinity { constraint: nonsense, weight: 1 };
+            let text = spec_refused(|spec| spec.affinities = vec![affinity]);
+            assert!(
+                text.starts_with(&format!("specs.main.affinities, entry 1: {problem}")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_mount_stands_at_its_own_absolute_place() {
+        let mount =
+            |target: &str, source| Mount { target: target.into(), source, read_only: false };
+        let tmpfs = || MountSource::Tmpfs { size_bytes: None };
+        let bind = |path: &str| MountSource::Bind { path: path.into() };
+        let volume = |name: &str| MountSource::Volume { name: name.into() };
+        let mut job = sample();
+        job.specs[0].mounts = vec![
+            mount("/a", tmpfs()),
+            mount("/a/b..c", bind("/srv/..data")),
+            mount("/a:b", volume("Cache_1.2-x")),
+            mount("/d", MountSource::Tmpfs { size_bytes: Some(1) }),
+        ];
+        assert_eq!(super::job(&job), Ok(()));
+        for (mount, problem) in [
+            (mount("", tmpfs()), "its target is empty"),
+            (mount("data", tmpfs()), "its target \"data\" is not absolute"),
+            (mount("/data/../etc", tmpfs()), "its target \"/data/../etc\" goes up with '..'"),
+            (mount("/", tmpfs()), "its target is the root of the container"),
+            (mount("//.//", tmpfs()), "its target is the root of the container"),
+            (mount("/a\0b", tmpfs()), "its target has a control character"),
+            (mount(&format!("/{}", "x".repeat(4096)), tmpfs()), "its target has 4097 bytes"),
+            (mount("/x", bind("data")), "its path on the node \"data\" is not absolute"),
+            (mount("/x", bind("/srv/..")), "its path on the node \"/srv/..\" goes up with '..'"),
+            (mount("/x", bind("")), "its path on the node is empty"),
+            (mount("/x", volume("")), "its volume's name is \"\""),
+            (mount("/x", volume("v")), "its volume's name is \"v\""),
+            (mount("/x", volume("/srv")), "its volume's name is \"/srv\""),
+            (mount("/x", volume("-v")), "its volume's name is \"-v\""),
+            (mount("/x", volume("a,b")), "its volume's name is \"a,b\""),
+            (mount("/x", volume(&"v".repeat(256))), "its volume's name has 256 characters"),
+            (mount("/x", MountSource::Tmpfs { size_bytes: Some(0) }), "its size is 0"),
+            (mount("/x", MountSource::Tmpfs { size_bytes: Some(u64::MAX) }), "its size is 184"),
+        ] {
+            let text = spec_refused(|spec| spec.mounts = vec![mount]);
+            assert!(text.starts_with(&format!("specs.main.mounts, entry 1: {problem}")), "{text}");
+        }
+        for same in ["/data", "/data/", "//data", "/./data"] {
+            let text = spec_refused(|spec| {
+                spec.mounts = vec![mount("/data", tmpfs()), mount(same, tmpfs())];
+            });
+            assert!(
+                text.contains("entry 2: its target") && text.contains("of another entry"),
+                "{text}"
+            );
+        }
+        let many = (0..33).map(|number| mount(&format!("/m{number}"), tmpfs())).collect();
+        assert_eq!(spec_refused(|spec| spec.mounts = many), "specs.main.mounts has 33 entries");
     }
 }

@@ -14,6 +14,7 @@ use longshore_proto::api::{
     TaskStopped, TaskView,
 };
 use longshore_proto::codec::{decode, encode};
+use longshore_proto::constraint::Attribute;
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::event::Event;
 use longshore_proto::id::{BootId, ClusterId, ManagerId, NodeId, Revision, SessionId, TaskId};
@@ -23,7 +24,10 @@ use longshore_proto::node::{
     Sync, SyncPage, TaskReport, Want,
 };
 use longshore_proto::rpc::{Chunk, ChunkBody, Credit, LogsRequest};
-use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, Port, Protocol, Resources, TaskSpec};
+use longshore_proto::spec::{
+    Affinity, JobSpec, JobType, Mount, MountSource, OnNodeLoss, Port, Protocol, Resources,
+    SchedulerKind, Spread, TaskSpec,
+};
 use longshore_proto::state::{Eligibility, JobStatus, NodeStatus, TaskState};
 use longshore_proto::subject::{ApiVerb, NodeVerb, RpcVerb, Scope, Subject};
 use serde::Serialize;
@@ -77,6 +81,32 @@ fn job() -> JobSpec {
         scheduler: None,
         specs: vec![spec],
     }
+}
+
+/// A job that uses every word for placement and mounts.
+fn particular_job() -> JobSpec {
+    let mut job = job();
+    job.scheduler = Some(SchedulerKind::EpvmGuard);
+    for spec in &mut job.specs {
+        spec.constraints = vec!["attribute.kernel version >= 5.10".parse().unwrap()];
+        spec.affinities =
+            vec![Affinity { constraint: "label.disk in ssd, nvme".parse().unwrap(), weight: 30 }];
+        spec.spread = vec![Spread::usual(Attribute::Label("rack".into()))];
+        spec.anti_affinity = Some(20);
+        spec.distinct_hosts = true;
+        spec.all_at_once = true;
+        let mount = |target: &str, source, read_only| Mount {
+            target: target.to_owned(),
+            source,
+            read_only,
+        };
+        spec.mounts = vec![
+            mount("/etc/app", MountSource::Bind { path: "/srv/data/app".into() }, true),
+            mount("/var/lib/app", MountSource::Volume { name: "app".into() }, false),
+            mount("/tmp", MountSource::Tmpfs { size_bytes: Some(64 << 20) }, false),
+        ];
+    }
+    job
 }
 
 fn task_view() -> TaskView {
@@ -141,6 +171,8 @@ fn node_view() -> NodeView {
         committed: Resources { cpu_millis: 200, memory_bytes: 256 << 20, disk_bytes: 0 },
         used: Some(Resources { cpu_millis: 350, memory_bytes: 2 << 30, disk_bytes: 40 << 30 }),
         tasks: 2,
+        tasks_max: 500,
+        mount_paths: vec!["/srv/data".into()],
         heard_ms_ago: Some(420),
         runtime_error: None,
         worker_version: "0.1.0".into(),
@@ -193,6 +225,10 @@ fn api(examples: &mut Examples) {
 
     examples.heading(&title(ApiVerb::JobSubmit, own()));
     examples.message("Request:", &SubmitJob { job: job() });
+    examples.message(
+        "Request, with what may be said of where tasks run and what is mounted:",
+        &SubmitJob { job: particular_job() },
+    );
     let submitted =
         JobSubmitted { namespace: Namespace::standard(), name: "web".parse().unwrap(), version: 1 };
     examples.message("Answer:", &ok(submitted));
@@ -315,6 +351,8 @@ fn nodes(examples: &mut Examples) {
         labels: BTreeMap::from([("rack".to_owned(), "r1".to_owned())]),
         attributes: BTreeMap::from([("os".to_owned(), "linux".to_owned())]),
         capacity: CAPACITY,
+        tasks_max: 500,
+        mount_paths: vec!["/srv/data".into()],
         version: "0.1.0".into(),
     };
     examples.message("Request:", &register);

@@ -5,33 +5,34 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use longshore_proto::name::NodeName;
 use longshore_proto::quantity::{format_bytes, format_cpu};
 use longshore_proto::spec::{Protocol, Resources, SchedulerKind};
 
-use crate::filter::Reason;
-use crate::fleet::{Demand, Node};
+use crate::demand::Demand;
+use crate::filter::{self, Reason, Verdict};
+use crate::fleet::{Fleet, Node};
 
 /// How many nodes were removed, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rejected {
     counts: [u32; Reason::ALL.len()],
+    /// How many did not meet each constraint, by its place in the spec and its text; only those that removed
+    /// a node.
+    constraints: Vec<(usize, Arc<str>, u32)>,
+    /// What was seen on a closer look.
+    detail: Option<Box<Detail>>,
+}
+
+/// What a person would ask next: how much is missing, or which port is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Detail {
     /// The most that is free of each resource among the nodes that lack it.
     free_max: Resources,
     wanted: Resources,
     ports_taken: BTreeSet<(u16, Protocol)>,
-}
-
-impl Default for Rejected {
-    fn default() -> Self {
-        Self {
-            counts: [0; Reason::ALL.len()],
-            free_max: Resources::ZERO,
-            wanted: Resources::ZERO,
-            ports_taken: BTreeSet::new(),
-        }
-    }
 }
 
 impl Rejected {
@@ -50,32 +51,64 @@ impl Rejected {
         self.counts.iter().sum()
     }
 
-    /// Counts one node, with what a person would ask next: how much is missing, or which port is taken.
-    pub(crate) fn count_in(&mut self, reason: Reason, node: &Node, demand: &Demand<'_>) {
-        self.counts[reason as usize] += 1;
-        self.wanted = demand.resources;
+    /// How many did not meet each constraint, by its text.
+    pub fn constraints(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.constraints.iter().map(|(_, text, count)| (&**text, *count))
+    }
+
+    /// Counts one node.
+    pub(crate) fn count_in(&mut self, verdict: Verdict, demand: &Demand<'_>) {
+        let text = |index: usize| {
+            Arc::from(demand.constraints.get(index).map(ToString::to_string).unwrap_or_default())
+        };
+        self.add(verdict, 1, text);
+    }
+
+    /// Counts nodes of one verdict. `text` gives a constraint's.
+    pub(crate) fn add(
+        &mut self,
+        verdict: Verdict,
+        nodes: u32,
+        text: impl FnOnce(usize) -> Arc<str>,
+    ) {
+        let Some(reason) = verdict.reason() else { return };
+        self.counts[reason as usize] += nodes;
+        if let Some(index) = verdict.constraint() {
+            match self.constraints.binary_search_by_key(&index, |(known, ..)| *known) {
+                Ok(at) => self.constraints[at].2 += nodes,
+                Err(at) => self.constraints.insert(at, (index, text(index), nodes)),
+            }
+        }
+    }
+
+    /// Notes what a person would ask next about a node that was removed.
+    pub(crate) fn look_closer(&mut self, verdict: Verdict, node: &Node, demand: &Demand<'_>) {
+        let Some(reason) = verdict.reason() else { return };
+        let detail = self.detail.get_or_insert_with(|| {
+            let (free_max, wanted) = (Resources::ZERO, demand.resources);
+            Box::new(Detail { free_max, wanted, ports_taken: BTreeSet::new() })
+        });
         let free = node.free();
         match reason {
-            Reason::Cpu => raise(&mut self.free_max.cpu_millis, free.cpu_millis),
-            Reason::Memory => raise(&mut self.free_max.memory_bytes, free.memory_bytes),
-            Reason::Disk => raise(&mut self.free_max.disk_bytes, free.disk_bytes),
+            Reason::Cpu => raise(&mut detail.free_max.cpu_millis, free.cpu_millis),
+            Reason::Memory => raise(&mut detail.free_max.memory_bytes, free.memory_bytes),
+            Reason::Disk => raise(&mut detail.free_max.disk_bytes, free.disk_bytes),
             Reason::PortTaken => {
                 let ports = demand.ports.iter().map(|port| (port.host, port.protocol));
-                self.ports_taken
-                    .extend(ports.filter(|&(host, protocol)| node.holds_port(host, protocol)));
+                let taken = ports.filter(|&(host, protocol)| node.holds_port(host, protocol));
+                detail.ports_taken.extend(taken);
             }
-            Reason::Suspect
-            | Reason::Lost
-            | Reason::Left
-            | Reason::Cordoned
-            | Reason::Draining
-            | Reason::OtherDatacenter => {}
+            _ => {}
         }
     }
 
     /// What is known beyond the count.
     fn detail(&self, reason: Reason) -> Option<String> {
-        let (free, wanted) = (self.free_max, self.wanted);
+        if reason == Reason::Constraint {
+            let each = self.constraints().map(|(text, count)| format!("{text}: {count}"));
+            return Some(each.collect::<Vec<_>>().join("; "));
+        }
+        let Detail { free_max: free, wanted, ports_taken } = &**self.detail.as_ref()?;
         match reason {
             Reason::Cpu => Some(format!(
                 "most free: {} of {} cores wanted",
@@ -85,16 +118,11 @@ impl Rejected {
             Reason::Memory => Some(bytes_of(free.memory_bytes, wanted.memory_bytes)),
             Reason::Disk => Some(bytes_of(free.disk_bytes, wanted.disk_bytes)),
             Reason::PortTaken => {
-                let ports = self.ports_taken.iter();
+                let ports = ports_taken.iter();
                 let ports = ports.map(|(host, protocol)| format!("{host}/{}", protocol.as_str()));
                 Some(ports.collect::<Vec<_>>().join(", "))
             }
-            Reason::Suspect
-            | Reason::Lost
-            | Reason::Left
-            | Reason::Cordoned
-            | Reason::Draining
-            | Reason::OtherDatacenter => None,
+            _ => None,
         }
     }
 }
@@ -137,14 +165,19 @@ pub struct CostTerms {
     pub memory: f64,
     /// For its disk space.
     pub disk: f64,
+    /// For its places for tasks.
+    pub tasks: f64,
     /// For the want of a fresh measurement; 0 when there is one.
     pub stale_penalty: f64,
+    /// What preferences multiply the sum by: below 1 for a node that is liked, 1 for none.
+    pub preference: f64,
 }
 
 impl CostTerms {
-    /// The whole rise, added up in a fixed order.
+    /// The whole cost, added up in a fixed order.
     pub fn total(&self) -> f64 {
-        ((self.cpu + self.memory) + self.disk) + self.stale_penalty
+        let sum = ((self.cpu + self.memory) + self.disk) + self.tasks;
+        (sum + self.stale_penalty) * self.preference
     }
 }
 
@@ -177,18 +210,22 @@ impl fmt::Display for Explanation {
             write!(f, ": cost {} (", Cost(terms.total()))?;
             write!(
                 f,
-                "cpu {}, memory {}, disk {}",
+                "cpu {}, memory {}, disk {}, tasks {}",
                 Cost(terms.cpu),
                 Cost(terms.memory),
-                Cost(terms.disk)
+                Cost(terms.disk),
+                Cost(terms.tasks)
             )?;
             if terms.stale_penalty > 0.0 {
                 write!(f, ", not measured {}", Cost(terms.stale_penalty))?;
             }
             write!(f, ")")?;
+            if terms.preference != 1.0 {
+                write!(f, " with preferences times {}", Cost(terms.preference))?;
+            }
             if let Some((node, cost)) = &self.runner_up {
                 write!(f, "; next {node} at {}", Cost(*cost))?;
-                if *cost < terms.total() {
+                if *cost < terms.total() && self.policy != SchedulerKind::EpvmGuard {
                     write!(f, " but not measured")?;
                 }
             }
@@ -209,6 +246,19 @@ pub struct Unplaceable {
     pub nodes: u32,
     /// Why not on them.
     pub rejected: Rejected,
+}
+
+impl Unplaceable {
+    /// Looks at every node for what a person would ask next: how much is missing, which port is taken. That
+    /// is not worth its time where nobody reads it, so it is asked for.
+    pub fn look_closer(&mut self, fleet: &Fleet, demand: &Demand<'_>) {
+        for node in fleet.nodes() {
+            if let Some(lane) = fleet.lane(&node.name) {
+                let verdict = filter::judge(fleet, lane, node, demand);
+                self.rejected.look_closer(verdict, node, demand);
+            }
+        }
+    }
 }
 
 impl fmt::Display for Unplaceable {
@@ -249,8 +299,9 @@ impl fmt::Display for Cost {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plain::place;
     use crate::testing::{demand, join, join_as, name, resources};
-    use crate::{Fleet, Policy, place};
+    use crate::{Fleet, Policy};
     use longshore_proto::state::{Eligibility, NodeStatus};
 
     #[test]
@@ -265,7 +316,8 @@ mod tests {
         join_as(&mut fleet, "n1", resources(4, 4), NodeStatus::Suspect, Eligibility::Open);
         join(&mut fleet, "n2", resources(4, 1));
         join(&mut fleet, "n3", Resources { memory_bytes: 3 << 29, ..resources(4, 0) });
-        let refused = place(&fleet, &demand(1, 2), Policy::Epvm).unwrap_err();
+        let mut refused = place(&fleet, &demand(1, 2), Policy::Epvm).unwrap_err();
+        refused.look_closer(&fleet, &demand(1, 2));
         assert_eq!(
             refused.to_string(),
             "no node fits: of 3 nodes, 2 lack memory (most free: 1.5GiB of 2GiB wanted), 1 is suspect"
@@ -292,8 +344,8 @@ mod tests {
         assert_eq!(placed.node, name("n1"));
         assert_eq!(
             placed.explanation.to_string(),
-            "chosen of 2 feasible of 3 nodes: cost 1.41 (cpu 1.00, memory 0.41, disk 0); \
-             next n2 at 3.41; removed: 1 lacks cpu (most free: 1 of 2 cores wanted)"
+            "chosen of 2 feasible of 3 nodes: cost 1.42 (cpu 1.00, memory 0.41, disk 0, \
+             tasks 0.0028); next n2 at 3.42; removed: 1 lacks cpu"
         );
         let only = place(&fleet, &demand(5, 1), Policy::Epvm).unwrap();
         assert!(only.explanation.to_string().starts_with("the only feasible of 3 nodes: cost "));
@@ -312,14 +364,15 @@ mod tests {
         assert_eq!(placed.node, name("n2"));
         assert_eq!(
             placed.explanation.to_string(),
-            "chosen of 2 feasible of 2 nodes: cost 9.00 (cpu 8.00, memory 1.00, disk 0); \
-             next n1 at 4.00 but not measured"
+            "chosen of 2 feasible of 2 nodes: cost 9.00 (cpu 8.00, memory 1.00, disk 0, \
+             tasks 0.0028); next n1 at 4.01 but not measured"
         );
         fleet.remove(&name("n2"));
         let placed = place(&fleet, &demand(1, 1), Policy::Epvm).unwrap();
         assert_eq!(
             placed.explanation.to_string(),
-            "the only feasible of 1 node: cost 4.00 (cpu 1.00, memory 1.00, disk 0, not measured 2.00)"
+            "the only feasible of 1 node: cost 4.01 (cpu 1.00, memory 1.00, disk 0, \
+             tasks 0.0028, not measured 2.00)"
         );
     }
 

@@ -4,11 +4,13 @@
 //! are asked in a fixed order, and the first that removes a node counts it, so the counts add up to the
 //! nodes removed. They judge by what is committed and on integers: no placement exceeds a node's capacity.
 
-use longshore_proto::name::NodeName;
+use std::path::Path;
+
+use longshore_proto::spec::MountSource;
 use longshore_proto::state::{Eligibility, NodeStatus};
 
-use crate::explain::Rejected;
-use crate::fleet::{Demand, Dimension, Fleet, Node};
+use crate::demand::{Demand, Dimension};
+use crate::fleet::{Fleet, Node};
 
 /// Why a node cannot take a task. The order of the variants is the order in which filters are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +27,12 @@ pub enum Reason {
     Draining,
     /// The job may not run where the node stands.
     OtherDatacenter,
+    /// Something that must be true of the node is not.
+    Constraint,
+    /// The node does not let tasks mount a folder that is wanted.
+    Mount,
+    /// The node has a task of the same kind, and the job wants each on a node of its own.
+    OwnKind,
     /// A task of the node holds a port that is wanted.
     PortTaken,
     /// Too little cpu is free.
@@ -33,21 +41,27 @@ pub enum Reason {
     Memory,
     /// Too little disk space is free.
     Disk,
+    /// The node has as many tasks as it takes.
+    Tasks,
 }
 
 impl Reason {
     /// Every reason, in the order in which filters are asked.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Suspect,
         Self::Lost,
         Self::Left,
         Self::Cordoned,
         Self::Draining,
         Self::OtherDatacenter,
+        Self::Constraint,
+        Self::Mount,
+        Self::OwnKind,
         Self::PortTaken,
         Self::Cpu,
         Self::Memory,
         Self::Disk,
+        Self::Tasks,
     ];
 
     /// As it is written in JSON.
@@ -59,10 +73,14 @@ impl Reason {
             Self::Cordoned => "cordoned",
             Self::Draining => "draining",
             Self::OtherDatacenter => "other-datacenter",
+            Self::Constraint => "constraint",
+            Self::Mount => "mount",
+            Self::OwnKind => "own-kind",
             Self::PortTaken => "port-taken",
             Self::Cpu => "cpu",
             Self::Memory => "memory",
             Self::Disk => "disk",
+            Self::Tasks => "tasks",
         }
     }
 
@@ -82,6 +100,12 @@ impl Reason {
             Self::Draining => "are draining",
             Self::OtherDatacenter if one => "is in another datacenter",
             Self::OtherDatacenter => "are in another datacenter",
+            Self::Constraint if one => "does not meet a constraint",
+            Self::Constraint => "do not meet a constraint",
+            Self::Mount if one => "does not allow a mount",
+            Self::Mount => "do not allow a mount",
+            Self::OwnKind if one => "has a task of this kind already",
+            Self::OwnKind => "have a task of this kind already",
             Self::PortTaken if one => "has a port taken",
             Self::PortTaken => "have a port taken",
             Self::Cpu if one => "lacks cpu",
@@ -90,101 +114,167 @@ impl Reason {
             Self::Memory => "lack memory",
             Self::Disk if one => "lacks disk space",
             Self::Disk => "lack disk space",
+            Self::Tasks if one => "takes no more tasks",
+            Self::Tasks => "take no more tasks",
         }
     }
 }
 
-/// Answers why a node cannot take a task, as far as this filter knows.
-type Filter = fn(&Node, &Demand<'_>) -> Option<Reason>;
+/// The judgement of one node: what stands in the way, or nothing. A number, so that arrays of them are scanned
+/// fast: 0 is none, then the reasons in their order, then a number for each constraint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Verdict(pub(crate) u8);
 
-/// The filters in the order in which they are asked: first what no task could change, then what this task
-/// says of itself, then what is scarce.
-const FILTERS: [Filter; 7] = [status, eligibility, datacenter, ports, cpu, memory, disk];
+/// From here on a verdict names the constraint that is not met. At most 32 constraints are allowed.
+const CONSTRAINT_FIRST: u8 = 64;
 
-/// The nodes that a task could run on, in the order of names.
-pub(crate) struct Candidates<'f> {
-    pub(crate) nodes: Vec<(&'f NodeName, &'f Node)>,
-    pub(crate) rejected: Rejected,
-}
+impl Verdict {
+    /// The node can take the task.
+    pub(crate) const FEASIBLE: Self = Self(0);
+    /// There is no node.
+    pub(crate) const VACANT: Self = Self(u8::MAX);
+    /// How many verdicts there are.
+    pub(crate) const COUNT: usize = 256;
 
-pub(crate) fn candidates<'f>(fleet: &'f Fleet, demand: &Demand<'_>) -> Candidates<'f> {
-    let mut candidates = Candidates { nodes: Vec::new(), rejected: Rejected::default() };
-    for (name, node) in fleet.nodes() {
-        match reason_against(node, demand) {
-            None => candidates.nodes.push((name, node)),
-            Some(reason) => candidates.rejected.count_in(reason, node, demand),
-        }
+    pub(crate) fn of(reason: Reason) -> Self {
+        Self(reason as u8 + 1)
     }
-    candidates
+
+    pub(crate) fn of_constraint(index: usize) -> Self {
+        let most = u8::MAX - 1 - CONSTRAINT_FIRST;
+        Self(CONSTRAINT_FIRST + u8::try_from(index).unwrap_or(most).min(most))
+    }
+
+    /// What stands in the way; `None` when nothing does, or there is no node.
+    pub(crate) fn reason(self) -> Option<Reason> {
+        if self == Self::VACANT {
+            return None;
+        }
+        if self.constraint().is_some() {
+            return Some(Reason::Constraint);
+        }
+        Reason::ALL.get(usize::from(self.0.checked_sub(1)?)).copied()
+    }
+
+    /// Which constraint is not met.
+    pub(crate) fn constraint(self) -> Option<usize> {
+        (self != Self::VACANT).then_some(())?;
+        self.0.checked_sub(CONSTRAINT_FIRST).map(usize::from)
+    }
 }
 
 /// Why this node cannot take this task; `None` when it can. The one judgement of feasibility.
-pub fn reason_against(node: &Node, demand: &Demand<'_>) -> Option<Reason> {
-    FILTERS.iter().find_map(|filter| filter(node, demand))
+pub fn reason_against(fleet: &Fleet, node: &Node, demand: &Demand<'_>) -> Option<Reason> {
+    let lane = fleet.lane(&node.name)?;
+    judge(fleet, lane, node, demand).reason()
 }
 
-/// Only a node that is heard takes tasks.
-fn status(node: &Node, _: &Demand<'_>) -> Option<Reason> {
-    match node.status {
-        NodeStatus::Ready => None,
-        NodeStatus::Suspect => Some(Reason::Suspect),
-        NodeStatus::Lost => Some(Reason::Lost),
-        NodeStatus::Left => Some(Reason::Left),
+/// Judges by every filter in turn: first what no task could change, then what this task says of itself, then
+/// what is scarce.
+pub(crate) fn judge(fleet: &Fleet, lane: u32, node: &Node, demand: &Demand<'_>) -> Verdict {
+    if let Some(reason) = standing(node) {
+        return Verdict::of(reason);
+    }
+    let stated = datacenter(node, demand).map(Verdict::of);
+    let stated = stated.or_else(|| constraints(node, demand));
+    if let Some(verdict) = stated.or_else(|| mounts(node, demand).map(Verdict::of)) {
+        return verdict;
+    }
+    let scarce = own_kind(fleet, lane, demand).or_else(|| ports(node, demand));
+    match scarce.or_else(|| resources(node, demand)) {
+        Some(reason) => Verdict::of(reason),
+        None => Verdict::FEASIBLE,
     }
 }
 
-/// Only a node that an operator has left open takes tasks.
-fn eligibility(node: &Node, _: &Demand<'_>) -> Option<Reason> {
-    match node.eligibility {
-        Eligibility::Open => None,
-        Eligibility::Cordoned => Some(Reason::Cordoned),
-        Eligibility::Draining => Some(Reason::Draining),
+/// Only a node that is heard, and that an operator has left open, takes tasks.
+pub(crate) fn standing(node: &Node) -> Option<Reason> {
+    match (node.status, node.eligibility) {
+        (NodeStatus::Suspect, _) => Some(Reason::Suspect),
+        (NodeStatus::Lost, _) => Some(Reason::Lost),
+        (NodeStatus::Left, _) => Some(Reason::Left),
+        (NodeStatus::Ready, Eligibility::Cordoned) => Some(Reason::Cordoned),
+        (NodeStatus::Ready, Eligibility::Draining) => Some(Reason::Draining),
+        (NodeStatus::Ready, Eligibility::Open) => None,
     }
 }
 
 /// A task runs only where its job may.
-fn datacenter(node: &Node, demand: &Demand<'_>) -> Option<Reason> {
+pub(crate) fn datacenter(node: &Node, demand: &Demand<'_>) -> Option<Reason> {
     let anywhere = demand.datacenters.is_empty();
     (!anywhere && !demand.datacenters.contains(&node.datacenter)).then_some(Reason::OtherDatacenter)
 }
 
+/// Every constraint holds.
+fn constraints(node: &Node, demand: &Demand<'_>) -> Option<Verdict> {
+    let broken = demand
+        .constraints
+        .iter()
+        .position(|constraint| !constraint.holds(node.attribute(&constraint.attribute)));
+    broken.map(Verdict::of_constraint)
+}
+
+/// A folder of the node is mounted only where the worker allows it. The worker judges again, with links
+/// resolved.
+pub(crate) fn mounts(node: &Node, demand: &Demand<'_>) -> Option<Reason> {
+    let refused = demand.mounts.iter().any(|mount| match &mount.source {
+        MountSource::Bind { path } => {
+            !node.mount_paths.iter().any(|allowed| Path::new(path).starts_with(allowed))
+        }
+        MountSource::Volume { .. } | MountSource::Tmpfs { .. } => false,
+    });
+    refused.then_some(Reason::Mount)
+}
+
+/// With distinct hosts, one task of a kind a node.
+pub(crate) fn own_kind(fleet: &Fleet, lane: u32, demand: &Demand<'_>) -> Option<Reason> {
+    let kin = demand.kin.filter(|_| demand.distinct_hosts)?;
+    (fleet.groups().count(kin, lane) > 0).then_some(Reason::OwnKind)
+}
+
 /// A port of a node goes to one task. Addresses are not told apart: "all of them" overlaps with each, and
 /// names of one machine may mean the same address, so a refusal too many is the safe error.
-fn ports(node: &Node, demand: &Demand<'_>) -> Option<Reason> {
-    let taken = demand.ports.iter().any(|port| node.holds_port(port.host, port.protocol));
+pub(crate) fn ports(node: &Node, demand: &Demand<'_>) -> Option<Reason> {
+    let taken = node.holds_any_port()
+        && demand.ports.iter().any(|port| node.holds_port(port.host, port.protocol));
     taken.then_some(Reason::PortTaken)
 }
 
-fn cpu(node: &Node, demand: &Demand<'_>) -> Option<Reason> {
-    lacks(node, demand, Dimension::Cpu).then_some(Reason::Cpu)
-}
-
-fn memory(node: &Node, demand: &Demand<'_>) -> Option<Reason> {
-    lacks(node, demand, Dimension::Memory).then_some(Reason::Memory)
-}
-
-fn disk(node: &Node, demand: &Demand<'_>) -> Option<Reason> {
-    lacks(node, demand, Dimension::Disk).then_some(Reason::Disk)
+fn resources(node: &Node, demand: &Demand<'_>) -> Option<Reason> {
+    let (free, wanted) = (node.free_amounts(), demand.amounts());
+    Dimension::ALL.into_iter().find(|r| lacks(free[*r as usize], wanted[*r as usize])).map(lack_of)
 }
 
 /// Whether the demand would exceed what is free. A task that wants nothing of a resource fits even where
 /// more is committed than there is (as when a disk shrank): it makes nothing worse.
-fn lacks(node: &Node, demand: &Demand<'_>, dimension: Dimension) -> bool {
-    let wanted = dimension.of(demand.resources);
-    wanted > 0 && wanted > dimension.of(node.free())
+pub(crate) fn lacks(free: f64, wanted: u64) -> bool {
+    wanted > 0 && wanted as f64 > free
+}
+
+/// What it is called when there is too little of a dimension.
+pub(crate) fn lack_of(dimension: Dimension) -> Reason {
+    match dimension {
+        Dimension::Cpu => Reason::Cpu,
+        Dimension::Memory => Reason::Memory,
+        Dimension::Disk => Reason::Disk,
+        Dimension::Tasks => Reason::Tasks,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{demand, join, join_as, name, port, resources};
-    use crate::{Policy, place};
+    use crate::Policy;
+    use crate::plain::place;
+    use crate::testing::{demand, join, join_as, join_with, name, port, resources};
     use longshore_proto::name::Datacenter;
-    use longshore_proto::spec::{Protocol, Resources};
+    use longshore_proto::spec::{Mount, Protocol, Resources};
 
     /// What the fleet says to a task that fits nowhere.
     fn refusal(fleet: &Fleet, demand: &Demand<'_>) -> String {
-        place(fleet, demand, Policy::Epvm).unwrap_err().to_string()
+        let mut refused = place(fleet, demand, Policy::Epvm).unwrap_err();
+        refused.look_closer(fleet, demand);
+        refused.to_string()
     }
 
     #[test]
@@ -259,7 +349,7 @@ mod tests {
         ] {
             let node = fleet.node(&name("n1")).unwrap();
             let wanted = Demand { resources: more, ..demand(0, 0) };
-            assert_eq!(reason_against(node, &wanted), Some(reason));
+            assert_eq!(reason_against(&fleet, node, &wanted), Some(reason));
         }
         assert_eq!(
             refusal(&fleet, &demand(3, 1)),
@@ -283,6 +373,82 @@ mod tests {
         let wanted = Resources { disk_bytes: 1, ..resources(1, 1) };
         fleet.reserve(&name("n1"), &Demand { resources: wanted, ..demand(0, 0) });
         assert!(place(&fleet, &demand(1, 1), Policy::Epvm).is_ok());
+    }
+
+    #[test]
+    fn a_constraint_that_is_not_met_is_named() {
+        let mut fleet = Fleet::default();
+        join_with(&mut fleet, "n1", resources(4, 4), &[("disk", "ssd")]);
+        join_with(&mut fleet, "n2", resources(4, 4), &[("disk", "hdd"), ("rack", "r1")]);
+        join(&mut fleet, "n3", resources(4, 4));
+        let constraints =
+            ["label.disk = ssd", "label.rack exists"].map(|text| text.parse().unwrap());
+        assert_eq!(
+            refusal(&fleet, &Demand { constraints: &constraints, ..demand(1, 1) }),
+            "no node fits: of 3 nodes, 3 do not meet a constraint (label.disk = ssd: 2; \
+             label.rack exists: 1)"
+        );
+        let first = &constraints[..1];
+        let wanted = Demand { constraints: first, ..demand(1, 1) };
+        assert_eq!(place(&fleet, &wanted, Policy::Epvm).unwrap().node, name("n1"));
+    }
+
+    #[test]
+    fn a_folder_is_mounted_only_where_the_worker_allows_it() {
+        let mut fleet = Fleet::default();
+        join(&mut fleet, "n1", resources(4, 4));
+        let of = |source| Mount { target: "/data".to_owned(), source, read_only: false };
+        let bind = [of(MountSource::Bind { path: "/srv/data".to_owned() })];
+        let volume = [of(MountSource::Volume { name: "data".to_owned() })];
+        let wanted = Demand { mounts: &bind, ..demand(1, 1) };
+        let sentence = "no node fits: of 1 node, 1 does not allow a mount";
+        assert_eq!(refusal(&fleet, &wanted), sentence);
+        assert!(place(&fleet, &Demand { mounts: &volume, ..wanted }, Policy::Epvm).is_ok());
+        let node = fleet.node(&name("n1")).unwrap().clone();
+        for (allowed, fits) in [("/srv", true), ("/srv/da", false), ("/srv/data/more", false)] {
+            let machine = crate::Machine {
+                datacenter: &node.datacenter,
+                labels: &node.labels,
+                attributes: &node.attributes,
+                mount_paths: &[allowed.to_owned()],
+                status: node.status,
+                eligibility: node.eligibility,
+                capacity: node.capacity,
+                tasks_max: node.tasks_max,
+            };
+            fleet.upsert(&name("n1"), &machine);
+            assert_eq!(place(&fleet, &wanted, Policy::Epvm).is_ok(), fits, "{allowed}");
+        }
+    }
+
+    #[test]
+    fn distinct_hosts_take_one_of_a_kind_each() {
+        let mut fleet = Fleet::default();
+        join(&mut fleet, "n1", resources(8, 8));
+        join(&mut fleet, "n2", resources(4, 4));
+        let job = longshore_proto::name::JobKey {
+            namespace: longshore_proto::name::Namespace::standard(),
+            name: "web".parse().unwrap(),
+        };
+        let kin = Some(fleet.kin(&job, &"main".parse().unwrap()));
+        let wanted = Demand { kin, distinct_hosts: true, ..demand(1, 1) };
+        for node in ["n1", "n2"] {
+            let placed = place(&fleet, &wanted, Policy::Epvm).unwrap().node;
+            assert_eq!(placed, name(node));
+            fleet.reserve(&placed, &wanted);
+        }
+        let sentence = "no node fits: of 2 nodes, 2 have a task of this kind already";
+        assert_eq!(refusal(&fleet, &wanted), sentence);
+        assert!(place(&fleet, &demand(1, 1), Policy::Epvm).is_ok(), "others do not mind");
+    }
+
+    #[test]
+    fn a_node_takes_so_many_tasks_and_no_more() {
+        let mut fleet = Fleet::default();
+        join(&mut fleet, "n1", resources(4, 4));
+        (0..1000).for_each(|_| fleet.reserve(&name("n1"), &demand(0, 0)));
+        let sentence = "no node fits: of 1 node, 1 takes no more tasks";
+        assert_eq!(refusal(&fleet, &demand(0, 0)), sentence);
     }
 
     #[test]

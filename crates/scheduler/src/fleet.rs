@@ -1,195 +1,128 @@
-//! Capacity and commitments of every node, as the filters and the cost function see them.
+//! Capacity and commitments of every node: the truth that the stages judge by.
 //!
 //! The fleet is told facts (a node joined, a task was placed or ended, a heartbeat came) and never refuses
-//! one. Its truth is integers; the exponentials that E-PVM needs are derived from them, cached on each node
-//! and computed anew at each change, so that no error ever accumulates and any history that leads to the
-//! same integers leads to the same decisions.
+//! one. Its truth is integers. What is derived from them for speed is kept by [`crate::Scheduler`], which reads
+//! here what has changed; any history that leads to the same integers leads to the same decisions.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`node`] | one machine |
+//! | `lanes` | where each node stands in the arrays that are scanned |
+//! | `groups` | tasks counted by node: of one spec, of one image |
+//! | `journal` | which nodes changed, in order |
+
+mod groups;
+mod journal;
+pub(crate) mod lanes;
+pub mod node;
 
 use std::collections::BTreeMap;
 
-use longshore_proto::name::{Datacenter, NodeName};
-use longshore_proto::spec::{Port, Protocol, Resources};
-use longshore_proto::state::{Eligibility, NodeStatus};
+use longshore_proto::name::{JobKey, NodeName, SpecName};
+use longshore_proto::spec::Resources;
 
-use crate::epvm::{self, Exponentials};
+use crate::cost::guard::Census;
+use crate::demand::Demand;
+pub use groups::GroupId;
+pub(crate) use groups::Groups;
+pub(crate) use journal::{Change, Journal};
+pub(crate) use lanes::Lanes;
+pub use node::{Machine, Node};
 
-/// What one task wants of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Demand<'a> {
-    /// What it will hold of the node for as long as it lives.
-    pub resources: Resources,
-    /// Where it may run; empty means anywhere.
-    pub datacenters: &'a [Datacenter],
-    /// The ports that it publishes on the node.
-    pub ports: &'a [Port],
+/// The smallest base of the exponentials.
+const BASE_MIN: usize = 16;
+
+/// The base for a fleet of this many nodes, as the power of two that it is.
+fn base_log2(nodes: usize) -> u32 {
+    nodes.max(BASE_MIN).next_power_of_two().ilog2()
 }
 
-/// One of the resources that are judged alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dimension {
-    Cpu,
-    Memory,
-    Disk,
-}
-
-impl Dimension {
-    /// Every dimension, in the order in which costs are added up.
-    pub(crate) const ALL: [Self; 3] = [Self::Cpu, Self::Memory, Self::Disk];
-
-    /// The figure of this dimension.
-    pub(crate) fn of(self, resources: Resources) -> u64 {
-        match self {
-            Self::Cpu => resources.cpu_millis,
-            Self::Memory => resources.memory_bytes,
-            Self::Disk => resources.disk_bytes,
-        }
-    }
-}
-
-/// A machine, with what it has and what it has promised. To be read; [`Fleet`] alone changes it.
+/// A node that is not of the fleet while tasks hold something of it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Node {
-    /// Where it stands.
-    pub datacenter: Datacenter,
-    /// What the manager thinks of it.
-    pub status: NodeStatus,
-    /// Whether an operator lets it take new tasks.
-    pub eligibility: Eligibility,
-    /// What it offers.
-    pub capacity: Resources,
-    /// What its tasks were promised.
-    pub committed: Resources,
-    /// What is in use on it by whomever, smoothed; absent when stale or never heard.
-    pub measured: Option<Resources>,
-    /// What was promised since the last measurement, which cannot show in it yet.
-    promised_since: Resources,
-    /// How many tasks hold something of it.
-    pub tasks: u32,
-    /// How many tasks hold each port: facts are not refused, so it may be more than one.
-    ports: BTreeMap<(u16, Protocol), u32>,
-    /// The node's place in the fixed order that breaks ties.
-    tie: u64,
-    exponentials: Exponentials,
-}
-
-impl Node {
-    /// A node of which nothing but its name is known.
-    fn unheard(name: &NodeName) -> Self {
-        Self {
-            datacenter: Datacenter::standard(),
-            status: NodeStatus::Left,
-            eligibility: Eligibility::Open,
-            capacity: Resources::ZERO,
-            committed: Resources::ZERO,
-            measured: None,
-            promised_since: Resources::ZERO,
-            tasks: 0,
-            ports: BTreeMap::new(),
-            tie: permuted(name),
-            exponentials: Exponentials::default(),
-        }
-    }
-
-    /// What is not promised to any task yet.
-    pub fn free(&self) -> Resources {
-        self.capacity.saturating_sub(self.committed)
-    }
-
-    /// Whether a task of the node holds this port, on whichever address.
-    pub fn holds_port(&self, host: u16, protocol: Protocol) -> bool {
-        self.ports.contains_key(&(host, protocol))
-    }
-
-    pub(crate) fn tie(&self) -> u64 {
-        self.tie
-    }
-
-    pub(crate) fn exponentials(&self) -> &Exponentials {
-        &self.exponentials
-    }
-
-    fn reserve(&mut self, demand: &Demand<'_>) {
-        self.committed = self.committed.saturating_add(demand.resources);
-        self.promised_since = self.promised_since.saturating_add(demand.resources);
-        self.tasks = self.tasks.saturating_add(1);
-        for port in demand.ports {
-            let holders = self.ports.entry((port.host, port.protocol)).or_insert(0);
-            *holders = holders.saturating_add(1);
-        }
-    }
-
-    fn release(&mut self, demand: &Demand<'_>) {
-        self.committed = self.committed.saturating_sub(demand.resources);
-        self.promised_since = self.promised_since.saturating_sub(demand.resources);
-        self.tasks = self.tasks.saturating_sub(1);
-        for port in demand.ports {
-            let key = (port.host, port.protocol);
-            if let Some(holders) = self.ports.get_mut(&key) {
-                *holders -= 1;
-                if *holders == 0 {
-                    self.ports.remove(&key);
-                }
-            }
-        }
-    }
-
-    fn refresh(&mut self, base_log2: u32) {
-        let expected = self.measured.map(|measured| measured.saturating_add(self.promised_since));
-        self.exponentials = Exponentials::new(base_log2, self.capacity, self.committed, expected);
-    }
+struct Absent {
+    node: Node,
+    groups: BTreeMap<GroupId, u32>,
 }
 
 /// Every node, and what the tasks that were placed hold of each.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct Fleet {
-    nodes: BTreeMap<NodeName, Node>,
+    lane_of: BTreeMap<NodeName, u32>,
+    /// By lane; `None` where nobody stands.
+    nodes: Vec<Option<Node>>,
+    lanes: Lanes,
+    groups: Groups,
     /// Nodes that are not of the fleet (gone, or not yet told of) while tasks hold something of them: were
     /// it forgotten, a node that comes back could be promised twice.
-    absent: BTreeMap<NodeName, Node>,
-    /// The base of the exponentials, as the power of two that it is.
-    base_log2: u32,
+    absent: BTreeMap<NodeName, Absent>,
+    journal: Journal,
+    census: Census,
+    /// Counts what a single change cannot tell: nodes that join, leave or say other things of themselves.
+    generation: u64,
+    /// How many nodes have no fresh measurement.
+    stale: usize,
 }
 
-impl Default for Fleet {
-    fn default() -> Self {
-        Self { nodes: BTreeMap::new(), absent: BTreeMap::new(), base_log2: epvm::base_log2(0) }
+impl PartialEq for Fleet {
+    /// Whether both would decide alike: where nodes stand and what changed when does not count.
+    fn eq(&self, other: &Self) -> bool {
+        self.nodes().eq(other.nodes())
+            && self
+                .absent
+                .values()
+                .map(|absent| &absent.node)
+                .eq(other.absent.values().map(|absent| &absent.node))
     }
 }
 
 impl Fleet {
     /// A node joined or changed. What its tasks hold, and its measurement, stay as they are.
-    pub fn upsert(
-        &mut self,
-        name: &NodeName,
-        datacenter: &Datacenter,
-        status: NodeStatus,
-        eligibility: Eligibility,
-        capacity: Resources,
-    ) {
-        let joined = !self.nodes.contains_key(name);
-        let known = self.absent.remove(name);
-        let node = self
-            .nodes
-            .entry(name.clone())
-            .or_insert_with(|| known.unwrap_or_else(|| Node::unheard(name)));
-        node.datacenter = datacenter.clone();
-        node.status = status;
-        node.eligibility = eligibility;
-        node.capacity = capacity;
-        node.refresh(self.base_log2);
-        if joined {
-            self.rebase();
+    pub fn upsert(&mut self, name: &NodeName, machine: &Machine<'_>) {
+        let Some(&lane) = self.lane_of.get(name) else { return self.join(name, machine) };
+        let Some(node) = self.nodes.get_mut(lane as usize).and_then(Option::as_mut) else { return };
+        let before = node.capacity_amounts();
+        let mut reshaped = node.tell(machine);
+        let now = node.capacity_amounts();
+        if before != now {
+            reshaped |= self.lanes.change(lane, before, now);
         }
+        self.generation += u64::from(reshaped);
+        self.changed(lane, [None; 2], 0);
+    }
+
+    fn join(&mut self, name: &NodeName, machine: &Machine<'_>) {
+        let known = self.absent.remove(name);
+        let known =
+            known.unwrap_or_else(|| Absent { node: Node::unheard(name), groups: BTreeMap::new() });
+        let mut node = known.node;
+        node.tell(machine);
+        let (lane, _) = self.lanes.take(node.capacity_amounts());
+        for (group, count) in known.groups {
+            self.groups.add(group, lane, count);
+        }
+        self.stale += usize::from(!node.is_fresh());
+        self.nodes.resize_with(self.lanes.len(), || None);
+        self.nodes[lane as usize] = Some(node);
+        self.lane_of.insert(name.clone(), lane);
+        self.generation += 1;
+        self.changed(lane, [None; 2], 0);
     }
 
     /// A node is no longer of the fleet. What its tasks hold is remembered until they release it.
     pub fn remove(&mut self, name: &NodeName) {
-        let Some(mut node) = self.nodes.remove(name) else { return };
+        let Some(lane) = self.lane_of.remove(name) else { return };
+        let Some(mut node) = self.nodes.get_mut(lane as usize).and_then(Option::take) else {
+            return;
+        };
+        self.stale -= usize::from(!node.is_fresh());
+        self.lanes.give_back(lane, node.capacity_amounts());
         if node.tasks > 0 {
-            node.measured = None;
-            self.absent.insert(name.clone(), node);
+            node.forget_measured();
+            let groups = self.groups.take_lane(lane);
+            self.absent.insert(name.clone(), Absent { node, groups });
         }
-        self.rebase();
+        self.generation += 1;
+        self.changed(lane, [None; 2], 0);
     }
 
     /// A heartbeat said what is in use on a node; `None` means that the last one is too old to go by.
@@ -198,96 +131,163 @@ impl Fleet {
     /// about), and the cost function rounds to a 64th of the capacity, so that noise changes nothing. The
     /// first figure after none is taken as it is. A node that is not of the fleet is passed over.
     pub fn set_measured(&mut self, name: &NodeName, measured: Option<Resources>) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
-        node.measured = match (node.measured, measured) {
-            (Some(before), Some(now)) => Some(Resources {
-                cpu_millis: before.cpu_millis.midpoint(now.cpu_millis),
-                memory_bytes: before.memory_bytes.midpoint(now.memory_bytes),
-                disk_bytes: before.disk_bytes.midpoint(now.disk_bytes),
-            }),
-            (None, now) => now,
-            (Some(_), None) => None,
-        };
-        node.promised_since = Resources::ZERO;
-        node.refresh(self.base_log2);
+        let Some(&lane) = self.lane_of.get(name) else { return };
+        let Some(node) = self.nodes.get_mut(lane as usize).and_then(Option::as_mut) else { return };
+        let was_fresh = node.is_fresh();
+        if node.measure(measured) {
+            let is_fresh = node.is_fresh();
+            self.stale = self.stale + usize::from(was_fresh) - usize::from(is_fresh);
+            self.changed(lane, [None; 2], 0);
+        }
     }
 
     /// A task was placed on a node. It is a fact and never refused, even where the node is not known.
     pub fn reserve(&mut self, name: &NodeName, demand: &Demand<'_>) {
-        if let Some(node) = self.nodes.get_mut(name) {
+        self.census.add(demand.resources);
+        let groups = [demand.kin, demand.image];
+        let Some(&lane) = self.lane_of.get(name) else {
+            let absent = self
+                .absent
+                .entry(name.clone())
+                .or_insert_with(|| Absent { node: Node::unheard(name), groups: BTreeMap::new() });
+            absent.node.reserve(demand);
+            for group in groups.into_iter().flatten() {
+                *absent.groups.entry(group).or_insert(0) += 1;
+            }
+            return;
+        };
+        if let Some(node) = self.nodes.get_mut(lane as usize).and_then(Option::as_mut) {
             node.reserve(demand);
-            node.refresh(self.base_log2);
-        } else {
-            let absent = self.absent.entry(name.clone());
-            absent.or_insert_with(|| Node::unheard(name)).reserve(demand);
         }
+        for group in groups.into_iter().flatten() {
+            self.groups.add(group, lane, 1);
+        }
+        self.changed(lane, groups, 1);
     }
 
     /// A task that was placed on a node holds nothing any more. Takes back one [`Fleet::reserve`] of the
     /// same demand.
     pub fn release(&mut self, name: &NodeName, demand: &Demand<'_>) {
-        if let Some(node) = self.nodes.get_mut(name) {
-            node.release(demand);
-            node.refresh(self.base_log2);
-        } else if let Some(node) = self.absent.get_mut(name) {
-            node.release(demand);
-            if node.tasks == 0 {
+        self.census.subtract(demand.resources);
+        let groups = [demand.kin, demand.image];
+        let Some(&lane) = self.lane_of.get(name) else {
+            let Some(absent) = self.absent.get_mut(name) else { return };
+            absent.node.release(demand);
+            for group in groups.into_iter().flatten() {
+                absent.groups.entry(group).and_modify(|count| *count = count.saturating_sub(1));
+            }
+            if absent.node.tasks == 0 {
                 self.absent.remove(name);
             }
+            return;
+        };
+        if let Some(node) = self.nodes.get_mut(lane as usize).and_then(Option::as_mut) {
+            node.release(demand);
         }
+        for group in groups.into_iter().flatten() {
+            self.groups.subtract(group, lane);
+        }
+        self.changed(lane, groups, -1);
+    }
+
+    /// The group of the tasks of one spec.
+    pub fn kin(&mut self, job: &JobKey, spec: &SpecName) -> GroupId {
+        self.groups.kin(job, spec)
+    }
+
+    /// The group of the tasks of one spec, if it has had any.
+    pub fn find_kin(&self, job: &JobKey, spec: &SpecName) -> Option<GroupId> {
+        self.groups.find_kin(job, spec)
+    }
+
+    /// The group of the tasks of one image.
+    pub fn image(&mut self, image: &str) -> GroupId {
+        self.groups.image(image)
+    }
+
+    /// The group of the tasks of one image, if it has had any.
+    pub fn find_image(&self, image: &str) -> Option<GroupId> {
+        self.groups.find_image(image)
     }
 
     /// The node of this name.
     pub fn node(&self, name: &NodeName) -> Option<&Node> {
-        self.nodes.get(name)
+        self.at(*self.lane_of.get(name)?)
     }
 
     /// Every node, in the order of names.
-    pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, &Node)> {
-        self.nodes.iter()
+    pub fn nodes(&self) -> impl DoubleEndedIterator<Item = &Node> {
+        self.lane_of.values().filter_map(|lane| self.at(*lane))
     }
 
     /// How many nodes there are, whatever their status.
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        self.lane_of.len()
     }
 
     /// Whether there is no node at all.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.lane_of.is_empty()
     }
 
-    /// Computes every exponential anew when the number of nodes has passed a power of two.
-    ///
-    /// There is no hysteresis on purpose: the base must follow from the nodes there are, not from the
-    /// order in which they came.
-    fn rebase(&mut self) {
-        let base_log2 = epvm::base_log2(self.nodes.len());
-        if base_log2 != self.base_log2 {
-            self.base_log2 = base_log2;
-            for node in self.nodes.values_mut() {
-                node.refresh(base_log2);
-            }
-        }
+    /// The base of the exponentials, as the power of two that it is: the next one of the number of nodes.
+    /// There is no hysteresis on purpose: it follows from the nodes there are, not from how they came.
+    pub fn base_log2(&self) -> u32 {
+        base_log2(self.len())
+    }
+
+    /// The node on a lane.
+    pub(crate) fn at(&self, lane: u32) -> Option<&Node> {
+        self.nodes.get(lane as usize)?.as_ref()
+    }
+
+    pub(crate) fn lane(&self, name: &NodeName) -> Option<u32> {
+        self.lane_of.get(name).copied()
+    }
+
+    /// Nodes by name from after the given one to the end, and then from the beginning.
+    pub(crate) fn in_turn(&self, after: Option<&NodeName>) -> impl Iterator<Item = u32> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        let rest = self.lane_of.range::<NodeName, _>((from, Unbounded));
+        let again = after.map(|after| self.lane_of.range::<NodeName, _>(..=after));
+        rest.chain(again.into_iter().flatten()).map(|(_, lane)| *lane)
+    }
+
+    pub(crate) fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    pub(crate) fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    pub(crate) fn census(&self) -> &Census {
+        &self.census
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether some node has no fresh measurement.
+    pub(crate) fn has_stale(&self) -> bool {
+        self.stale > 0
+    }
+
+    fn changed(&mut self, lane: u32, groups: [Option<GroupId>; 2], by: i8) {
+        self.journal.push(Change { lane, groups, by }, self.lanes.len());
     }
 }
-
-/// A name's place in a fixed pseudo-random order, so that ties do not always fill the first node by name.
-///
-/// FNV-1a, then the finaliser of splitmix64: names differ in their last characters, which FNV alone would
-/// carry into the low bits only.
-fn permuted(name: &NodeName) -> u64 {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in name.as_str().bytes() {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
-}
-
 #[cfg(test)]
 mod tests {
+    use longshore_proto::spec::Protocol;
+
+    use super::node::permuted;
     use super::*;
     use crate::testing::{demand, join, name, port, resources};
 

@@ -2,10 +2,12 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | [`fleet`] | capacity and commitments of every node, as the stages see them |
+//! | [`fleet`] | capacity and commitments of every node: the truth that the stages judge by |
+//! | [`demand`] | what one task wants of a node |
 //! | [`filter`] | stage 1, candidates: the nodes that a task could run on, and why the others not |
-//! | `epvm` | stages 2 and 3, score and pick, by least marginal opportunity cost |
-//! | `round_robin` | stage 3 without a score: the candidates in turn |
+//! | [`cost`] | stage 2, score: E-PVM and its rivals |
+//! | [`plain`] | all stages in the fewest words: every node is looked at, each time |
+//! | `index` | the same answer without looking at what has not changed |
 //! | [`explain`] | the reason for a decision, as a value and as a sentence |
 //!
 //! Decisions are pure: no clock, no randomness, no I/O, no map order. The same fleet, demand and policy
@@ -18,36 +20,65 @@
 use longshore_proto::name::NodeName;
 use longshore_proto::spec::SchedulerKind;
 
-mod epvm;
+pub mod cost;
+pub mod demand;
 pub mod explain;
 pub mod filter;
 pub mod fleet;
-mod round_robin;
+mod index;
+pub mod plain;
 #[cfg(test)]
 mod testing;
 
+pub use demand::Demand;
 pub use explain::{CostTerms, Explanation, Rejected, Unplaceable};
 pub use filter::Reason;
-pub use fleet::{Demand, Fleet, Node};
+pub use fleet::{Fleet, GroupId, Machine, Node};
+
+use index::Index;
 
 /// How one of the feasible nodes is picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy<'a> {
     /// The node whose opportunity cost rises least.
     Epvm,
+    /// The node where the fewest future tasks lose their room, and among equals as [`Policy::Epvm`].
+    EpvmGuard,
     /// The first feasible node after `last` in the order of names, and then from the beginning.
     RoundRobin {
         /// The node that was picked last; it need not exist any more.
         last: Option<&'a NodeName>,
     },
+    /// The emptiest node.
+    Spread,
+    /// The fullest node.
+    Binpack,
+    /// The node that the formula of "Build an Orchestrator in Go" names.
+    Lieb,
 }
 
-impl Policy<'_> {
+impl<'a> Policy<'a> {
+    /// The policy that job files name so; `last` is for those who take turns.
+    pub fn new(kind: SchedulerKind, last: Option<&'a NodeName>) -> Self {
+        match kind {
+            SchedulerKind::Epvm => Self::Epvm,
+            SchedulerKind::EpvmGuard => Self::EpvmGuard,
+            SchedulerKind::RoundRobin => Self::RoundRobin { last },
+            SchedulerKind::Spread => Self::Spread,
+            SchedulerKind::Binpack => Self::Binpack,
+            SchedulerKind::Lieb => Self::Lieb,
+        }
+    }
+
     /// The policy as job files name it.
     pub fn kind(self) -> SchedulerKind {
         match self {
             Self::Epvm => SchedulerKind::Epvm,
+            Self::EpvmGuard => SchedulerKind::EpvmGuard,
             Self::RoundRobin { .. } => SchedulerKind::RoundRobin,
+            Self::Spread => SchedulerKind::Spread,
+            Self::Binpack => SchedulerKind::Binpack,
+            Self::Lieb => SchedulerKind::Lieb,
         }
     }
 }
@@ -61,39 +92,80 @@ pub struct Placement {
     pub explanation: Explanation,
 }
 
-/// What a policy picked of the candidates.
-struct Choice {
-    node: NodeName,
-    terms: Option<CostTerms>,
-    runner_up: Option<(NodeName, f64)>,
+/// Places tasks on one fleet, and remembers what it found out. Forgetting it all changes no decision.
+///
+/// It follows one fleet for life: handed another, or a copy that has gone its own way, it would mistake
+/// the one's changes for the other's.
+#[derive(Debug, Default)]
+pub struct Scheduler {
+    indexes: Vec<(SchedulerKind, Index)>,
 }
 
-/// Finds a node for one task. Nothing is reserved: that is [`Fleet::reserve`], once the decision is a fact.
-///
-/// # Errors
-///
-/// [`Unplaceable`] says what stands in the way at each node when the task fits on none.
-pub fn place(
-    fleet: &Fleet,
-    demand: &Demand<'_>,
-    policy: Policy<'_>,
-) -> Result<Placement, Unplaceable> {
-    let candidates = filter::candidates(fleet, demand);
-    let choice = match policy {
-        Policy::Epvm => epvm::pick(&epvm::score(&candidates.nodes, demand)),
-        Policy::RoundRobin { last } => round_robin::pick(&candidates.nodes, last),
-    };
-    let nodes = u32::try_from(fleet.len()).unwrap_or(u32::MAX);
-    let Some(Choice { node, terms, runner_up }) = choice else {
-        return Err(Unplaceable { nodes, rejected: candidates.rejected });
-    };
-    let explanation = Explanation {
-        policy: policy.kind(),
-        nodes,
-        feasible: u32::try_from(candidates.nodes.len()).unwrap_or(u32::MAX),
-        rejected: candidates.rejected,
-        terms,
-        runner_up,
-    };
-    Ok(Placement { node, explanation })
+impl Scheduler {
+    /// Finds a node for one task, as [`plain::place`] does. Nothing is reserved: that is [`Fleet::reserve`],
+    /// once the decision is a fact.
+    ///
+    /// # Errors
+    ///
+    /// [`Unplaceable`] says what stands in the way at each node when the task fits on none.
+    pub fn place(
+        &mut self,
+        fleet: &Fleet,
+        demand: &Demand<'_>,
+        policy: Policy<'_>,
+    ) -> Result<Placement, Box<Unplaceable>> {
+        let (view, ground) = self.index(fleet, policy.kind()).view(fleet, demand);
+        let nodes = u32::try_from(fleet.len()).unwrap_or(u32::MAX);
+        let rejected = view.rejected();
+        let feasible = view.feasible();
+        let explained = |terms, runner_up| Explanation {
+            policy: policy.kind(),
+            nodes,
+            feasible,
+            rejected: rejected.clone(),
+            terms,
+            runner_up,
+        };
+        if let Policy::RoundRobin { last } = policy {
+            let next = fleet.in_turn(last).find(|lane| view.is_feasible(*lane));
+            return match next.and_then(|lane| fleet.at(lane)) {
+                Some(node) => {
+                    Ok(Placement { node: node.name.clone(), explanation: explained(None, None) })
+                }
+                None => Err(Box::new(Unplaceable { nodes, rejected })),
+            };
+        }
+        let best = view.pick(&ground, None);
+        let Some((best, node)) = best.and_then(|best| Some((best, best.name(fleet)?))) else {
+            return Err(Box::new(Unplaceable { nodes, rejected }));
+        };
+        let next = (feasible > 1).then(|| view.pick(&ground, Some(best.lane))).flatten();
+        let runner_up = next
+            .and_then(|next| Some((next.name(fleet)?.clone(), view.terms(&ground, next).total())));
+        let terms = view.terms(&ground, best);
+        Ok(Placement { node: node.clone(), explanation: explained(Some(terms), runner_up) })
+    }
+
+    /// Finds a node for one task, without a reason.
+    pub fn pick<'f>(
+        &mut self,
+        fleet: &'f Fleet,
+        demand: &Demand<'_>,
+        policy: Policy<'_>,
+    ) -> Option<&'f Node> {
+        let (view, ground) = self.index(fleet, policy.kind()).view(fleet, demand);
+        let lane = match policy {
+            Policy::RoundRobin { last } => fleet.in_turn(last).find(|lane| view.is_feasible(*lane)),
+            _ => view.pick(&ground, None).map(|best| best.lane),
+        };
+        lane.and_then(|lane| fleet.at(lane))
+    }
+
+    fn index(&mut self, fleet: &Fleet, kind: SchedulerKind) -> &mut Index {
+        let at = self.indexes.iter().position(|(known, _)| *known == kind).unwrap_or_else(|| {
+            self.indexes.push((kind, Index::new(kind, fleet)));
+            self.indexes.len() - 1
+        });
+        &mut self.indexes[at].1
+    }
 }

@@ -1,10 +1,12 @@
 //! Short forms for the unit tests of this crate: machines in whole cores and GiB.
 
+use std::collections::BTreeMap;
+
 use longshore_proto::name::{Datacenter, NodeName};
 use longshore_proto::spec::{Port, Protocol, Resources};
 use longshore_proto::state::{Eligibility, NodeStatus};
 
-use crate::{Demand, Fleet};
+use crate::{Demand, Fleet, Machine};
 
 pub(crate) fn name(text: &str) -> NodeName {
     text.parse().unwrap()
@@ -15,7 +17,7 @@ pub(crate) fn resources(cores: u64, memory_gib: u64) -> Resources {
 }
 
 pub(crate) fn demand(cores: u64, memory_gib: u64) -> Demand<'static> {
-    Demand { resources: resources(cores, memory_gib), datacenters: &[], ports: &[] }
+    Demand::of_resources(resources(cores, memory_gib))
 }
 
 pub(crate) fn port(host: u16) -> Port {
@@ -34,5 +36,38 @@ pub(crate) fn join_as(
     status: NodeStatus,
     eligibility: Eligibility,
 ) {
-    fleet.upsert(&name(node), &Datacenter::standard(), status, eligibility, capacity);
+    let (datacenter, none) = (Datacenter::standard(), BTreeMap::new());
+    let machine = Machine {
+        datacenter: &datacenter,
+        labels: &none,
+        attributes: &none,
+        mount_paths: &[],
+        status,
+        eligibility,
+        capacity,
+        tasks_max: 1000,
+    };
+    fleet.upsert(&name(node), &machine);
+}
+
+/// A node with labels.
+pub(crate) fn join_with(
+    fleet: &mut Fleet,
+    node: &str,
+    capacity: Resources,
+    labels: &[(&str, &str)],
+) {
+    let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    let (datacenter, none) = (Datacenter::standard(), BTreeMap::new());
+    let machine = Machine {
+        datacenter: &datacenter,
+        labels: &labels.iter().map(own).collect(),
+        attributes: &none,
+        mount_paths: &[],
+        status: NodeStatus::Ready,
+        eligibility: Eligibility::Open,
+        capacity,
+        tasks_max: 1000,
+    };
+    fleet.upsert(&name(node), &machine);
 }

@@ -15,9 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use longshore_proto::name::{Datacenter, NodeName};
 use longshore_proto::spec::{Port, Protocol, Resources};
 use longshore_proto::state::{Eligibility, NodeStatus};
-use longshore_scheduler::{Demand, Fleet, Node, Policy, place};
+use longshore_scheduler::plain::place;
+use longshore_scheduler::{Demand, Fleet, Machine as Told, Node, Policy};
 use proptest::prelude::*;
 use proptest::sample::select;
+
+/// How many tasks a node takes here.
+const TASKS_MAX: u32 = 40;
 
 /// A task as generated: owns what a [`Demand`] borrows.
 #[derive(Debug, Clone)]
@@ -30,7 +34,7 @@ struct Task {
 impl Task {
     fn demand(&self) -> Demand<'_> {
         let Self { resources, datacenters, ports } = self;
-        Demand { resources: *resources, datacenters, ports }
+        Demand { datacenters, ports, ..Demand::of_resources(*resources) }
     }
 }
 
@@ -49,7 +53,18 @@ struct Machine {
 impl Machine {
     fn join(&self, fleet: &mut Fleet) {
         let Self { name, datacenter, status, eligibility, capacity, .. } = self;
-        fleet.upsert(name, datacenter, *status, *eligibility, *capacity);
+        let none = BTreeMap::new();
+        let told = Told {
+            datacenter,
+            labels: &none,
+            attributes: &none,
+            mount_paths: &[],
+            status: *status,
+            eligibility: *eligibility,
+            capacity: *capacity,
+            tasks_max: TASKS_MAX,
+        };
+        fleet.upsert(name, &told);
     }
 
     fn tell(&self, fleet: &mut Fleet) {
@@ -148,6 +163,7 @@ fn fits(machine: &Machine, task: &Task) -> bool {
         && room(|r| r.cpu_millis)
         && room(|r| r.memory_bytes)
         && room(|r| r.disk_bytes)
+        && machine.held.len() < TASKS_MAX as usize
 }
 
 /// The rise of a node's cost by the formula, with and without what is measured.
@@ -159,36 +175,36 @@ struct Reference {
     cost_by_committed: f64,
 }
 
+/// What one resource adds.
+fn risen(capacity: u64, committed: u64, measured: u64, wanted: u64, base_log2: f64) -> f64 {
+    if capacity == 0 || wanted == 0 {
+        return 0.0;
+    }
+    let capacity = capacity as f64;
+    // Figures here are far below 2^53: rounding in floating point is exact enough to agree.
+    let measured = (measured as f64 * 64.0 / capacity + 0.5).floor() / 64.0;
+    let before = (committed as f64 / capacity).max(measured).min(1.5);
+    let wanted = wanted as f64 / capacity;
+    let product = libm::exp2(before * base_log2) * (libm::exp2(wanted * base_log2) - 1.0);
+    let difference = libm::exp2((before + wanted) * base_log2) - libm::exp2(before * base_log2);
+    assert!((product - difference).abs() <= 1e-12 * libm::exp2((before + wanted) * base_log2));
+    product
+}
+
 fn reference(node: &Node, task: &Task, nodes: usize) -> Reference {
     let mut base_log2 = 4.0;
     while libm::exp2(base_log2) < nodes as f64 {
         base_log2 += 1.0;
     }
     let rise = |of: fn(&Resources) -> u64, with_measured: bool| {
-        let (capacity, wanted) = (of(&node.capacity), of(&task.resources));
-        if capacity == 0 || wanted == 0 {
-            return 0.0;
-        }
-        let capacity = capacity as f64;
-        let committed = of(&node.committed) as f64 / capacity;
-        let measured = match &node.measured {
-            // Figures here are far below 2^53: rounding in floating point is exact enough to agree.
-            Some(measured) if with_measured => {
-                (of(measured) as f64 * 64.0 / capacity + 0.5).floor() / 64.0
-            }
-            _ => 0.0,
-        };
-        let before = committed.max(measured).min(1.5);
-        let wanted = wanted as f64 / capacity;
-        let product = libm::exp2(before * base_log2) * (libm::exp2(wanted * base_log2) - 1.0);
-        let difference = libm::exp2((before + wanted) * base_log2) - libm::exp2(before * base_log2);
-        assert!((product - difference).abs() <= 1e-12 * libm::exp2((before + wanted) * base_log2));
-        product
+        let measured = node.measured.as_ref().filter(|_| with_measured).map_or(0, of);
+        risen(of(&node.capacity), of(&node.committed), measured, of(&task.resources), base_log2)
     };
+    let tasks = risen(u64::from(node.tasks_max), u64::from(node.tasks), 0, 1, base_log2);
     let sum = |with_measured| {
         let cpu = rise(|r| r.cpu_millis, with_measured);
         let memory = rise(|r| r.memory_bytes, with_measured);
-        cpu + memory + rise(|r| r.disk_bytes, with_measured)
+        cpu + memory + rise(|r| r.disk_bytes, with_measured) + tasks
     };
     let penalty = if node.measured.is_some() { 1.0 } else { 2.0 };
     Reference { cost: sum(true) * penalty, cost_by_committed: sum(false) }
@@ -239,27 +255,32 @@ proptest! {
             return Ok(());
         };
 
-        let measured = |name: &NodeName| fleet.node(name).unwrap().measured.is_some();
-        let bar = references
-            .iter()
-            .filter(|(name, _)| measured(name))
-            .map(|(_, reference)| reference.cost_by_committed)
-            .fold(f64::INFINITY, f64::min);
-        let mut ranks: Vec<(bool, f64, &NodeName)> = references
-            .iter()
-            .map(|(name, reference)| (!(measured(name) || reference.cost < bar), reference.cost, *name))
-            .collect();
-        ranks.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-
-        let winner = ranks.iter().find(|rank| *rank.2 == placed.node).unwrap();
-        prop_assert_eq!((winner.0, winner.1.to_bits()), (ranks[0].0, ranks[0].1.to_bits()));
+        // The cheapest measured node, unless one that is not measured beats it on committed figures alone.
+        let cheapest = |but: Option<&NodeName>| {
+            let best = |measured: bool| {
+                let of_kind = references.iter().filter(|(name, _)| {
+                    fleet.node(name).unwrap().measured.is_some() == measured && Some(**name) != but
+                });
+                of_kind.map(|(_, reference)| reference).min_by(|one, other| {
+                    (one.cost.total_cmp(&other.cost))
+                        .then(one.cost_by_committed.total_cmp(&other.cost_by_committed))
+                })
+            };
+            match (best(true), best(false)) {
+                (Some(heard), Some(silent)) if silent.cost < heard.cost_by_committed => Some(silent.cost),
+                (Some(heard), _) => Some(heard.cost),
+                (None, silent) => silent.map(|silent| silent.cost),
+            }
+        };
         let cost = placed.explanation.terms.unwrap().total();
-        prop_assert_eq!(cost.to_bits(), winner.1.to_bits());
-        match (&placed.explanation.runner_up, ranks.get(1)) {
+        prop_assert_eq!(cost.to_bits(), references[&placed.node].cost.to_bits());
+        prop_assert_eq!(Some(cost), cheapest(None));
+        let next = cheapest(Some(&placed.node));
+        match (&placed.explanation.runner_up, next) {
             (None, None) => {}
             (Some((name, cost)), Some(second)) => {
                 prop_assert_ne!(name, &placed.node);
-                prop_assert_eq!(cost.to_bits(), second.1.to_bits());
+                prop_assert_eq!(cost.to_bits(), second.to_bits());
             }
             _ => prop_assert!(false, "a runner-up and only one candidate, or the reverse"),
         }
@@ -362,7 +383,7 @@ proptest! {
     fn round_robin_visits_every_candidate_before_any_again(machines in machines(), task in task()) {
         let fleet = fleet_of(&machines);
         let fitting: Vec<&NodeName> =
-            fleet.nodes().map(|(name, _)| name).filter(|name| {
+            fleet.nodes().map(|node| &node.name).filter(|name| {
                 machines.iter().any(|machine| machine.name == **name && fits(machine, &task))
             }).collect();
         let mut last: Option<NodeName> = None;

@@ -113,6 +113,8 @@ impl Driver {
             labels: options.labels,
             attributes: probe::attributes(),
             capacity: probe.capacity(),
+            tasks_max: options.tasks_max,
+            mount_paths: options.mount_paths,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         info!(

@@ -57,6 +57,10 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// What the node offers, where that is not what is measured.
     pub capacity: CapacityOverride,
+    /// How many tasks the node takes at once, whatever they ask for.
+    pub tasks_max: u32,
+    /// Below which paths of the machine a task may mount: absolute ones.
+    pub mount_paths: Vec<String>,
     /// What becomes of the containers when the worker is told to end.
     pub on_shutdown: OnShutdown,
     /// Docker's socket; absent means `DOCKER_HOST`, or the usual place.
@@ -111,7 +115,8 @@ impl WorkerError {
 
 /// Runs a worker on this machine's Docker until it is told to end, or cannot go on.
 pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), WorkerError> {
-    let docker = Docker::new(options.docker.clone(), options.name.clone(), probe::cores());
+    let docker = Docker::new(options.docker.clone(), options.name.clone(), probe::cores())
+        .with_mount_paths(options.mount_paths.clone());
     run_with(options, Arc::new(docker), cancel).await
 }
 

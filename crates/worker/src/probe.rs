@@ -13,6 +13,12 @@ use sysinfo::{CpuRefreshKind, DiskRefreshKind, Disks, MemoryRefreshKind, Refresh
 
 /// Memory is kept back for the system: a tenth, but at least and at most this much.
 const MEMORY_RESERVE_BYTES: (u64, u64) = (256 << 20, 2 << 30);
+/// What is measured is told in whole steps of this much. Machines of one kind differ by a few pages that firmware
+/// and kernel keep (and their disks by a few blocks); told exactly, each would look like a kind of its own, and
+/// nodes that should tie would be ranked by noise.
+const MEMORY_STEP_BYTES: u64 = 64 << 20;
+/// The same for the disk.
+const DISK_STEP_BYTES: u64 = 1 << 30;
 
 /// Amounts that the operator states instead of what is measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,8 +75,11 @@ impl Probe {
             memory_bytes: self
                 .stated
                 .memory_bytes
-                .unwrap_or_else(|| memory.saturating_sub(reserve)),
-            disk_bytes: self.stated.disk_bytes.unwrap_or(disk - disk / 10),
+                .unwrap_or_else(|| in_steps(memory.saturating_sub(reserve), MEMORY_STEP_BYTES)),
+            disk_bytes: self
+                .stated
+                .disk_bytes
+                .unwrap_or_else(|| in_steps(disk - disk / 10, DISK_STEP_BYTES)),
         }
     }
 
@@ -138,6 +147,11 @@ pub fn attributes() -> BTreeMap<String, String> {
     attributes
 }
 
+/// An amount rounded down to whole steps.
+fn in_steps(amount: u64, step: u64) -> u64 {
+    amount - amount % step
+}
+
 /// What is used of a part of the machine, when it is used as the whole is.
 fn part_of(used: u64, whole: u64, stated: Option<u64>) -> u64 {
     match stated {
@@ -181,6 +195,17 @@ mod tests {
             CapacityOverride { cpu_millis: Some(1), memory_bytes: Some(2), disk_bytes: Some(3) };
         let capacity = Probe::new(std::env::temp_dir(), stated).capacity();
         assert_eq!(capacity, Resources { cpu_millis: 1, memory_bytes: 2, disk_bytes: 3 });
+    }
+
+    #[test]
+    fn what_is_measured_is_told_in_steps_so_that_like_machines_look_alike() {
+        let capacity = Probe::new(std::env::temp_dir(), CapacityOverride::default()).capacity();
+        assert_eq!(capacity.memory_bytes % (64 << 20), 0, "{capacity:?}");
+        assert_eq!(capacity.disk_bytes % (1 << 30), 0, "{capacity:?}");
+        let (one, other) = (8_330_616_832, 8_330_612_736);
+        assert_eq!(in_steps(one, MEMORY_STEP_BYTES), in_steps(other, MEMORY_STEP_BYTES));
+        assert_eq!(in_steps((64 << 20) - 1, MEMORY_STEP_BYTES), 0);
+        assert_eq!(in_steps(64 << 20, MEMORY_STEP_BYTES), 64 << 20);
     }
 
     #[test]

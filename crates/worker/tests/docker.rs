@@ -13,13 +13,14 @@ use std::future::Future;
 use std::net::TcpListener;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bollard::query_parameters::RemoveVolumeOptions;
 use futures_util::StreamExt;
 use longshore_core::agent::labels::Owner;
 use longshore_core::agent::{ContainerChange, ContainerEnd, ContainerState, StartContainer};
 use longshore_proto::id::{ClusterId, Revision, TaskId};
 use longshore_proto::name::NodeName;
 use longshore_proto::node::RunTask;
-use longshore_proto::spec::{Port, Protocol, PullPolicy, TaskSpec};
+use longshore_proto::spec::{Mount, MountSource, Port, Protocol, PullPolicy, TaskSpec};
 use longshore_worker::runtime::docker::Docker;
 use longshore_worker::runtime::{LogsWish, Runtime, RuntimeError};
 use uuid::Uuid;
@@ -36,8 +37,14 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::lending(Vec::new())
+    }
+
+    /// With paths of this machine that tasks may mount.
+    fn lending(mount_paths: Vec<String>) -> Self {
         let node: NodeName = format!("test-{}", Uuid::new_v4().simple()).parse().unwrap();
-        let docker = Docker::new(None, node.clone(), longshore_worker::probe::cores());
+        let docker = Docker::new(None, node.clone(), longshore_worker::probe::cores())
+            .with_mount_paths(mount_paths);
         Self { docker, node, cluster_id: ClusterId(Uuid::new_v4()) }
     }
 
@@ -92,16 +99,19 @@ impl Drop for Bench {
     /// Clears up, whether the test has passed or not.
     fn drop(&mut self) {
         let node = self.node.clone();
-        let clear = async move {
+        finally(async move {
             let docker = Docker::new(None, node, 2);
             for container in docker.list().await.unwrap_or_default() {
                 let _ = docker.remove(container.id, 0).await;
             }
-        };
-        // A test's own runtime cannot be waited for from within.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let _ = std::thread::spawn(move || runtime.block_on(clear)).join();
+        });
     }
+}
+
+/// Clears up from within a `drop`: a test's own runtime cannot be waited for there.
+fn finally(clear: impl Future<Output = ()> + Send + 'static) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _ = std::thread::spawn(move || runtime.block_on(clear)).join();
 }
 
 /// Waits for a state; on failure says what was seen last.
@@ -308,6 +318,82 @@ async fn a_taken_port_is_named_and_a_free_one_is_published() {
     bench.docker.remove(start.name.clone(), 0).await.unwrap();
     let id = bench.docker.start(start).await.unwrap().container_id;
     assert_eq!(bench.state(&id).await, Some(ContainerState::Running));
+}
+
+/// A volume that goes with the test.
+struct Volume(String);
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let name = self.0.clone();
+        finally(async move {
+            let Ok(docker) = bollard::Docker::connect_with_defaults() else { return };
+            let _ = docker.remove_volume(&name, None::<RemoveVolumeOptions>).await;
+        });
+    }
+}
+
+fn mount(target: &str, source: MountSource, read_only: bool) -> Mount {
+    Mount { target: target.to_owned(), source, read_only }
+}
+
+#[tokio::test]
+async fn what_a_task_mounts_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap().to_str().unwrap().to_owned();
+    std::fs::write(folder.path().join("word"), "lent").unwrap();
+    // For a daemon whose root is somebody else here.
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(folder.path(), everybody).unwrap();
+    let volume = Volume(format!("longshore-test-{}", Uuid::new_v4().simple()));
+    let bench = Bench::lending(vec![root.clone()]);
+    let bind = || MountSource::Bind { path: root.clone() };
+    let named = || MountSource::Volume { name: volume.0.clone() };
+    let mut start = bench.start(
+        "grep -q lent /lent/word && ! touch /lent/no 2>/dev/null && touch /ours/yes && echo kept > /cache/word && \
+         df -k /scratch | grep -q '  1024  ' && touch /scratch/yes",
+    );
+    start.run.spec.mounts = vec![
+        mount("/lent", bind(), true),
+        mount("/ours", bind(), false),
+        mount("/cache", named(), false),
+        mount("/scratch", MountSource::Tmpfs { size_bytes: Some(1 << 20) }, false),
+    ];
+    let id = bench.docker.start(start).await.unwrap().container_id;
+    assert_eq!(bench.ended(&id).await.exit_code, Some(0));
+    assert!(folder.path().join("yes").exists());
+
+    // The volume outlives its task.
+    bench.docker.remove(id, 0).await.unwrap();
+    let mut again = bench.start("grep -q kept /cache/word");
+    again.run.spec.mounts = vec![mount("/cache", named(), true)];
+    let id = bench.docker.start(again).await.unwrap().container_id;
+    assert_eq!(bench.ended(&id).await.exit_code, Some(0));
+    bench.docker.remove(id, 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_lent_is_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap().to_str().unwrap().to_owned();
+    std::os::unix::fs::symlink("/etc", folder.path().join("way-out")).unwrap();
+    let bench = Bench::lending(vec![root.clone()]);
+    for (path, problem) in [
+        ("/etc".to_owned(), format!("this node lends only what is below {root}")),
+        (format!("{root}/way-out"), "which is a link, is refused".to_owned()),
+        (format!("{root}/none"), "there is no such file or folder on this node".to_owned()),
+    ] {
+        let mut start = bench.start("exit 0");
+        start.run.spec.mounts = vec![mount("/x", MountSource::Bind { path }, false)];
+        let reason = refusal(bench.docker.start(start).await);
+        assert!(reason.contains(&problem), "{reason}");
+    }
+    let stingy = Bench::new();
+    let mut start = stingy.start("exit 0");
+    start.run.spec.mounts = vec![mount("/x", MountSource::Bind { path: root }, false)];
+    let reason = refusal(stingy.docker.start(start).await);
+    assert!(reason.contains("start its worker with --allow-mount"), "{reason}");
+    assert_eq!(bench.docker.list().await.unwrap(), vec![], "nothing was made");
 }
 
 #[tokio::test]

@@ -299,6 +299,8 @@ impl Node {
             datacenter: Datacenter::standard(),
             labels: BTreeMap::new(),
             capacity: CapacityOverride::default(),
+            tasks_max: 500,
+            mount_paths: Vec::new(),
             on_shutdown,
             docker: socket.map(|socket| socket.display().to_string()),
         };

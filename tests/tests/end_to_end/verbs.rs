@@ -25,7 +25,7 @@ const TASK: [&str; 16] = [
     "started_at",
     "finished_at",
 ];
-const NODE: [&str; 9] = [
+const NODE: [&str; 11] = [
     "name",
     "datacenter",
     "status",
@@ -35,6 +35,8 @@ const NODE: [&str; 9] = [
     "committed",
     "used",
     "tasks",
+    "tasks_max",
+    "mount_paths",
 ];
 const JOB: [&str; 8] =
     ["namespace", "name", "type", "version", "status", "priority", "datacenters", "specs"];

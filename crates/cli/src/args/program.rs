@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use longshore_proto::name::{Datacenter, NodeName, UserName};
+use longshore_proto::node::TASKS_MAX_USUAL;
 use longshore_proto::quantity;
 use longshore_proto::spec::SchedulerKind;
 use longshore_worker::CapacityOverride;
@@ -51,6 +52,14 @@ pub(crate) enum Scheduler {
     Epvm,
     /// The feasible nodes in turn
     RoundRobin,
+    /// The emptiest node
+    Spread,
+    /// The fullest node that it fits on
+    Binpack,
+    /// The formula of "Build an Orchestrator in Go", for comparison
+    Lieb,
+    /// Where the fewest places for later tasks are lost, then as epvm
+    EpvmGuard,
 }
 
 impl From<Scheduler> for SchedulerKind {
@@ -58,6 +67,10 @@ impl From<Scheduler> for SchedulerKind {
         match scheduler {
             Scheduler::Epvm => Self::Epvm,
             Scheduler::RoundRobin => Self::RoundRobin,
+            Scheduler::Spread => Self::Spread,
+            Scheduler::Binpack => Self::Binpack,
+            Scheduler::Lieb => Self::Lieb,
+            Scheduler::EpvmGuard => Self::EpvmGuard,
         }
     }
 }
@@ -80,6 +93,15 @@ pub(crate) struct Worker {
     /// What the node offers; what is left out is the machine's own
     #[arg(long, value_name = "cpu=CORES,memory=SIZE,disk=SIZE", value_parser = parse::capacity)]
     pub(crate) capacity: Option<CapacityOverride>,
+    /// How many tasks the node takes at once, whatever they ask for
+    #[arg(
+        long, value_name = "N", default_value_t = TASKS_MAX_USUAL,
+        value_parser = clap::value_parser!(u32).range(1..), allow_hyphen_values = true
+    )]
+    pub(crate) tasks_max: u32,
+    /// Let tasks mount what is below this path of the machine (repeat for more) [default: nothing]
+    #[arg(long, value_name = "PATH", value_parser = parse::lent_path)]
+    pub(crate) allow_mount: Vec<String>,
     /// What happens to its containers when the worker is told to stop
     #[arg(long, value_enum, default_value_t)]
     pub(crate) on_shutdown: OnShutdown,

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use longshore_proto::constraint::Constraint;
 use longshore_proto::name::{Datacenter, JobName, NodeName};
 use longshore_proto::quantity;
-use longshore_proto::spec::{JobType, Port, PullPolicy, RestartPolicy};
+use longshore_proto::spec::{Affinity, JobType, Mount, Port, PullPolicy, RestartPolicy, Spread};
 
 use super::{Format, WideFormat};
 use crate::parse::{self, Variable};
@@ -53,6 +54,24 @@ pub(crate) struct Run {
     /// A datacenter that it may run in (repeat for more) [default: all]
     #[arg(long, value_name = "NAME")]
     pub(crate) datacenter: Vec<Datacenter>,
+    /// What a node must be, such as 'label.rack in r1, r2', 'attribute.kernel version >= 5.10' or
+    /// 'node.name matches ^web-[0-9]+$' (repeat for more; all must hold)
+    #[arg(long, value_name = "CONSTRAINT")]
+    pub(crate) constraint: Vec<Constraint>,
+    /// What a node had better be, with a weight of 1 to 100, or had better not be, with -1 to -100, such as
+    /// 'label.disk = ssd@50' (repeat for more)
+    #[arg(long, value_name = "CONSTRAINT@WEIGHT", value_parser = parse::affinity)]
+    pub(crate) affinity: Vec<Affinity>,
+    /// What to spread the instances over, such as node.datacenter or label.rack:30 (repeat for more) [default
+    /// weight: 50]
+    #[arg(long, value_name = "ATTRIBUTE[:WEIGHT]", value_parser = parse::spread)]
+    pub(crate) spread: Vec<Spread>,
+    /// Give no node two instances
+    #[arg(long)]
+    pub(crate) distinct_hosts: bool,
+    /// Mount a path of the node (which its worker must allow) or, by a name, a volume (repeat for more)
+    #[arg(short = 'v', long, value_name = "SOURCE:TARGET[:ro]", value_parser = parse::mount)]
+    pub(crate) mount: Vec<Mount>,
     /// 1 (least) to 100: what is placed first when not everything fits
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=100), allow_hyphen_values = true)]
     pub(crate) priority: u8,

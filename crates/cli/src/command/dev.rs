@@ -25,6 +25,7 @@ use crate::dev::place::Place;
 use crate::dev::server::{Plan, Port};
 use crate::dev::stops::Stops;
 use crate::failure::{Exit, Failure};
+use crate::parse;
 use crate::render::Printer;
 
 /// How often the cluster is asked whether it is up.
@@ -45,6 +46,9 @@ pub(crate) struct Dev {
     /// Leave the containers running at the end (and the folder, for the next start to find them)
     #[arg(long)]
     keep: bool,
+    /// Let tasks mount what is below this path of the machine (repeat for more) [default: nothing]
+    #[arg(long, value_name = "PATH", value_parser = parse::lent_path)]
+    allow_mount: Vec<String>,
     /// The port of the NATS server [default: the one of the last start in the folder, else any]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
@@ -162,7 +166,7 @@ async fn live(
         .await
         .map_err(|error| Failure::connecting(&error, "of `longshore dev`"))?;
     let client = Client::new(bus, global.namespace(), global.timeout);
-    let mut members = Members::start(access, place, nodes, wish.keep)?;
+    let mut members = Members::start(access, place, nodes, wish.keep, &wish.allow_mount)?;
     let mut cluster = None;
     let outcome = tokio::select! {
         ended = members.ended() => Err(ended),
@@ -354,7 +358,15 @@ mod tests {
     }
 
     fn wish(keep: bool) -> Dev {
-        Dev { workers: 1, data_dir: None, keep, port: None, nats_server: None, core_creds: None }
+        Dev {
+            workers: 1,
+            data_dir: None,
+            keep,
+            allow_mount: Vec::new(),
+            port: None,
+            nats_server: None,
+            core_creds: None,
+        }
     }
 
     #[tokio::test]

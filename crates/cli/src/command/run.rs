@@ -59,6 +59,11 @@ fn spec(
         ports: wish.publish,
         restart: wish.restart,
         stop_grace_ms: u64::try_from(wish.stop_grace.as_millis()).unwrap_or(u64::MAX),
+        constraints: wish.constraint,
+        affinities: wish.affinity,
+        spread: wish.spread,
+        distinct_hosts: wish.distinct_hosts,
+        mounts: wish.mount,
         ..TaskSpec::new(spec_name, image)
     };
     let job = JobSpec {
@@ -119,6 +124,8 @@ fn random_digits() -> u16 {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+
+    use longshore_proto::spec::MountSource;
 
     use super::*;
     use crate::args::{Cli, Verb};
@@ -191,6 +198,19 @@ mod tests {
             "sh",
             "--stop-grace",
             "3s",
+            "--constraint",
+            "label.rack in r1, r2",
+            "--constraint",
+            "label.gpu exists",
+            "--affinity",
+            "label.disk = ssd@-50",
+            "--spread",
+            "label.rack:30",
+            "--distinct-hosts",
+            "-v",
+            "/srv/data:/data:ro",
+            "--mount",
+            "cache:/cache",
             "busybox",
             "-c",
             "true",
@@ -211,13 +231,29 @@ mod tests {
         assert_eq!(task.entrypoint, Some(vec!["sh".to_owned()]));
         assert_eq!(task.command, ["-c", "true"]);
         assert_eq!(task.stop_grace_ms, 3_000);
+        let constraints: Vec<String> = task.constraints.iter().map(ToString::to_string).collect();
+        assert_eq!(constraints, ["label.rack in r1, r2", "label.gpu exists"]);
+        assert_eq!(task.affinities[0].constraint.to_string(), "label.disk = ssd");
+        assert_eq!(task.affinities[0].weight, -50);
+        assert_eq!(
+            (task.spread[0].attribute.to_string(), task.spread[0].weight),
+            ("label.rack".into(), 30)
+        );
+        assert!(task.distinct_hosts && !task.all_at_once);
+        assert_eq!(task.mounts[0].source, MountSource::Bind { path: "/srv/data".into() });
+        assert!(task.mounts[0].read_only && !task.mounts[1].read_only);
+        assert_eq!(task.mounts[1].source, MountSource::Volume { name: "cache".into() });
     }
 
     #[test]
     fn what_breaks_a_rule_is_a_wrong_command_line() {
-        for words in
-            [&["-n", "0", "x"][..], &["-n", "1000000", "x"], &["--memory", "1", "x"], &["a b"]]
-        {
+        for words in [
+            &["-n", "0", "x"][..],
+            &["-n", "1000000", "x"],
+            &["--memory", "1", "x"],
+            &["a b"],
+            &["-v", "v:/x", "x"],
+        ] {
             let failure = made(words).unwrap_err();
             assert_eq!(failure.status(), Exit::Usage, "{words:?}");
             assert!(failure.told().unwrap().1.is_some(), "{words:?}");

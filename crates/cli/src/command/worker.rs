@@ -40,6 +40,8 @@ fn options(global: &Global, wish: Worker) -> Result<Options, Failure> {
         datacenter: wish.datacenter,
         labels: labels(wish.label)?,
         capacity: wish.capacity.unwrap_or_default(),
+        tasks_max: wish.tasks_max,
+        mount_paths: wish.allow_mount,
         on_shutdown: wish.on_shutdown.into(),
         docker: None,
     })
@@ -108,6 +110,12 @@ mod tests {
             "disk=ssd",
             "--capacity",
             "cpu=2,memory=1GiB",
+            "--tasks-max",
+            "20",
+            "--allow-mount",
+            "/srv/data",
+            "--allow-mount",
+            "/srv/more",
             "--on-shutdown",
             "stop",
         ])
@@ -116,9 +124,17 @@ mod tests {
         assert_eq!(options.labels.len(), 2);
         assert_eq!(options.capacity.cpu_millis, Some(2_000));
         assert_eq!(options.capacity.disk_bytes, None);
+        assert_eq!(options.tasks_max, 20);
+        assert_eq!(options.mount_paths, ["/srv/data", "/srv/more"]);
         assert_eq!(options.on_shutdown, OnShutdown::Stop);
         assert_eq!(options.bus.user.as_str(), "n1");
         assert!(options.bus.wait_for_server);
+    }
+
+    #[test]
+    fn a_node_takes_the_usual_number_of_tasks_and_lends_nothing() {
+        let options = made(&["--name", "n1"]).unwrap();
+        assert_eq!((options.tasks_max, options.mount_paths), (500, vec![]));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use futures_util::stream::{self, StreamExt};
 use longshore_core::agent::labels::{CLUSTER, Owner};
 use longshore_proto::id::ClusterId;
 use longshore_proto::name::{Datacenter, NodeName, UserName};
+use longshore_proto::node::TASKS_MAX_USUAL;
 use longshore_worker::probe::{CapacityOverride, Probe, cores};
 use longshore_worker::runtime::{Runtime, docker::Docker};
 use tokio::task::{JoinError, JoinSet};
@@ -47,6 +48,7 @@ impl Members {
         place: &Place,
         nodes: &[UserName],
         keep: bool,
+        mount_paths: &[String],
     ) -> Result<Self, Failure> {
         let (bus, core) = access.manager()?;
         let manager = longshore_manager::Options {
@@ -74,6 +76,8 @@ impl Members {
                 datacenter: Datacenter::standard(),
                 labels: Default::default(),
                 capacity,
+                tasks_max: TASKS_MAX_USUAL,
+                mount_paths: mount_paths.to_vec(),
                 on_shutdown,
                 docker: None,
             });

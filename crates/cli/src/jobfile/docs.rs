@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use longshore_proto::constraint::Constraint;
 use longshore_proto::name::Namespace;
+use longshore_proto::spec::SchedulerKind;
+use regex_lite::Regex;
 use serde_json::Value;
 
 use super::{Language, read};
@@ -14,8 +17,9 @@ const SCHEMA: &str = include_str!("../../../../docs/job.schema.json");
 fn known(text: &str) -> BTreeSet<String> {
     let failure = read(text, Language::Toml, &Namespace::standard()).unwrap_err();
     let text = failure.told().unwrap().0.to_owned();
-    let (_, list) = text.split_once("expected one of ").unwrap_or_else(|| panic!("{text}"));
-    list.split(", ").map(|name| name.trim().trim_matches('`').to_owned()).collect()
+    // "expected one of `a`, `b`, `c`", or of two "expected `a` or `b`".
+    let (_, list) = text.split_once("expected ").unwrap_or_else(|| panic!("{text}"));
+    list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 fn schema_fields(pointer: &str) -> BTreeSet<String> {
@@ -31,12 +35,61 @@ fn the_schema_and_the_page_have_every_field_and_no_other() {
         ("name = \"a\"\ntask = [{ x = 1 }]", "/$defs/task"),
         ("name = \"a\"\ntask = [{ restart = { x = 1 } }]", "/$defs/restart"),
         ("name = \"a\"\ntask = [{ reschedule = { x = 1 } }]", "/$defs/reschedule"),
+        ("name = \"a\"\ntask = [{ affinities = [{ x = 1 }] }]", "/$defs/affinity"),
+        ("name = \"a\"\ntask = [{ spread = [{ x = 1 }] }]", "/$defs/spread"),
+        ("name = \"a\"\ntask = [{ mounts = [{ x = 1 }] }]", "/$defs/mount"),
     ] {
         let known = known(text);
         assert_eq!(known, schema_fields(pointer), "{pointer}");
         for name in &known {
             assert!(PAGE.contains(&format!("| `{name}` |")), "docs/job.md has no `{name}`");
         }
+    }
+}
+
+#[test]
+fn the_schema_knows_every_scheduler() {
+    let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    let named = schema.pointer("/properties/scheduler/enum").and_then(Value::as_array).unwrap();
+    let named: BTreeSet<&str> = named.iter().filter_map(Value::as_str).collect();
+    assert_eq!(named, SchedulerKind::ALL.map(SchedulerKind::as_str).into());
+    for name in named {
+        assert!(PAGE.contains(&format!("| `\"{name}\"` |")), "docs/job.md has no {name}");
+    }
+}
+
+#[test]
+fn every_constraint_on_the_page_is_read_and_fits_the_schema() {
+    let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    let (_, section) = PAGE.split_once("### `constraints`").unwrap();
+    let (section, _) = section.split_once("### `affinities`").unwrap();
+    let shown = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let shown: Vec<&str> = shown.filter(|text| text.contains(' ')).collect();
+    assert_eq!(shown.len(), 8);
+    let pattern = schema.pointer("/$defs/constraint/pattern").and_then(Value::as_str).unwrap();
+    let pattern = Regex::new(pattern).unwrap();
+    for text in shown {
+        assert_eq!(text.parse::<Constraint>().unwrap().to_string(), text);
+        assert!(pattern.is_match(text), "{text}");
+    }
+    for text in [
+        "label.a=b",
+        " label.a!=b",
+        "attribute.kernel version>5",
+        "label.a in \"x\"",
+        "label.a = =b",
+    ] {
+        assert!(text.parse::<Constraint>().is_ok() && pattern.is_match(text), "{text}");
+    }
+    for text in [
+        "a = b",
+        "label.a == b",
+        "label.a",
+        "label.a exists x",
+        "node.rack = 1",
+        "label.a version > x",
+    ] {
+        assert!(text.parse::<Constraint>().is_err() && !pattern.is_match(text), "{text}");
     }
 }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
+use longshore_proto::constraint::{Attribute, Constraint};
 use longshore_proto::name::SpecName;
 use longshore_proto::quantity;
-use longshore_proto::spec::{Port, RestartPolicy, TaskSpec};
+use longshore_proto::spec::{Mount, Port, RestartPolicy, Spread, TaskSpec};
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
@@ -165,6 +166,84 @@ pub(super) fn env<'de, D: Deserializer<'de>>(
         ))
     })
 }
+
+pub(super) fn anti_affinity<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u8>, D::Error> {
+    let cure = "is no weight; use 0 (tasks of one kind may share a node) to 100";
+    let within = |weight: &u8| *weight <= 100;
+    scalar(deserializer, "anti_affinity", cure, |text| text.parse().ok().filter(within)).map(Some)
+}
+
+pub(super) fn affinity_weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i8, D::Error> {
+    let cure = "is no weight; use 1 to 100 to seek such nodes, -1 to -100 to avoid them";
+    scalar(deserializer, "weight", cure, parse::affinity_weight)
+}
+
+pub(super) fn affinity_weight_usual() -> i8 {
+    50
+}
+
+pub(super) fn spread_weight<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u8>, D::Error> {
+    let cure = "is no weight; use 1 (hardly) to 100";
+    scalar(deserializer, "weight", cure, parse::spread_weight).map(Some)
+}
+
+/// Reads the size of a tmpfs.
+pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    scalar(deserializer, "size", BYTES, |text| quantity::parse_bytes(text).ok()).map(Some)
+}
+
+/// Reads what is either so or not.
+fn flag<'de, D: Deserializer<'de>>(deserializer: D, field: &str) -> Result<bool, D::Error> {
+    bool::deserialize(deserializer).map_err(|error| {
+        D::Error::custom(format!("{field} is neither so nor not; write true or false ({error})"))
+    })
+}
+
+pub(super) fn distinct_hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    flag(deserializer, "distinct_hosts")
+}
+
+pub(super) fn all_at_once<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    flag(deserializer, "all_at_once")
+}
+
+pub(super) fn read_only<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    flag(deserializer, "read_only")
+}
+
+/// Makes a type for a text that is read by a function: an error names the field.
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident($value:ty), $field:literal, $read:expr) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub(super) struct $name(pub(super) $value);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let named = |error: &dyn fmt::Display| D::Error::custom(format!("{}: {error}", $field));
+                let Scalar(text) = Scalar::deserialize(deserializer).map_err(|error| named(&error))?;
+                $read(&text).map(Self).map_err(|error| named(&error))
+            }
+        }
+    };
+}
+
+text_type!(
+    /// A constraint as it is written: `"label.rack = r1"`.
+    ConstraintText(Constraint), "constraints", str::parse::<Constraint>);
+text_type!(
+    /// Something of a node as it is written: `"label.rack"`.
+    AttributeText(Attribute), "attribute", str::parse::<Attribute>);
+text_type!(
+    /// What tasks are spread over, as it is written in one word: `"label.rack:30"`.
+    SpreadText(Spread), "spread", parse::spread);
+text_type!(
+    /// A mount as it is written in one word: `"/srv/data:/data:ro"`.
+    MountText(Mount), "mounts", parse::mount);
 
 /// A port as it is written: `"8080:80"`.
 #[derive(Debug)]

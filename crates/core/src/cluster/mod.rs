@@ -10,6 +10,7 @@
 //! | [`input`], [`effect`] | what may arrive; what is wanted done, sealed until a receipt |
 //! | [`record`] | the log: facts in chained records |
 //! | [`state`] | the fold of the facts; nothing else changes state |
+//! | [`derived`](self) | what of the state follows from the rest |
 //! | [`changes`] | what one record touched |
 //! | [`draft`](self) | a record in the making |
 //! | [`command`](self), [`node`](self) | decisions on requests; on joining, heartbeats and reports |
@@ -25,6 +26,7 @@
 mod assign;
 pub mod changes;
 mod command;
+mod derived;
 mod draft;
 pub mod effect;
 pub mod input;
@@ -46,8 +48,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use longshore_proto::event::Event;
 use longshore_proto::id::{ClusterId, ManagerId, TaskId};
-use longshore_proto::name::{JobKey, NodeName, UserName};
+use longshore_proto::name::{JobKey, NodeName, SpecName, UserName};
 use longshore_proto::spec::{Resources, SchedulerKind};
+use longshore_scheduler::Scheduler;
 
 use crate::time::{Now, Time};
 use changes::Changes;
@@ -117,6 +120,10 @@ struct Live {
     bus_back_at: Option<Time>,
     /// When to look at silence, waits and ends again.
     tick_at: Time,
+    /// What was found out about placing tasks on the present fleet.
+    scheduler: Scheduler,
+    /// When and why parts of jobs were last found to fit nowhere.
+    blocked: BTreeMap<(JobKey, SpecName), place::Blocked>,
     /// What an operator should know of, by what it is about.
     alarms: BTreeMap<&'static str, String>,
 }
@@ -261,7 +268,7 @@ impl Cluster {
                     break;
                 }
             } else if live.place {
-                live.place = !place::waiting(&mut draft, settings);
+                live.place = !place::waiting(&mut draft, live, settings);
                 if live.place {
                     break;
                 }

@@ -3,10 +3,11 @@
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::name::NodeName;
 use longshore_proto::node::{
-    Heartbeat, REPORTS_MAX, Register, Registered, Reports, ReportsCommitted,
+    Heartbeat, MOUNT_PATHS_MAX, REPORTS_MAX, Register, Registered, Reports, ReportsCommitted,
 };
 use longshore_proto::state::{Eligibility, Mover, NodeStatus, is_legal_move};
 
+use super::derived::machine;
 use super::draft::Draft;
 use super::effect::{Effect, Reply};
 use super::input::Ticket;
@@ -70,6 +71,11 @@ fn admit(
         return Err(ApiError::new(ErrorCode::Invalid, "too many labels, or too long ones")
             .hint("use at most 128, each at most 512 bytes"));
     }
+    let paths = &register.mount_paths;
+    if paths.len() > MOUNT_PATHS_MAX || paths.iter().any(|path| path.len() > LABEL_BYTES_MAX) {
+        return Err(ApiError::new(ErrorCode::Invalid, "too many paths to mount, or too long ones")
+            .hint("allow at most 64, each at most 512 bytes; one folder may hold many"));
+    }
     let facts = NodeFacts {
         id: register.node_id,
         boot: register.boot_id,
@@ -77,6 +83,8 @@ fn admit(
         labels: register.labels.clone(),
         attributes: register.attributes.clone(),
         capacity: register.capacity,
+        tasks_max: register.tasks_max,
+        mount_paths: register.mount_paths.clone(),
         version: register.version.clone(),
     };
     let present = draft.state.nodes.get(name);
@@ -228,9 +236,7 @@ pub(super) fn reports(
 /// registration says so.
 fn exclude(draft: &mut Draft<'_>, name: &NodeName) {
     if let Some(node) = draft.state.nodes.get(name) {
-        let facts = &node.facts;
-        let eligibility = Eligibility::Draining;
-        draft.state.fleet.upsert(name, &facts.datacenter, node.status, eligibility, facts.capacity);
+        draft.state.fleet.upsert(name, &machine(node, Eligibility::Draining));
     }
 }
 

@@ -228,7 +228,7 @@ fn look(
             continue;
         };
         let current = wanted.is_some_and(|wanted| {
-            state.task_spec(task).is_some_and(|has| same_but_for_count(has, wanted))
+            state.task_spec(task).is_some_and(|has| same_container(has, wanted))
         });
         let of_this_run = task.version >= stored.run_version;
         let meaning = match task.state {
@@ -286,11 +286,23 @@ fn follow(
     }
 }
 
-/// Whether two versions of a spec make the same container.
-fn same_but_for_count(one: &TaskSpec, other: &TaskSpec) -> bool {
-    // Counts differ often and specs are small, so the copy is cheaper than a comparison field by field that
-    // a later field would be forgotten in.
-    one == other || TaskSpec { instances: other.instances, ..one.clone() } == *other
+/// Whether two versions of a spec make the same container. How many there are and where they may run is no
+/// part of it: a change of that is for tasks to come.
+fn same_container(one: &TaskSpec, other: &TaskSpec) -> bool {
+    // Specs are small, so a copy is cheaper than a comparison field by field that a later field would be
+    // forgotten in.
+    let of_container = |spec: &TaskSpec| TaskSpec {
+        instances: 0,
+        constraints: Vec::new(),
+        affinities: Vec::new(),
+        spread: Vec::new(),
+        anti_affinity: None,
+        distinct_hosts: false,
+        all_at_once: false,
+        reschedule: None,
+        ..spec.clone()
+    };
+    one == other || of_container(one) == of_container(other)
 }
 
 fn stop_slot(

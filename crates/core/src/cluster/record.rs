@@ -11,7 +11,7 @@ use longshore_proto::api::{JobStopped, JobSubmitted, TaskStopped};
 use longshore_proto::codec::{self, DecodeError};
 use longshore_proto::id::{BootId, ClusterId, CommandId, ManagerId, NodeId, TaskId};
 use longshore_proto::name::{Datacenter, JobKey, NodeName, SpecName, UserName};
-use longshore_proto::node::TaskReport;
+use longshore_proto::node::{TaskReport, tasks_max_usual};
 use longshore_proto::permission::Role;
 use longshore_proto::spec::{JobSpec, Resources};
 use longshore_proto::state::{JobStatus, NodeStatus};
@@ -272,6 +272,12 @@ pub struct NodeFacts {
     pub attributes: std::collections::BTreeMap<String, String>,
     /// What it offers.
     pub capacity: Resources,
+    /// How many tasks it takes at once, whatever they ask for.
+    #[serde(default = "tasks_max_usual")]
+    pub tasks_max: u32,
+    /// Its folders that tasks may bind-mount, with everything below them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mount_paths: Vec<String>,
     /// Its worker's version.
     pub version: String,
 }
@@ -302,6 +308,33 @@ pub enum CommandAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a node said of itself before it said how many tasks it takes and what it lends.
+    #[derive(Serialize)]
+    struct Before {
+        id: NodeId,
+        boot: BootId,
+        datacenter: Datacenter,
+        labels: std::collections::BTreeMap<String, String>,
+        attributes: std::collections::BTreeMap<String, String>,
+        capacity: Resources,
+        version: String,
+    }
+
+    #[test]
+    fn a_node_of_before_takes_the_usual_number_of_tasks_and_lends_nothing() {
+        let before = Before {
+            id: NodeId(uuid::Uuid::from_u128(1)),
+            boot: BootId(uuid::Uuid::from_u128(2)),
+            datacenter: Datacenter::standard(),
+            labels: Default::default(),
+            attributes: Default::default(),
+            capacity: Resources::default(),
+            version: "0.1.0".into(),
+        };
+        let facts: NodeFacts = codec::decode(&codec::encode(&before)).unwrap();
+        assert_eq!((facts.tasks_max, facts.mount_paths), (500, vec![]));
+    }
 
     #[test]
     fn a_hash_is_read_back_from_its_text() {

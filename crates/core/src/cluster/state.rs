@@ -13,7 +13,7 @@ use longshore_proto::id::{ClusterId, ManagerId, Revision, TaskId};
 use longshore_proto::name::{JobKey, NodeName, SpecName, UserName};
 use longshore_proto::spec::{JobSpec, TaskSpec};
 use longshore_proto::state::{Eligibility, JobStatus, Mover, NodeStatus, TaskState, is_legal_move};
-use longshore_scheduler::{Demand, Fleet};
+use longshore_scheduler::Fleet;
 use serde::{Deserialize, Serialize};
 
 use super::changes::Changes;
@@ -607,101 +607,4 @@ impl State {
             job.versions.remove(&oldest);
         }
     }
-
-    // What is derived.
-
-    /// Rebuilds everything that is derived from the stored parts.
-    pub(super) fn derive_all(&mut self) {
-        self.fleet = Fleet::default();
-        self.waiting.clear();
-        self.commands_by_time =
-            self.commands.iter().map(|(key, command)| (command.at_ms, key.clone())).collect();
-        for job in self.jobs.values_mut() {
-            job.slots.clear();
-        }
-        for node in self.nodes.values_mut() {
-            node.tasks.clear();
-        }
-        let names: Vec<NodeName> = self.nodes.keys().cloned().collect();
-        for name in &names {
-            self.derive_node(name);
-        }
-        let mut ids: Vec<(u64, TaskId)> =
-            self.tasks.iter().map(|(id, task)| (task.created_index, *id)).collect();
-        ids.sort_unstable();
-        for (_, id) in ids {
-            self.derive_task(id);
-        }
-    }
-
-    pub(super) fn derive_node(&mut self, name: &NodeName) {
-        if let Some(node) = self.nodes.get(name) {
-            self.fleet.upsert(
-                name,
-                &node.facts.datacenter,
-                node.status,
-                node.eligibility,
-                node.facts.capacity,
-            );
-        }
-    }
-
-    fn derive_task(&mut self, id: TaskId) {
-        let Some(task) = self.tasks.get(&id) else { return };
-        let (job, spec, slot) = (task.job.clone(), task.spec.clone(), task.slot);
-        let (node, state) = (task.node.clone(), task.state);
-        if let Some(key) = self.waiting_key(task) {
-            self.waiting.entry(key).or_default().insert(id);
-        }
-        if let Some(job) = self.jobs.get_mut(&job) {
-            job.slots.entry(spec).or_default().entry(slot).or_default().push(id);
-        }
-        if let Some(name) = node
-            && state.holds_resources()
-        {
-            self.with_demand(id, |fleet, demand| fleet.reserve(&name, demand));
-            if let Some(node) = self.nodes.get_mut(&name) {
-                node.tasks.insert(id);
-            }
-        }
-    }
-
-    /// Where a task stands among those that wait; `None` when it does not wait.
-    fn waiting_key(&self, task: &Task) -> Option<WaitingKey> {
-        if task.state != TaskState::Pending {
-            return None;
-        }
-        let job = self.task_job_spec(task)?;
-        let spec = job.spec(&task.spec)?;
-        Some((
-            Reverse(job.priority),
-            Reverse(size(spec)),
-            task.job.clone(),
-            task.spec.clone(),
-            task.version,
-        ))
-    }
-
-    fn with_demand(&mut self, id: TaskId, act: impl FnOnce(&mut Fleet, &Demand<'_>)) {
-        let Some(task) = self.tasks.get(&id) else { return };
-        let Some(job) = self.jobs.get(&task.job).and_then(|job| job.versions.get(&task.version))
-        else {
-            return;
-        };
-        let Some(spec) = job.spec(&task.spec) else { return };
-        let demand =
-            Demand { resources: spec.resources, datacenters: &job.datacenters, ports: &spec.ports };
-        act(&mut self.fleet, &demand);
-    }
-}
-
-/// How large a task is, to place large ones first: its largest share of a machine with 16 cores, 64 GiB of
-/// memory and 1 TiB of disk, in millionths. The machine only fixes the rates between the resources.
-fn size(spec: &TaskSpec) -> u64 {
-    let share = |wanted: u64, whole: u64| {
-        u64::try_from(u128::from(wanted) * 1_000_000 / u128::from(whole)).unwrap_or(u64::MAX)
-    };
-    share(spec.resources.cpu_millis, 16_000)
-        .max(share(spec.resources.memory_bytes, 64 << 30))
-        .max(share(spec.resources.disk_bytes, 1 << 40))
 }

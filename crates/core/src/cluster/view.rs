@@ -212,6 +212,8 @@ impl Cluster {
                 .unwrap_or(longshore_proto::spec::Resources::ZERO),
             used: heard.and_then(|heard| heard.used),
             tasks: node.tasks.len() as u64,
+            tasks_max: node.facts.tasks_max,
+            mount_paths: node.facts.mount_paths.clone(),
             heard_ms_ago: heard.map(|heard| now - heard.at),
             runtime_error: heard.and_then(|heard| heard.runtime_error.clone()),
             worker_version: node.facts.version.clone(),

@@ -32,6 +32,7 @@ use tracing::{debug, warn};
 
 use super::docker_config::create_body;
 use super::docker_error::{explain, explain_pull, explain_start, status};
+use super::docker_mount::mounts;
 use super::{Answer, LogChunk, LogsWish, Runtime, RuntimeError, RuntimeInfo};
 
 /// Where Docker is when nothing else is said.
@@ -60,6 +61,8 @@ pub struct Docker {
     host: String,
     node: NodeName,
     cores: u64,
+    /// Below which paths of the machine a task may mount.
+    mount_paths: Vec<String>,
     client: Mutex<Option<bollard::Docker>>,
     pulls: Semaphore,
     root: OnceLock<Option<String>>,
@@ -85,10 +88,17 @@ impl Docker {
             host,
             node,
             cores,
+            mount_paths: Vec::new(),
             client: Mutex::new(None),
             pulls: Semaphore::new(PULLS_MAX),
             root: OnceLock::new(),
         }
+    }
+
+    /// Lets tasks mount what is below these paths of the machine, which must be absolute.
+    #[must_use]
+    pub fn with_mount_paths(self, mount_paths: Vec<String>) -> Self {
+        Self { mount_paths, ..self }
     }
 
     /// The client; made when it is first possible.
@@ -252,7 +262,8 @@ impl Docker {
 
     async fn create_now(&self, start: &StartContainer) -> Result<Created, RuntimeError> {
         let options = CreateContainerOptionsBuilder::default().name(&start.name).build();
-        let body = create_body(start, self.cores);
+        let mounts = self.mounts_of(start).await?;
+        let body = create_body(start, self.cores, mounts);
         match self.client()?.create_container(Some(options), body).await {
             Ok(created) => {
                 for warning in created.warnings.iter().filter(|warning| !warning.is_empty()) {
@@ -267,6 +278,23 @@ impl Docker {
             }
             Err(error) => Err(self.explain(&error, "creating the container")),
         }
+    }
+
+    /// What the task mounts, when this node allows it.
+    async fn mounts_of(
+        &self,
+        start: &StartContainer,
+    ) -> Result<Vec<bollard::models::Mount>, RuntimeError> {
+        let wishes = start.run.spec.mounts.clone();
+        if wishes.is_empty() {
+            return Ok(Vec::new());
+        }
+        // A path may be on a file system that does not answer.
+        let allowed = self.mount_paths.clone();
+        let looked = tokio::task::spawn_blocking(move || mounts(&wishes, &allowed)).await;
+        looked
+            .unwrap_or_else(|error| Err(format!("its mounts could not be looked at: {error}")))
+            .map_err(RuntimeError::Refused)
     }
 
     /// A container has the name already: ours from an earlier try, or a stranger.

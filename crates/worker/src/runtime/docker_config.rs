@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, PortBinding, RestartPolicy,
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, PortBinding, RestartPolicy,
     RestartPolicyNameEnum,
 };
 use longshore_core::agent::{StartContainer, labels};
@@ -34,7 +34,11 @@ const LOG_FILE_SIZE_MAX: &str = "10m";
 const LOG_FILES_MAX: &str = "3";
 
 /// The body of Docker's create call. `cores` is what the machine has: Docker refuses a limit above it.
-pub(super) fn create_body(start: &StartContainer, cores: u64) -> ContainerCreateBody {
+pub(super) fn create_body(
+    start: &StartContainer,
+    cores: u64,
+    mounts: Vec<Mount>,
+) -> ContainerCreateBody {
     let run = &start.run;
     let spec = &run.spec;
     let memory_bytes = signed(spec.resources.memory_bytes);
@@ -67,6 +71,7 @@ pub(super) fn create_body(start: &StartContainer, cores: u64) -> ContainerCreate
             memory_swap: Some(memory_bytes),
             pids_limit: Some(PIDS_MAX),
             port_bindings: Some(port_bindings),
+            mounts: (!mounts.is_empty()).then_some(mounts),
             privileged: Some(false),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
             cap_drop: Some(vec!["ALL".to_owned()]),

@@ -111,6 +111,13 @@ pub(super) fn explain_start(error: &Error, host: &str, ports: &[Port]) -> Runtim
             "{port} is taken on this node by another container or program"
         ));
     }
+    // Before the next one: what could not be mounted is often "no such file" as well.
+    if message.contains("error mounting") {
+        return RuntimeError::Refused(format!(
+            "one of its mounts could not be made: {}",
+            shorten(message)
+        ));
+    }
     if message.contains("executable file not found")
         || message.contains("no such file or directory")
     {
@@ -174,6 +181,16 @@ mod tests {
                 )
             );
         }
+    }
+
+    #[test]
+    fn a_mount_that_cannot_be_made_is_no_missing_command() {
+        let text = "failed to create task for container: … error mounting \"/srv/a\" to rootfs at \"/etc/hosts/a\": \
+                    … no such file or directory: unknown";
+        let RuntimeError::Refused(reason) = explain_start(&refusal(text), "h", &[]) else {
+            panic!("a refusal was expected");
+        };
+        assert!(reason.starts_with("one of its mounts could not be made: "), "{reason}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod docker;
 mod docker_config;
 mod docker_error;
+mod docker_mount;
 
 use std::fmt;
 

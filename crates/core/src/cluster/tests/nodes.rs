@@ -1,15 +1,17 @@
 //! What becomes of nodes: joining, silence, loss, return, and doubt.
 
+use longshore_proto::api::NameNode;
 use longshore_proto::error::ErrorCode;
 use longshore_proto::id::{BootId, NodeId, Revision};
-use longshore_proto::node::{Heartbeat, Sync};
+use longshore_proto::node::{Heartbeat, Register, Sync};
 use longshore_proto::spec::{OnNodeLoss, Resources};
 use longshore_proto::state::{NodeStatus, TaskState};
 use uuid::Uuid;
 
-use super::world::{NODE, World, job, node_name};
+use super::world::{NODE, World, job, node_name, wish};
 use crate::cluster::Input;
 use crate::cluster::record::Fact;
+use crate::time::Time;
 
 fn status(world: &World, name: &str) -> NodeStatus {
     world.cluster.state().nodes[&node_name(name)].status
@@ -32,6 +34,24 @@ fn a_second_worker_of_a_living_nodes_name_is_refused() {
     world.pass(20_000, &[]);
     assert_eq!(status(&world, "n1"), NodeStatus::Lost);
     world.join("n1", NODE).unwrap();
+}
+
+#[test]
+fn what_a_node_takes_and_lends_is_known_and_bounded() {
+    let mut world = World::new();
+    let said = |mount_paths: Vec<String>| Register {
+        tasks_max: 7,
+        mount_paths,
+        ..wish(NodeId(Uuid::from_u128(1)), BootId(Uuid::from_u128(2)), NODE)
+    };
+    world.register("n1", said(vec!["/srv/data".into()])).unwrap();
+    let view = world.cluster.node_get(&NameNode { name: node_name("n1") }, Time(0)).unwrap();
+    assert_eq!((view.tasks_max, view.mount_paths), (7, vec!["/srv/data".to_owned()]));
+    for too_much in [vec!["/a".to_owned(); 65], vec!["/".repeat(513)]] {
+        let refused = world.register("n1", said(too_much)).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Invalid);
+        assert!(refused.hint.is_some());
+    }
 }
 
 #[test]

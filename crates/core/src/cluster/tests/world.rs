@@ -218,23 +218,22 @@ impl World {
         boot_id: BootId,
         capacity: Resources,
     ) -> Result<Registered, ApiError> {
+        self.register(name, wish(node_id, boot_id, capacity))
+    }
+
+    pub(super) fn register(
+        &mut self,
+        name: &str,
+        register: Register,
+    ) -> Result<Registered, ApiError> {
         let ticket = self.ticket();
         let node = node_name(name);
-        let register = Box::new(Register {
-            node_id,
-            boot_id,
-            cluster_id: None,
-            datacenter: "dc1".parse().unwrap(),
-            labels: BTreeMap::new(),
-            attributes: BTreeMap::new(),
-            capacity,
-            version: "test".into(),
-        });
-        self.run([Input::Register { ticket, node: node.clone(), register }]);
+        let known = (register.node_id, register.boot_id, register.capacity);
+        self.run([Input::Register { ticket, node: node.clone(), register: Box::new(register) }]);
         match self.answers.remove(&ticket.0) {
             Some(Reply::Registered(answer)) => {
                 if answer.is_ok() {
-                    self.boots.insert(node, (node_id, boot_id, capacity));
+                    self.boots.insert(node, known);
                 }
                 answer
             }
@@ -354,5 +353,21 @@ impl World {
             follower.follow(&record, bytes, at as u64 + 1).unwrap();
         }
         assert_eq!(follower.state().dump(), live.dump(), "replay gives what is in memory");
+    }
+}
+
+/// A worker's wish to join.
+pub(super) fn wish(node_id: NodeId, boot_id: BootId, capacity: Resources) -> Register {
+    Register {
+        node_id,
+        boot_id,
+        cluster_id: None,
+        datacenter: "dc1".parse().unwrap(),
+        labels: BTreeMap::new(),
+        attributes: BTreeMap::new(),
+        capacity,
+        tasks_max: 10_000,
+        mount_paths: Vec::new(),
+        version: "test".into(),
     }
 }

@@ -1,4 +1,4 @@
-//! Stages 2 and 3 of E-PVM: score each candidate by its marginal opportunity cost, pick the least.
+//! Least marginal opportunity cost.
 //!
 //! Amir, Awerbuch, Barak, Borgstrom, Keren: *An Opportunity Cost Approach for Job Assignment in a Scalable
 //! Computing Cluster*, IEEE TPDS 11(7), 2000. The cost of a node is the sum over its resources of
@@ -9,7 +9,7 @@
 //!                  = sum over r of  n^(u_r) * (n^(wanted_r / capacity_r) - 1)
 //! ```
 //!
-//! Choices of ours, and why:
+//! The resources are cpu, memory, disk and places for tasks. Choices of ours, and why:
 //!
 //! - `n` is the next power of two of the number of nodes, and at least 16: exponentials are rebuilt only
 //!   when the fleet doubles, and small fleets still shy away from a resource that runs out.
@@ -22,67 +22,47 @@
 //! - A resource of which nothing is wanted, or of which there is none, adds nothing.
 //! - A node without a fresh measurement is judged on what is committed, and its rise is doubled. That alone
 //!   would not do: where the others are measured to be busy, it would win *because* its figure is missing.
-//!   So it must also beat every measured candidate on committed figures alone, the doubling included; else
-//!   it comes after all of them. It still takes tasks once the others hold more than it does by
-//!   `1 / log2(n)` of a node, so that the first worker heard after an election is not handed everything.
+//!   So it is picked only where it also beats the best measured node on committed figures alone, the doubling
+//!   included. It still takes tasks once the others hold more than it does by `1 / log2(n)` of a node, so
+//!   that the first worker heard after an election is not handed everything.
 
-use std::cmp::Ordering;
+use crate::cost::{Model, Row, share};
+use crate::demand::{Amounts, DIMENSIONS};
+use crate::fleet::Node;
 
-use longshore_proto::name::NodeName;
-use longshore_proto::spec::Resources;
-
-use crate::Choice;
-use crate::explain::CostTerms;
-use crate::fleet::{Demand, Dimension, Node};
-
-/// The smallest base of the exponentials.
-const BASE_MIN: usize = 16;
 /// The highest utilisation that tells nodes apart.
 const UTILISATION_MAX: f64 = 1.5;
 /// A measurement is rounded to this part of the capacity.
 const MEASURED_STEPS: u64 = 64;
-/// By how much the rise of a node is multiplied that has no fresh measurement.
-const STALE_FACTOR: f64 = 2.0;
 
-/// The base for a fleet of this many nodes, as the power of two that it is.
-pub(crate) fn base_log2(nodes: usize) -> u32 {
-    nodes.max(BASE_MIN).next_power_of_two().ilog2()
-}
+/// The policy `epvm`.
+#[derive(Debug)]
+pub(crate) struct Epvm;
 
-/// `n^(u_r)` of one node, by [`Dimension`]: everything about its cost that no task changes.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Exponentials {
-    base_log2: f64,
-    /// By the larger of committed and measured.
-    busiest: [f64; 3],
-    /// By what is committed alone.
-    committed: [f64; 3],
-}
-
-impl Exponentials {
-    pub(crate) fn new(
-        base_log2: u32,
-        capacity: Resources,
-        committed: Resources,
-        expected: Option<Resources>,
-    ) -> Self {
+impl Model for Epvm {
+    fn row(&self, node: &Node, base_log2: u32) -> Row {
         let base_log2 = f64::from(base_log2);
         let power = |utilisation: f64| libm::exp2(utilisation.min(UTILISATION_MAX) * base_log2);
-        let by_committed = Dimension::ALL.map(|r| share(r.of(committed), r.of(capacity)));
-        let by_measured = Dimension::ALL
-            .map(|r| expected.map_or(0.0, |expected| quantised(r.of(expected), r.of(capacity))));
-        Self {
-            base_log2,
-            busiest: std::array::from_fn(|r| power(by_committed[r].max(by_measured[r]))),
-            committed: by_committed.map(power),
+        let (capacity, committed) = (node.capacity_amounts(), node.committed_amounts());
+        let expected = node.expected_amounts();
+        let mut row = Row::default();
+        for r in 0..DIMENSIONS {
+            let promised = share(committed[r], capacity[r]);
+            row.committed[r] = power(promised);
+            let measured = quantised(expected[r], capacity[r]);
+            row.live[r] = if measured > promised { power(measured) } else { row.committed[r] };
         }
+        row
+    }
+
+    fn factors(&self, capacity: &Amounts, demand: &Amounts, base_log2: u32) -> [f64; DIMENSIONS] {
+        let part = |r: usize| share(demand[r], capacity[r]) * f64::from(base_log2);
+        std::array::from_fn(|r| libm::exp2(part(r).min(MAX_EXPONENT)) - 1.0)
     }
 }
 
-/// The part of a capacity. None of nothing is nothing: such a dimension never adds to a cost.
-fn share(amount: u64, capacity: u64) -> f64 {
-    if capacity == 0 { 0.0 } else { amount as f64 / capacity as f64 }
-}
+/// A demand far beyond the capacity fits nowhere, but its cost must stay finite to be compared.
+const MAX_EXPONENT: f64 = 256.0;
 
 /// The part of a capacity, rounded to the nearest step.
 fn quantised(amount: u64, capacity: u64) -> f64 {
@@ -94,87 +74,15 @@ fn quantised(amount: u64, capacity: u64) -> f64 {
     steps as f64 / MEASURED_STEPS as f64
 }
 
-/// A candidate and what it would cost.
-pub(crate) struct Score<'f> {
-    name: &'f NodeName,
-    tie: u64,
-    measured: bool,
-    terms: CostTerms,
-    /// The rise if nothing were measured anywhere, without any penalty.
-    committed_cost: f64,
-}
-
-/// Stage 2: what each candidate would cost.
-pub(crate) fn score<'f>(
-    candidates: &[(&'f NodeName, &'f Node)],
-    demand: &Demand<'_>,
-) -> Vec<Score<'f>> {
-    candidates.iter().map(|(name, node)| score_one(name, node, demand)).collect()
-}
-
-fn score_one<'f>(name: &'f NodeName, node: &'f Node, demand: &Demand<'_>) -> Score<'f> {
-    let exponentials = node.exponentials();
-    let factors = Dimension::ALL.map(|r| {
-        let part = share(r.of(demand.resources), r.of(node.capacity));
-        libm::exp2(part * exponentials.base_log2) - 1.0
-    });
-    let rise = |powers: &[f64; 3]| CostTerms {
-        cpu: powers[0] * factors[0],
-        memory: powers[1] * factors[1],
-        disk: powers[2] * factors[2],
-        stale_penalty: 0.0,
-    };
-    let mut terms = rise(&exponentials.busiest);
-    let measured = node.measured.is_some();
-    if !measured {
-        terms.stale_penalty = terms.total() * (STALE_FACTOR - 1.0);
-    }
-    let committed_cost = rise(&exponentials.committed).total();
-    Score { name, tie: node.tie(), measured, terms, committed_cost }
-}
-
-/// Stage 3: the cheapest, and the one that would have been next.
-pub(crate) fn pick(scores: &[Score<'_>]) -> Option<Choice> {
-    // What a node that is not measured must beat, not to win for the want of a figure.
-    let bar = scores
-        .iter()
-        .filter(|score| score.measured)
-        .map(|score| score.committed_cost)
-        .fold(f64::INFINITY, f64::min);
-    let (mut best, mut next): (Option<&Score<'_>>, Option<&Score<'_>>) = (None, None);
-    for score in scores {
-        if best.is_none_or(|best| score.order(best, bar).is_lt()) {
-            next = best.replace(score);
-        } else if next.is_none_or(|next| score.order(next, bar).is_lt()) {
-            next = Some(score);
-        }
-    }
-    best.map(|best| Choice {
-        node: best.name.clone(),
-        terms: Some(best.terms),
-        runner_up: next.map(|next| (next.name.clone(), next.terms.total())),
-    })
-}
-
-impl Score<'_> {
-    /// Which of the two is picked first.
-    fn order(&self, other: &Self, bar: f64) -> Ordering {
-        let trusted = |score: &Self| score.measured || score.terms.total() < bar;
-        (trusted(other).cmp(&trusted(self)))
-            .then_with(|| self.terms.total().total_cmp(&other.terms.total()))
-            .then_with(|| self.committed_cost.total_cmp(&other.committed_cost))
-            .then_with(|| self.tie.cmp(&other.tie))
-            .then_with(|| self.name.cmp(other.name))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::*;
+    use crate::plain::place;
     use crate::testing::{demand, join, name, resources};
-    use crate::{Fleet, Policy, place};
+    use crate::{Demand, Fleet, Policy};
+    use longshore_proto::name::NodeName;
+    use longshore_proto::spec::Resources;
 
     /// Nodes of 16 cores and 64 GiB, measured to be idle.
     fn idle(nodes: &[&str]) -> Fleet {
@@ -188,12 +96,6 @@ mod tests {
 
     fn picked(fleet: &Fleet, demand: &Demand<'_>) -> NodeName {
         place(fleet, demand, Policy::Epvm).unwrap().node
-    }
-
-    #[test]
-    fn the_base_is_the_next_power_of_two_and_at_least_16() {
-        let bases = [0, 1, 16, 17, 32, 33, 1000].map(base_log2);
-        assert_eq!(bases, [4, 4, 4, 5, 5, 6, 10]);
     }
 
     #[test]
@@ -231,7 +133,7 @@ mod tests {
             let node = picked(&fleet, &demand(1, 2));
             fleet.reserve(&node, &demand(1, 2));
         }
-        let tasks: BTreeMap<_, _> = fleet.nodes().map(|(name, node)| (name, node.tasks)).collect();
+        let tasks: BTreeMap<_, _> = fleet.nodes().map(|node| (&node.name, node.tasks)).collect();
         assert!(tasks.values().all(|&tasks| tasks == 4), "{tasks:?}");
     }
 

@@ -1,0 +1,121 @@
+//! What of the state is derived from what is stored: the fleet, a job's slots, a node's tasks, what waits. Kept
+//! up to date by [`State::apply`], and rebuilt here when state is loaded.
+
+use std::cmp::Reverse;
+
+use longshore_proto::id::TaskId;
+use longshore_proto::name::NodeName;
+use longshore_proto::spec::TaskSpec;
+use longshore_proto::state::{Eligibility, TaskState};
+use longshore_scheduler::{Demand, Fleet, Machine};
+
+use super::record::NodeFacts;
+use super::state::{Node, State, Task, WaitingKey};
+
+impl State {
+    /// Rebuilds everything that is derived from the stored parts.
+    pub(super) fn derive_all(&mut self) {
+        self.fleet = Fleet::default();
+        self.waiting.clear();
+        self.commands_by_time =
+            self.commands.iter().map(|(key, command)| (command.at_ms, key.clone())).collect();
+        for job in self.jobs.values_mut() {
+            job.slots.clear();
+        }
+        for node in self.nodes.values_mut() {
+            node.tasks.clear();
+        }
+        let names: Vec<NodeName> = self.nodes.keys().cloned().collect();
+        for name in &names {
+            self.derive_node(name);
+        }
+        let mut ids: Vec<(u64, TaskId)> =
+            self.tasks.iter().map(|(id, task)| (task.created_index, *id)).collect();
+        ids.sort_unstable();
+        for (_, id) in ids {
+            self.derive_task(id);
+        }
+    }
+
+    pub(super) fn derive_node(&mut self, name: &NodeName) {
+        if let Some(node) = self.nodes.get(name) {
+            self.fleet.upsert(name, &machine(node, node.eligibility));
+        }
+    }
+
+    pub(super) fn derive_task(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        let (job, spec, slot) = (task.job.clone(), task.spec.clone(), task.slot);
+        let (node, state) = (task.node.clone(), task.state);
+        if let Some(key) = self.waiting_key(task) {
+            self.waiting.entry(key).or_default().insert(id);
+        }
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.slots.entry(spec).or_default().entry(slot).or_default().push(id);
+        }
+        if let Some(name) = node
+            && state.holds_resources()
+        {
+            self.with_demand(id, |fleet, demand| fleet.reserve(&name, demand));
+            if let Some(node) = self.nodes.get_mut(&name) {
+                node.tasks.insert(id);
+            }
+        }
+    }
+
+    /// Where a task stands among those that wait; `None` when it does not wait.
+    pub(super) fn waiting_key(&self, task: &Task) -> Option<WaitingKey> {
+        if task.state != TaskState::Pending {
+            return None;
+        }
+        let job = self.task_job_spec(task)?;
+        let spec = job.spec(&task.spec)?;
+        Some((
+            Reverse(job.priority),
+            Reverse(size(spec)),
+            task.job.clone(),
+            task.spec.clone(),
+            task.version,
+        ))
+    }
+
+    pub(super) fn with_demand(&mut self, id: TaskId, act: impl FnOnce(&mut Fleet, &Demand<'_>)) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        let Some(job) = self.jobs.get(&task.job).and_then(|job| job.versions.get(&task.version))
+        else {
+            return;
+        };
+        let Some(spec) = job.spec(&task.spec) else { return };
+        let kin = self.fleet.kin(&task.job, &task.spec);
+        let image = self.fleet.image(&spec.image);
+        let demand = Demand::of_spec(job, spec, Some(kin), Some(image));
+        act(&mut self.fleet, &demand);
+    }
+}
+
+/// A node as the scheduler is told of it.
+pub(super) fn machine(node: &Node, eligibility: Eligibility) -> Machine<'_> {
+    let NodeFacts { datacenter, labels, attributes, capacity, tasks_max, mount_paths, .. } =
+        &node.facts;
+    Machine {
+        datacenter,
+        labels,
+        attributes,
+        mount_paths,
+        status: node.status,
+        eligibility,
+        capacity: *capacity,
+        tasks_max: *tasks_max,
+    }
+}
+
+/// How large a task is, to place large ones first: its largest share of a machine with 16 cores, 64 GiB of
+/// memory and 1 TiB of disk, in millionths. The machine only fixes the rates between the resources.
+fn size(spec: &TaskSpec) -> u64 {
+    let share = |wanted: u64, whole: u64| {
+        u64::try_from(u128::from(wanted) * 1_000_000 / u128::from(whole)).unwrap_or(u64::MAX)
+    };
+    share(spec.resources.cpu_millis, 16_000)
+        .max(share(spec.resources.memory_bytes, 64 << 30))
+        .max(share(spec.resources.disk_bytes, 1 << 40))
+}

@@ -1,0 +1,51 @@
+//! Which nodes changed, in order, for those who keep something derived: each reads on from where it stopped.
+
+use std::collections::VecDeque;
+
+use super::GroupId;
+
+/// Readers further behind than this begin anew, which is then cheaper.
+const KEPT_MIN: usize = 4096;
+
+/// A node changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// Its lane.
+    pub(crate) lane: u32,
+    /// The groups whose count on the node changed with it, and by how much.
+    pub(crate) groups: [Option<GroupId>; 2],
+    /// 1, -1, or 0 for none.
+    pub(crate) by: i8,
+}
+
+/// The latest changes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Journal {
+    /// The number of the first change that is kept.
+    first: u64,
+    changes: VecDeque<Change>,
+}
+
+impl Journal {
+    /// The number that the next change will have.
+    pub(crate) fn end(&self) -> u64 {
+        self.first + self.changes.len() as u64
+    }
+
+    /// What changed since; `None` when that is not known any more.
+    pub(crate) fn since(&self, number: u64) -> Option<impl Iterator<Item = &Change>> {
+        let skip = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        (skip <= self.changes.len()).then(|| self.changes.range(skip..))
+    }
+
+    pub(super) fn push(&mut self, change: Change, lanes: usize) {
+        self.changes.push_back(change);
+        // Twice the bound before cutting to it, so that cutting costs nothing on average.
+        let kept = KEPT_MIN.max(lanes / 4);
+        if self.changes.len() > 2 * kept {
+            let gone = self.changes.len() - kept;
+            self.changes.drain(..gone);
+            self.first += gone as u64;
+        }
+    }
+}

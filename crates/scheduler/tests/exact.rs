@@ -1,0 +1,252 @@
+//! The fast way and the plain way must name the same node for the same reason, whatever happened before.
+//!
+//! Random histories: nodes join, leave, fall silent, are measured and relabelled; tasks with every kind of wish
+//! come and go under every policy. After each step one scheduler, which has followed all of it, is asked beside
+//! [`plain::place`], which remembers nothing. They must agree to the last bit of the last cost.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
+use std::collections::BTreeMap;
+
+use longshore_proto::constraint::{Attribute, Constraint};
+use longshore_proto::name::{Datacenter, JobKey, JobName, Namespace, NodeName, SpecName};
+use longshore_proto::spec::{Affinity, Port, Protocol, Resources, SchedulerKind, Spread};
+use longshore_proto::state::{Eligibility, NodeStatus};
+use longshore_scheduler::{Demand, Fleet, Machine, Policy, Scheduler, plain};
+use proptest::prelude::*;
+
+/// A small generator of numbers, so that a history is one seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ (x >> 31)) % sides
+    }
+
+    fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[usize::try_from(self.roll(choices.len() as u64)).unwrap()]
+    }
+
+    fn happens(&mut self, percent: u64) -> bool {
+        self.roll(100) < percent
+    }
+}
+
+fn resources(cpu_millis: u64, memory_mib: u64, disk_mib: u64) -> Resources {
+    let (memory_bytes, disk_bytes) = (memory_mib << 20, disk_mib << 20);
+    Resources { cpu_millis, memory_bytes, disk_bytes }
+}
+
+/// Everything that a demand borrows.
+#[derive(Debug, Clone)]
+struct Kind {
+    resources: Resources,
+    datacenters: Vec<Datacenter>,
+    constraints: Vec<Constraint>,
+    ports: Vec<Port>,
+    affinities: Vec<Affinity>,
+    spread: Vec<Spread>,
+    anti_affinity: u8,
+    distinct_hosts: bool,
+    job: JobKey,
+    spec: SpecName,
+    image: String,
+    policy: SchedulerKind,
+}
+
+impl Kind {
+    fn random(dice: &mut Dice, number: u64) -> Self {
+        let conditions = [
+            "label.rack = r1",
+            "label.rack != r2",
+            "label.disk exists",
+            "label.rack in r1, r3",
+            "node.name matches ^n[0-9]*1$",
+            "attribute.kernel version >= 5.10",
+        ];
+        let conditions_of = |percent: u64, dice: &mut Dice| -> Vec<Constraint> {
+            let count = if dice.happens(percent) { 1 + dice.roll(2) } else { 0 };
+            (0..count).map(|_| dice.of(&conditions).parse().unwrap()).collect()
+        };
+        let constraints = conditions_of(30, dice);
+        let affinities = conditions_of(30, dice)
+            .into_iter()
+            .map(|constraint| Affinity { constraint, weight: *dice.of(&[-100, -7, 30, 100]) });
+        let affinities = affinities.collect();
+        let attributes = ["node.datacenter", "label.rack", "node.name", "label.none"];
+        let spreads = if dice.happens(30) { 1 + dice.roll(2) } else { 0 };
+        let spread = (0..spreads).map(|_| Spread {
+            attribute: dice.of(&attributes).parse::<Attribute>().unwrap(),
+            weight: *dice.of(&[1, 50, 100]),
+        });
+        let spread = spread.collect();
+        let port = |dice: &mut Dice| Port {
+            host: 80 + u16::try_from(dice.roll(3)).unwrap(),
+            container: 80,
+            protocol: Protocol::Tcp,
+            host_ip: None,
+        };
+        let ports = if dice.happens(20) { vec![port(dice)] } else { Vec::new() };
+        let datacenters = if dice.happens(20) { vec!["dc2".parse().unwrap()] } else { Vec::new() };
+        let policies = [
+            SchedulerKind::Epvm,
+            SchedulerKind::Epvm,
+            SchedulerKind::EpvmGuard,
+            SchedulerKind::RoundRobin,
+            SchedulerKind::Spread,
+            SchedulerKind::Binpack,
+            SchedulerKind::Lieb,
+        ];
+        Self {
+            resources: resources(
+                250 * dice.roll(6),
+                256 * dice.roll(8),
+                if dice.happens(70) { 0 } else { 1024 * dice.roll(4) },
+            ),
+            datacenters,
+            constraints,
+            ports,
+            affinities,
+            spread,
+            anti_affinity: *dice.of(&[0, 0, 10, 100]),
+            distinct_hosts: dice.happens(10),
+            job: JobKey {
+                namespace: Namespace::standard(),
+                name: JobName::try_from(format!("j{number}").as_str()).unwrap(),
+            },
+            spec: "main".parse().unwrap(),
+            image: format!("image-{}", number % 3),
+            policy: *dice.of(&policies),
+        }
+    }
+
+    fn demand(&self, fleet: &mut Fleet) -> Demand<'_> {
+        Demand {
+            resources: self.resources,
+            datacenters: &self.datacenters,
+            constraints: &self.constraints,
+            mounts: &[],
+            ports: &self.ports,
+            affinities: &self.affinities,
+            spread: &self.spread,
+            kin: Some(fleet.kin(&self.job, &self.spec)),
+            anti_affinity: self.anti_affinity,
+            distinct_hosts: self.distinct_hosts,
+            image: Some(fleet.image(&self.image)),
+        }
+    }
+}
+
+fn node_name(number: u64) -> NodeName {
+    format!("n{number}").parse().unwrap()
+}
+
+fn join(fleet: &mut Fleet, dice: &mut Dice, number: u64, plain: bool) {
+    let pairs = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let labels = match dice.roll(4) {
+        0 => pairs(&[]),
+        1 => pairs(&[("rack", "r1"), ("disk", "ssd")]),
+        2 => pairs(&[("rack", "r2")]),
+        _ => pairs(&[("rack", "r3")]),
+    };
+    let attributes = pairs(&[("kernel", *dice.of(&["5.9.1", "6.1.0-amd64"]))]);
+    let capacities =
+        [resources(4000, 8192, 10_240), resources(8000, 4096, 10_240), resources(2000, 2048, 0)];
+    let odd = resources(1000 + dice.roll(5000), 4096, 1024);
+    let capacity = if dice.happens(90) { *dice.of(&capacities) } else { odd };
+    let ready = plain || dice.happens(80);
+    fleet.upsert(
+        &node_name(number),
+        &Machine {
+            datacenter: &(if dice.happens(50) { "dc1" } else { "dc2" }).parse().unwrap(),
+            labels: &labels,
+            attributes: &attributes,
+            mount_paths: &[],
+            status: if ready {
+                NodeStatus::Ready
+            } else {
+                *dice.of(&[NodeStatus::Suspect, NodeStatus::Lost, NodeStatus::Left])
+            },
+            eligibility: if plain || dice.happens(90) {
+                Eligibility::Open
+            } else {
+                *dice.of(&[Eligibility::Cordoned, Eligibility::Draining])
+            },
+            capacity: if plain { capacities[0] } else { capacity },
+            tasks_max: *dice.of(&[4, 20]),
+        },
+    );
+}
+
+/// Plays one history.
+fn play(seed: u64, nodes: u64, steps: u64) -> Result<(), TestCaseError> {
+    let mut dice = Dice(seed);
+    let mut fleet = Fleet::default();
+    let mut scheduler = Scheduler::default();
+    let plain_fleet = dice.happens(40);
+    let measured = dice.happens(70);
+    for number in 0..nodes {
+        join(&mut fleet, &mut dice, number, plain_fleet);
+        if measured {
+            fleet.set_measured(&node_name(number), Some(Resources::ZERO));
+        }
+    }
+    let kinds: Vec<Kind> = (0..6).map(|number| Kind::random(&mut dice, number)).collect();
+    let mut held: Vec<(usize, NodeName)> = Vec::new();
+    let mut last: Option<NodeName> = None;
+    for step in 0..steps {
+        let number = dice.roll(nodes);
+        match dice.roll(100) {
+            0..4 => join(&mut fleet, &mut dice, number, false),
+            4..6 => fleet.remove(&node_name(number)),
+            6..12 => {
+                let figure = resources(dice.roll(6000), dice.roll(9000), 0);
+                fleet.set_measured(&node_name(number), dice.happens(90).then_some(figure));
+            }
+            12..35 if !held.is_empty() => {
+                let at = usize::try_from(dice.roll(held.len() as u64)).unwrap();
+                let (kind, node) = held.swap_remove(at);
+                let demand = kinds[kind].demand(&mut fleet);
+                fleet.release(&node, &demand);
+            }
+            _ => {}
+        }
+        let at = usize::try_from(dice.roll(kinds.len() as u64)).unwrap();
+        let kind = &kinds[at];
+        let demand = kind.demand(&mut fleet);
+        let policy = Policy::new(kind.policy, last.as_ref());
+        let fast = scheduler.place(&fleet, &demand, policy);
+        let slow = plain::place(&fleet, &demand, policy);
+        prop_assert_eq!(&fast, &slow, "step {} of seed {}: {:?}", step, seed, kind);
+        if let Ok(placement) = fast {
+            fleet.reserve(&placement.node, &demand);
+            last = Some(placement.node.clone());
+            held.push((at, placement.node));
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn both_ways_agree_on_small_fleets(seed: u64, nodes in 1u64..40) {
+        play(seed, nodes, 120)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn both_ways_agree_on_fleets_of_many_blocks(seed: u64, nodes in 300u64..700) {
+        play(seed, nodes, 150)?;
+    }
+}
