@@ -19,10 +19,12 @@
 //! |---|---|
 //! | [`columns`] | the figures that scans read |
 //! | [`profile`] | what only labels and attributes decide: constraints, affinities, domains |
+//! | [`kernel`] | what is computed for 64 nodes side by side |
 //! | [`tree`] | the best of blocks, groups of blocks and domains |
 //! | [`view`] | everything known about one demand |
 
 mod columns;
+mod kernel;
 mod profile;
 mod tree;
 mod view;
@@ -30,6 +32,7 @@ mod view;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use fearless_simd::Level;
 use longshore_proto::spec::SchedulerKind;
 
 use crate::cost::Model;
@@ -51,6 +54,8 @@ const PROFILES_MAX: usize = 256;
 pub(crate) struct Ground<'f> {
     pub(crate) fleet: &'f Fleet,
     pub(crate) kind: SchedulerKind,
+    /// Which vectors the processor has.
+    pub(crate) level: Level,
     pub(crate) model: Option<&'static dyn Model>,
     pub(crate) columns: &'f Columns,
     pub(crate) weights: &'f Weights,
@@ -61,6 +66,7 @@ pub(crate) struct Ground<'f> {
 #[derive(Debug)]
 pub(crate) struct Index {
     kind: SchedulerKind,
+    level: Level,
     columns: Columns,
     weights: Weights,
     /// For the guard alone: what it counts, and of which census.
@@ -77,6 +83,7 @@ impl Index {
     pub(crate) fn new(kind: SchedulerKind, fleet: &Fleet) -> Self {
         Self {
             kind,
+            level: Level::new(),
             columns: Columns::default(),
             weights: Weights::new(fleet.base_log2()),
             popular: None,
@@ -100,6 +107,7 @@ impl Index {
         let ground = Ground {
             fleet,
             kind: self.kind,
+            level: self.level,
             model: crate::cost::model(self.kind),
             columns: &self.columns,
             weights: &self.weights,

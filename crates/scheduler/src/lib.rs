@@ -9,6 +9,7 @@
 //! | [`plain`] | all stages in the fewest words: every node is looked at, each time |
 //! | `index` | the same answer without looking at what has not changed |
 //! | [`explain`] | the reason for a decision, as a value and as a sentence |
+//! | [`plan`] | gangs, preemption, rebalancing, and how every node stands to a task |
 //!
 //! Decisions are pure: no clock, no randomness, no I/O, no map order. The same fleet, demand and policy
 //! give the same answer bit for bit on every machine: sums have a fixed order, exponentials come from
@@ -27,6 +28,7 @@ pub mod filter;
 pub mod fleet;
 mod index;
 pub mod plain;
+pub mod plan;
 #[cfg(test)]
 mod testing;
 

@@ -16,17 +16,17 @@ use crate::{Placement, Policy};
 
 /// A candidate with everything that ranks it.
 #[derive(Debug, Clone, Copy)]
-struct Candidate<'f> {
-    node: &'f Node,
-    rank: Rank,
+pub(crate) struct Candidate<'f> {
+    pub(crate) node: &'f Node,
+    pub(crate) rank: Rank,
     fresh: bool,
     /// The cost if nothing were measured anywhere.
     standing: f64,
-    terms: CostTerms,
+    pub(crate) terms: CostTerms,
 }
 
 impl Candidate<'_> {
-    fn cost(&self) -> f64 {
+    pub(crate) fn cost(&self) -> f64 {
         self.terms.total()
     }
 }
@@ -77,7 +77,7 @@ pub fn place(
 }
 
 /// Stage 2: what each candidate would cost.
-fn score<'f>(
+pub(crate) fn score<'f>(
     fleet: &'f Fleet,
     feasible: &[(u32, &'f Node)],
     demand: &Demand<'_>,
@@ -137,7 +137,7 @@ fn spread_points<'f>(
 
 /// Stage 3: the cheapest, where a node that is not measured must also beat the best measured one on committed
 /// figures alone.
-fn pick<'f>(candidates: &[Candidate<'f>], but: Option<u32>) -> Option<Candidate<'f>> {
+pub(crate) fn pick<'f>(candidates: &[Candidate<'f>], but: Option<u32>) -> Option<Candidate<'f>> {
     let best = |fresh: bool| {
         let of_kind =
             candidates.iter().filter(|one| one.fresh == fresh && Some(one.rank.key.lane) != but);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use longshore_proto::id::TaskId;
 use longshore_proto::name::{Datacenter, NodeName};
 use longshore_proto::spec::{Port, Protocol, Resources};
 use longshore_proto::state::{Eligibility, NodeStatus};
@@ -18,6 +19,10 @@ pub(crate) fn resources(cores: u64, memory_gib: u64) -> Resources {
 
 pub(crate) fn demand(cores: u64, memory_gib: u64) -> Demand<'static> {
     Demand::of_resources(resources(cores, memory_gib))
+}
+
+pub(crate) fn task(number: u128) -> TaskId {
+    format!("{number:032x}").parse().unwrap()
 }
 
 pub(crate) fn port(host: u16) -> Port {

@@ -97,6 +97,11 @@ impl Node {
         self.ports.contains_key(&(host, protocol))
     }
 
+    /// How many tasks of the node hold this port: facts are not refused, so it may be more than one.
+    pub(crate) fn port_holders(&self, host: u16, protocol: Protocol) -> u32 {
+        self.ports.get(&(host, protocol)).copied().unwrap_or(0)
+    }
+
     /// What the node has of an attribute.
     pub fn attribute(&self, attribute: &Attribute) -> Option<&str> {
         match attribute {

@@ -18,8 +18,12 @@ pub(crate) struct Block {
     pub(crate) committed: [Lane64; DIMENSIONS],
     /// What is free.
     pub(crate) free: [Lane64; DIMENSIONS],
+    /// The least that is free of each dimension: while it suffices, nobody's need be read.
+    pub(crate) free_least: [f64; DIMENSIONS],
     /// What stands in the way of every task: a node's status and eligibility, or that there is none.
     pub(crate) standing: [u8; BLOCK],
+    /// Which nodes nothing of that stands in the way of, as bits.
+    pub(crate) open: u64,
     /// Which nodes have no fresh measurement, as bits.
     pub(crate) stale: u64,
     pub(crate) tie: [u64; BLOCK],
@@ -33,9 +37,25 @@ impl Block {
             committed: zeros,
             // Nobody's room is never too little: only nodes are judged by it.
             free: [[f64::INFINITY; BLOCK]; DIMENSIONS],
+            free_least: [f64::INFINITY; DIMENSIONS],
             standing: [Verdict::VACANT.0; BLOCK],
+            open: 0,
             stale: 0,
             tie: [u64::MAX; BLOCK],
+        }
+    }
+}
+
+impl Block {
+    fn set_free(&mut self, bit: usize, free: [f64; DIMENSIONS]) {
+        for (r, free) in free.into_iter().enumerate() {
+            let before = std::mem::replace(&mut self.free[r][bit], free);
+            let least = &mut self.free_least[r];
+            if free <= *least {
+                *least = free;
+            } else if before <= *least {
+                *least = self.free[r].iter().copied().fold(f64::INFINITY, f64::min);
+            }
         }
     }
 }
@@ -85,22 +105,24 @@ impl Columns {
         let Some(block) = self.blocks.get_mut(at) else { return };
         let Some(node) = fleet.at(lane) else {
             block.standing[bit] = Verdict::VACANT.0;
-            (0..DIMENSIONS).for_each(|r| block.free[r][bit] = f64::INFINITY);
+            block.set_free(bit, [f64::INFINITY; DIMENSIONS]);
+            block.open &= !(1 << bit);
             block.stale &= !(1 << bit);
             return;
         };
         let standing = filter::standing(node).map_or(Verdict::FEASIBLE, Verdict::of);
         block.standing[bit] = standing.0;
+        let open = standing == Verdict::FEASIBLE;
+        block.open = block.open & !(1 << bit) | u64::from(open) << bit;
         block.stale = block.stale & !(1 << bit) | u64::from(!node.is_fresh()) << bit;
         block.tie[bit] = node.tie();
         let Row { live, committed } =
             model.map_or_else(Row::default, |model| model.row(node, self.base_log2));
-        let free = node.free_amounts();
         for r in 0..DIMENSIONS {
             block.live[r][bit] = live[r];
             block.committed[r][bit] = committed[r];
-            block.free[r][bit] = free[r];
         }
+        block.set_free(bit, node.free_amounts());
     }
 }
 

@@ -47,6 +47,8 @@ pub(crate) struct Profile {
     generation: u64,
     /// By lane; empty when nothing stands in any node's way.
     verdicts: Vec<u8>,
+    /// Which lanes nothing stands in the way of, as bits by block; empty likewise.
+    allowed: Vec<u64>,
     /// Points against each node, by lane; empty when there are none.
     points: Vec<i16>,
     /// The texts of the constraints, for explanations.
@@ -66,9 +68,12 @@ impl Profile {
         } else {
             domains(fleet, demand.spread)
         };
+        let verdicts = verdicts(fleet, demand);
+        let blocks = verdicts.as_chunks::<BLOCK>().0;
         Self {
             generation: fleet.generation(),
-            verdicts: verdicts(fleet, demand),
+            allowed: blocks.iter().map(allowed).collect(),
+            verdicts,
             points: points(fleet, demand.affinities),
             texts: demand.constraints.iter().map(|one| Arc::from(one.to_string())).collect(),
             shape,
@@ -93,6 +98,11 @@ impl Profile {
     /// What it says of a block of nodes; `None` when nothing stands in any node's way.
     pub(crate) fn block_verdicts(&self, block: usize) -> Option<&[u8; BLOCK]> {
         self.verdicts.get(block * BLOCK..(block + 1) * BLOCK)?.as_array()
+    }
+
+    /// Which nodes of a block it lets through, as bits.
+    pub(crate) fn allowed(&self, block: usize) -> u64 {
+        self.allowed.get(block).copied().unwrap_or(u64::MAX)
     }
 
     /// The points against a node.
@@ -121,6 +131,11 @@ impl Profile {
     pub(crate) fn domains(&self) -> usize {
         self.domain_values.len()
     }
+}
+
+fn allowed(verdicts: &[u8; BLOCK]) -> u64 {
+    let feasible = Verdict::FEASIBLE.0;
+    (0..BLOCK).fold(0, |bits, bit| bits | u64::from(verdicts[bit] == feasible) << bit)
 }
 
 /// Answers for each different value once.

@@ -25,9 +25,12 @@ struct Order {
     lanes: Vec<u32>,
     /// The first place in `lanes` of each block, and the end.
     block_starts: Vec<u32>,
-    /// The block of each lane.
+    /// The block of each lane; [`NOWHERE`] for lanes without a node, which are in no domain.
     block_of: Vec<u32>,
 }
+
+/// The block of lanes that are in none.
+const NOWHERE: u32 = u32::MAX;
 
 fn number(figure: usize) -> u32 {
     u32::try_from(figure).unwrap_or(u32::MAX)
@@ -49,7 +52,7 @@ impl Shape {
     /// The lanes of each domain.
     pub(crate) fn of_domains(domains: &[Vec<u32>], lanes: usize) -> Self {
         let mut order =
-            Order { lanes: Vec::new(), block_starts: vec![0], block_of: vec![0; lanes] };
+            Order { lanes: Vec::new(), block_starts: vec![0], block_of: vec![NOWHERE; lanes] };
         let (mut group_starts, mut domain_starts) = (vec![0], vec![0]);
         let (mut group_of, mut domain_of) = (Vec::new(), Vec::new());
         for (domain, members) in (0..).zip(domains) {
@@ -81,17 +84,19 @@ impl Shape {
         self.domain_starts.len() - 1
     }
 
-    /// The block that a lane is in.
-    pub(crate) fn block_of(&self, lane: usize) -> usize {
+    /// The block that a lane is in; none where domains count and the lane has no node.
+    pub(crate) fn block_of(&self, lane: usize) -> Option<usize> {
         match &self.order {
-            None => lane / BLOCK,
-            Some(order) => order.block_of[lane] as usize,
+            None => Some(lane / BLOCK),
+            Some(order) => {
+                Some(order.block_of[lane]).filter(|at| *at != NOWHERE).map(|at| at as usize)
+            }
         }
     }
 
-    /// The domain that a lane is in.
-    pub(crate) fn domain_of(&self, lane: usize) -> usize {
-        self.domain_of[self.group_of[self.block_of(lane)] as usize] as usize
+    /// The domain that a block is in.
+    pub(crate) fn domain_of(&self, block: usize) -> usize {
+        self.domain_of[self.group_of[block] as usize] as usize
     }
 
     /// Whether blocks hold lanes in their own order.
@@ -191,9 +196,16 @@ impl Tree {
         &self.blocks[block]
     }
 
+    /// A node has changed: its block is to be scanned again.
+    pub(crate) fn doubt(&mut self, shape: &Shape, lane: usize) {
+        if let Some(block) = shape.block_of(lane) {
+            mark(&mut self.dirty_blocks, block);
+        }
+    }
+
     /// A node's key is now this; [`Key::NONE`] takes it out.
     pub(crate) fn touch(&mut self, shape: &Shape, lane: u32, key: Key) {
-        let block = shape.block_of(lane as usize);
+        let Some(block) = shape.block_of(lane as usize) else { return };
         let best = &mut self.blocks[block];
         if key.is_before(best) {
             let was = std::mem::replace(best, key).lane;

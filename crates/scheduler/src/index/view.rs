@@ -15,11 +15,15 @@ use crate::fleet::lanes::BLOCK;
 use crate::fleet::{Change, Fleet, GroupId};
 use crate::index::Ground;
 use crate::index::columns::{self, Block};
+use crate::index::kernel;
 use crate::index::profile::Profile;
 use crate::index::tree::Tree;
 
-/// When more than this part of the lanes has changed, everything is looked at again.
+/// When more than this part of the lanes has changed, and more than a few, everything is looked at again.
 const REBUILD_PART: usize = 8;
+const REBUILD_MIN: usize = 256;
+/// When more nodes have changed than this part of the blocks, blocks are scanned as a whole.
+const CHANGES_PART: usize = 1000;
 
 /// A demand that owns what a [`Demand`] borrows.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,11 +157,15 @@ pub(crate) struct View {
     profile: Arc<Profile>,
     /// Whether everything must be looked at.
     unknown: bool,
+    /// Whether so many nodes have changed that whole blocks are scanned instead of looking at each.
+    by_block: bool,
     base_log2: u32,
     read: u64,
     used_at: u64,
     factors: Vec<[f64; DIMENSIONS]>,
     verdicts: Vec<u8>,
+    /// Which nodes of each block can take the task, as bits: what is asked most lies closest together.
+    feasible: Vec<u64>,
     /// How many nodes have each verdict.
     counts: Box<[u32; Verdict::COUNT]>,
     /// Which nodes have members of the company, as bits.
@@ -177,11 +185,13 @@ impl View {
             hash,
             profile,
             unknown: true,
+            by_block: false,
             base_log2: 0,
             read: 0,
             used_at: 0,
             factors: Vec::new(),
             verdicts: Vec::new(),
+            feasible: Vec::new(),
             counts: Box::new([0; Verdict::COUNT]),
             members: Vec::new(),
             spread_counts: Vec::new(),
@@ -198,11 +208,13 @@ impl View {
             hash,
             profile: Arc::clone(&self.profile),
             unknown: self.unknown,
+            by_block: false,
             base_log2: self.base_log2,
             read: self.read,
             used_at: self.used_at,
             factors: self.factors.clone(),
             verdicts: self.verdicts.clone(),
+            feasible: self.feasible.clone(),
             counts: self.counts.clone(),
             members: Vec::new(),
             spread_counts: Vec::new(),
@@ -250,7 +262,8 @@ impl View {
             && self.base_log2 == ground.fleet.base_log2()
             && self.verdicts.len() == lanes
             && (self.stale.fits(self.profile.shape()) || !ground.fleet.has_stale())
-            && behind < lanes / REBUILD_PART + 8;
+            && behind < lanes / REBUILD_PART + REBUILD_MIN;
+        self.by_block = behind > self.profile.shape().blocks() / CHANGES_PART;
         match journal.since(read).filter(|_| known) {
             Some(changes) => {
                 if self.members.is_empty() && !self.company.is_none() {
@@ -297,8 +310,10 @@ impl View {
     }
 
     fn count_spread(&mut self, lane: u32, by: i64) {
-        let domain = self.profile.shape().domain_of(lane as usize);
-        let values = self.profile.domain_values(domain);
+        let shape = self.profile.shape();
+        // Tasks on a node that is gone crowd nobody.
+        let Some(block) = shape.block_of(lane as usize) else { return };
+        let values = self.profile.domain_values(shape.domain_of(block));
         for (counts, value) in self.spread_counts.iter_mut().zip(values) {
             counts[*value as usize] += by;
         }
@@ -326,16 +341,17 @@ impl View {
     /// Looks at one node again.
     fn touch(&mut self, ground: &Ground<'_>, lane: u32) {
         let at = lane as usize;
-        let verdict = self.judge(ground, at);
-        let was = std::mem::replace(&mut self.verdicts[at], verdict.0);
-        if was != verdict.0 {
-            self.counts[usize::from(was)] -= 1;
-            self.counts[usize::from(verdict.0)] += 1;
-        }
-        let feasible = verdict == Verdict::FEASIBLE;
+        let feasible = self.judge_again(ground, at);
         let shape = self.profile.shape();
+        if self.by_block {
+            self.fresh.doubt(shape, at);
+            if self.stale.fits(shape) {
+                self.stale.doubt(shape, at);
+            }
+            return;
+        }
         if !ground.fleet.has_stale() && !self.stale.fits(shape) {
-            let block = shape.block_of(at);
+            let Some(block) = shape.block_of(at) else { return };
             let best = self.fresh.best_of(block);
             // Most nodes neither were the best of their block nor become it, and this tells at a glance.
             if best.lane != lane && (!feasible || self.first(ground, at) > best.first) {
@@ -350,6 +366,33 @@ impl View {
         let (to_fresh, to_stale) = if is_stale { (Key::NONE, key) } else { (key, Key::NONE) };
         self.fresh.touch(shape, lane, to_fresh);
         self.stale.touch(shape, lane, to_stale);
+    }
+
+    /// Judges one node again, and notes it; whether it can take the task.
+    fn judge_again(&mut self, ground: &Ground<'_>, lane: usize) -> bool {
+        let (at, bit) = (lane / BLOCK, lane % BLOCK);
+        let known = self.feasible[at] >> bit & 1 == 1;
+        let block = ground.columns.block(at);
+        let open = block.open & self.profile.allowed(at);
+        if known && open >> bit & 1 == 1 && !self.looks_at_company() && self.has_room(block) {
+            return true;
+        }
+        let verdict = self.judge(ground, lane);
+        let feasible = verdict == Verdict::FEASIBLE;
+        if !feasible || !known {
+            let word = &mut self.feasible[at];
+            *word = *word & !(1 << bit) | u64::from(feasible) << bit;
+            let was = std::mem::replace(&mut self.verdicts[lane], verdict.0);
+            self.counts[usize::from(was)] -= 1;
+            self.counts[usize::from(verdict.0)] += 1;
+        }
+        feasible
+    }
+
+    /// Whether every node of a block has enough of everything.
+    fn has_room(&self, block: &Block) -> bool {
+        let wanted = &self.demand.amounts;
+        (0..DIMENSIONS).all(|r| wanted[r] as f64 <= block.free_least[r].max(0.0))
     }
 
     fn mend(&mut self, ground: &Ground<'_>) {
@@ -406,49 +449,53 @@ impl View {
     fn judge_all(&mut self, ground: &Ground<'_>, mut then: impl FnMut(&Self, usize)) {
         let blocks = ground.columns.len();
         self.verdicts.resize(blocks * BLOCK, 0);
+        self.feasible.resize(blocks, 0);
         self.counts.fill(0);
         for at in 0..blocks {
-            let mut verdicts = [0; BLOCK];
-            self.judge_block(ground, at, &mut verdicts);
-            if all_feasible(&verdicts) {
-                self.counts[usize::from(Verdict::FEASIBLE.0)] += u32::try_from(BLOCK).unwrap_or(0);
-            } else {
-                verdicts.iter().for_each(|verdict| self.counts[usize::from(*verdict)] += 1);
+            let mut verdicts = [Verdict::FEASIBLE.0; BLOCK];
+            let feasible = self.judge_block(ground, at, &mut verdicts);
+            self.feasible[at] = feasible;
+            self.counts[usize::from(Verdict::FEASIBLE.0)] += feasible.count_ones();
+            if feasible != u64::MAX {
+                let others = verdicts.iter().filter(|verdict| **verdict != Verdict::FEASIBLE.0);
+                others.for_each(|verdict| self.counts[usize::from(*verdict)] += 1);
             }
             self.verdicts[at * BLOCK..(at + 1) * BLOCK].copy_from_slice(&verdicts);
             then(self, at);
         }
     }
 
-    fn judge_block(&self, ground: &Ground<'_>, at: usize, verdicts: &mut [u8; BLOCK]) {
+    /// Judges a block; gives those who can take the task, as bits.
+    fn judge_block(&self, ground: &Ground<'_>, at: usize, verdicts: &mut [u8; BLOCK]) -> u64 {
         let block = ground.columns.block(at);
-        *verdicts = block.standing;
-        if let Some(stated) = self.profile.block_verdicts(at) {
-            for (verdict, stated) in verdicts.iter_mut().zip(stated) {
-                *verdict = if *verdict == 0 { *stated } else { *verdict };
+        let mut feasible = block.open & self.profile.allowed(at);
+        if feasible != u64::MAX {
+            *verdicts = block.standing;
+            if let Some(stated) = self.profile.block_verdicts(at) {
+                for (verdict, stated) in verdicts.iter_mut().zip(stated) {
+                    *verdict = if *verdict == 0 { *stated } else { *verdict };
+                }
             }
         }
         if self.looks_at_company() {
-            for (bit, verdict) in
-                verdicts.iter_mut().enumerate().filter(|(_, verdict)| **verdict == 0)
-            {
-                *verdict = self.judge_company(ground, at * BLOCK + bit).0;
-            }
+            each_bit(feasible, |bit| {
+                let verdict = self.judge_company(ground, at * BLOCK + bit);
+                if verdict != Verdict::FEASIBLE {
+                    verdicts[bit] = verdict.0;
+                    feasible &= !(1 << bit);
+                }
+            });
         }
-        for r in Dimension::ALL {
-            let wanted = self.demand.amounts[r as usize];
-            if wanted == 0 {
-                continue;
-            }
-            let (wanted, lack) = (wanted as f64, Verdict::of(filter::lack_of(r)).0);
-            if least(&block.free[r as usize]) >= wanted {
-                continue;
-            }
-            for (verdict, free) in verdicts.iter_mut().zip(&block.free[r as usize]) {
-                let lacks = wanted > *free && *verdict == 0;
-                *verdict = if lacks { lack } else { *verdict };
-            }
+        if self.has_room(block) {
+            return feasible;
         }
+        let lacking = kernel::lacking(ground.level, block, &self.demand.amounts);
+        for (r, lacking) in Dimension::ALL.into_iter().zip(lacking) {
+            let lack = Verdict::of(filter::lack_of(r)).0;
+            each_bit(feasible & lacking, |bit| verdicts[bit] = lack);
+            feasible &= !lacking;
+        }
+        feasible
     }
 
     /// Judges one node, as [`filter::judge`] does.
@@ -584,8 +631,9 @@ impl View {
                 self.scan_alike(ground, block, &self.factors[class], is_stale, but)
             }
             _ => {
-                let lanes = block * BLOCK..(block + 1) * BLOCK;
-                self.scan_lanes(ground, lanes, is_stale, but)
+                let feasible = self.feasible[block];
+                let lanes = (0..BLOCK).filter(|bit| feasible >> bit & 1 == 1);
+                self.scan_lanes(ground, lanes.map(|bit| block * BLOCK + bit), is_stale, but)
             }
         }
     }
@@ -600,7 +648,7 @@ impl View {
     ) -> Key {
         let mut best = Key::NONE;
         for lane in lanes {
-            let wanted = self.verdicts[lane] == 0
+            let wanted = self.feasible[lane / BLOCK] >> (lane % BLOCK) & 1 == 1
                 && is_stale(ground.columns.block(lane / BLOCK), lane % BLOCK) == of_stale
                 && but.is_none_or(|but| but as usize != lane);
             if wanted {
@@ -623,34 +671,24 @@ impl View {
         but: Option<u32>,
     ) -> Key {
         let block = ground.columns.block(at);
-        let mut costs = costs(block, factors);
-        if let Some(verdicts) = self.verdicts.get(at * BLOCK..).and_then(<[u8]>::first_chunk)
-            && !all_feasible(verdicts)
-        {
-            mask(&mut costs, verdicts);
-        }
+        let mut feasible = self.feasible[at];
         if let Some(but) = but.map(|lane| lane as usize).filter(|lane| lane / BLOCK == at) {
-            costs[but % BLOCK] = f64::INFINITY;
+            feasible &= !(1 << (but % BLOCK));
         }
-        let least = least(&costs);
-        if least == f64::INFINITY {
+        if feasible == 0 {
             return Key::NONE;
         }
+        let (least, ties) = kernel::least_cost(ground.level, block, factors, feasible);
         let penalty = if is_stale { STALE_FACTOR } else { 1.0 };
         let mut best = Key::NONE;
-        for (eight, first) in costs.as_chunks::<8>().0.iter().zip((0..).step_by(8)) {
-            if !eight.iter().fold(false, |any, cost| any | (*cost == least)) {
-                continue;
+        each_bit(ties, |bit| {
+            let lane = u32::try_from(at * BLOCK + bit).unwrap_or(u32::MAX);
+            let second = dot(&std::array::from_fn(|r| block.committed[r][bit]), factors);
+            let key = Key { first: least * penalty, second, tie: block.tie[bit], lane };
+            if key.is_before(&best) {
+                best = key;
             }
-            for (bit, _) in (first..).zip(eight).filter(|(_, cost)| **cost == least) {
-                let lane = u32::try_from(at * BLOCK + bit).unwrap_or(u32::MAX);
-                let second = dot(&std::array::from_fn(|r| block.committed[r][bit]), factors);
-                let key = Key { first: least * penalty, second, tie: block.tie[bit], lane };
-                if key.is_before(&best) {
-                    best = key;
-                }
-            }
-        }
+        });
         best
     }
 
@@ -661,7 +699,8 @@ impl View {
 
     /// Whether the node on a lane can take the task.
     pub(crate) fn is_feasible(&self, lane: u32) -> bool {
-        self.verdicts.get(lane as usize) == Some(&Verdict::FEASIBLE.0)
+        let (block, bit) = (lane as usize / BLOCK, lane as usize % BLOCK);
+        self.feasible.get(block).is_some_and(|word| word >> bit & 1 == 1)
     }
 
     /// Why the others cannot.
@@ -691,8 +730,10 @@ impl View {
     /// Stage 3: the best node, and the one that would have been next where that is asked for.
     pub(crate) fn pick(&self, ground: &Ground<'_>, but: Option<u32>) -> Option<Pick> {
         let shape = self.profile.shape();
-        let without =
-            but.map(|lane| (shape.domain_of(lane as usize), shape.block_of(lane as usize), lane));
+        let without = but.and_then(|lane| {
+            let block = shape.block_of(lane as usize)?;
+            Some((shape.domain_of(block), block, lane))
+        });
         let key = |tree: &Tree, is_stale: bool, domain: usize| match without {
             Some((of, block, lane)) if of == domain => {
                 tree.domain_with(shape, block, self.scan(ground, block, is_stale, Some(lane)))
@@ -770,43 +811,10 @@ fn is_stale(block: &Block, bit: usize) -> bool {
     block.stale >> bit & 1 == 1
 }
 
-/// The cost of each node of a block, feasible or not.
-fn costs(block: &Block, factors: &[f64; DIMENSIONS]) -> [f64; BLOCK] {
-    let [cpu, memory, disk, tasks] = &block.live;
-    let mut costs = [0.0; BLOCK];
-    for i in 0..BLOCK {
-        costs[i] = cpu[i] * factors[0] + memory[i] * factors[1];
+/// Calls with the number of each bit that is set, the lowest first.
+fn each_bit(mut bits: u64, mut act: impl FnMut(usize)) {
+    while bits != 0 {
+        act(bits.trailing_zeros() as usize);
+        bits &= bits - 1;
     }
-    // What is not wanted would add a zero.
-    if factors[2] != 0.0 {
-        for i in 0..BLOCK {
-            costs[i] += disk[i] * factors[2];
-        }
-    }
-    for i in 0..BLOCK {
-        costs[i] += tasks[i] * factors[3];
-    }
-    costs
-}
-
-fn all_feasible(verdicts: &[u8; BLOCK]) -> bool {
-    verdicts.iter().fold(0, |any, verdict| any | *verdict) == Verdict::FEASIBLE.0
-}
-
-/// Whoever cannot take the task costs infinitely much.
-fn mask(costs: &mut [f64; BLOCK], verdicts: &[u8; BLOCK]) {
-    for (cost, verdict) in costs.iter_mut().zip(verdicts) {
-        *cost = if *verdict == 0 { *cost } else { f64::INFINITY };
-    }
-}
-
-fn least(costs: &[f64; BLOCK]) -> f64 {
-    // Eight at a time, so that the minima do not wait for each other.
-    let mut least = [f64::INFINITY; 8];
-    for eight in costs.as_chunks::<8>().0 {
-        for (least, cost) in least.iter_mut().zip(eight) {
-            *least = if *cost < *least { *cost } else { *least };
-        }
-    }
-    least.into_iter().fold(f64::INFINITY, f64::min)
 }
