@@ -1,6 +1,8 @@
 //! Options, the connection itself, and what is told when it breaks.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerError};
@@ -135,6 +137,8 @@ pub struct Bus {
     role: Role,
     user: UserName,
     connected: watch::Receiver<u64>,
+    /// The highest index of the log that an answer reflected: no later answer may show less.
+    index_seen: Arc<AtomicU64>,
 }
 
 impl Bus {
@@ -166,7 +170,8 @@ impl Bus {
                 version: client.server_info().version,
             });
         }
-        Ok(Self { client, root: options.root, role, user, connected })
+        let index_seen = Arc::default();
+        Ok(Self { client, root: options.root, role, user, connected, index_seen })
     }
 
     /// The first token of every subject.
@@ -192,6 +197,11 @@ impl Bus {
     /// A count of the connections made so far; it changes after each reconnect.
     pub fn connections(&self) -> watch::Receiver<u64> {
         self.connected.clone()
+    }
+
+    /// The highest index of the log that an answer reflected so far.
+    pub(crate) fn index_seen(&self) -> &AtomicU64 {
+        &self.index_seen
     }
 
     /// Publishes a message. It may be lost: nothing may depend on its arrival.

@@ -4,6 +4,7 @@
 //! So a question that changes something carries an id, and is sent again with the same id until the
 //! deadline; the answerer recognises it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{RequestErrorKind, client::Request};
@@ -12,7 +13,7 @@ use longshore_proto::codec::{self, DecodeError};
 use longshore_proto::error::ApiError;
 use longshore_proto::id::CommandId;
 use longshore_proto::subject::Subject;
-use longshore_proto::{ACTOR_HEADER, COMMAND_HEADER};
+use longshore_proto::{ACTOR_HEADER, COMMAND_HEADER, INDEX_HEADER};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -117,6 +118,11 @@ impl Bus {
         loop {
             let left = ask.deadline.saturating_sub(start.elapsed());
             let timeout = left.min(TRY_TIMEOUT);
+            // Any manager may answer a question, and must not show less than was seen already.
+            let seen = self.index_seen().load(Ordering::Relaxed);
+            if ask.command.is_none() && seen > 0 {
+                headers.insert(INDEX_HEADER, seen.to_string());
+            }
             // An inbox of its own: the shared one remembers every question that is never answered.
             let request = Request::new()
                 .payload(payload.clone())
@@ -129,7 +135,10 @@ impl Bus {
             let waited = start.elapsed();
             let error = match outcome {
                 Ok(Ok(message)) => match codec::decode::<Answer<A>>(&message.payload) {
-                    Ok(Answer { index, ok: Some(answer), .. }) => return Ok((index, answer)),
+                    Ok(Answer { index, ok: Some(answer), .. }) => {
+                        self.index_seen().fetch_max(index, Ordering::Relaxed);
+                        return Ok((index, answer));
+                    }
                     Ok(Answer { error: Some(refusal), .. }) if refusal.code.is_retryable() => {
                         AskError::Refused(refusal)
                     }

@@ -36,8 +36,13 @@ impl std::fmt::Debug for Api {
 pub struct ServiceError(String);
 
 impl Api {
-    /// Offers the given verbs.
-    pub async fn start(bus: &Bus, version: &str, verbs: &[ApiVerb]) -> Result<Self, ServiceError> {
+    /// Offers the given verbs, and what else only a leader answers.
+    pub async fn start(
+        bus: &Bus,
+        version: &str,
+        verbs: &[ApiVerb],
+        leader: bool,
+    ) -> Result<Self, ServiceError> {
         let service = bus
             .client()
             .service_builder()
@@ -45,12 +50,19 @@ impl Api {
             .start("longshore", version)
             .await
             .map_err(|error| ServiceError(error.to_string()))?;
+        let mut offers: Vec<(String, Pattern)> = verbs
+            .iter()
+            .map(|verb| (verb.as_str().replace('.', "-"), Pattern::Api(*verb)))
+            .collect();
+        if leader {
+            offers.push(("leader-reads".to_owned(), Pattern::LeaderReads));
+        }
         let mut endpoints = SelectAll::new();
-        for verb in verbs {
+        for (name, pattern) in offers {
             let endpoint = service
                 .endpoint_builder()
-                .name(verb.as_str().replace('.', "-"))
-                .add(Pattern::Api(*verb).text(bus.root()))
+                .name(name)
+                .add(pattern.text(bus.root()))
                 .await
                 .map_err(|error| ServiceError(error.to_string()))?;
             endpoints.push(endpoint);

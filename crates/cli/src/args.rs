@@ -71,6 +71,9 @@ pub(crate) struct Global {
         requires = "tls_cert"
     )]
     pub(crate) tls_key: Option<PathBuf>,
+    /// Ask the leader, after a barrier: the answer shows everything that was acknowledged before
+    #[arg(long, global = true, env = "LONGSHORE_CONSISTENT")]
+    pub(crate) consistent: bool,
     /// How long a question may wait for its answer
     #[arg(
         long, global = true, env = "LONGSHORE_TIMEOUT", value_name = "TIME", default_value = "10s",

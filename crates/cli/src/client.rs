@@ -31,6 +31,8 @@ pub(crate) struct Client {
     bus: Bus,
     namespace: Namespace,
     timeout: Duration,
+    /// Whether questions go to the leader, behind a barrier.
+    consistent: bool,
 }
 
 /// What a word of the user's names.
@@ -50,12 +52,13 @@ impl Client {
         let bus = Bus::connect(options)
             .await
             .map_err(|error| Failure::connecting(&error, &target.origin))?;
-        Ok(Self::new(bus, global.namespace(), global.timeout))
+        Ok(Self::new(bus, global))
     }
 
     /// A client on a connection that is there.
-    pub(crate) fn new(bus: Bus, namespace: Namespace, timeout: Duration) -> Self {
-        Self { bus, namespace, timeout }
+    pub(crate) fn new(bus: Bus, global: &Global) -> Self {
+        let (namespace, timeout) = (global.namespace(), global.timeout);
+        Self { bus, namespace, timeout, consistent: global.consistent }
     }
 
     /// The same connection for another namespace.
@@ -74,9 +77,16 @@ impl Client {
         &self.namespace
     }
 
-    /// How the cluster stands.
+    /// How the cluster stands, as any manager knows it.
     pub(crate) async fn cluster(&self) -> Result<ClusterView, AskError> {
         Ok(self.read(Scope::Cluster, ApiVerb::ClusterStatus, &Nothing {}).await?.1)
+    }
+
+    /// How the cluster stands, as its leader knows it: only a leader that can write to the log answers. For who
+    /// may not ask it, the same as [`Client::cluster`].
+    pub(crate) async fn cluster_of_leader(&self) -> Result<ClusterView, AskError> {
+        let leader = Self { consistent: true, ..self.clone() };
+        leader.cluster().await
     }
 
     /// Stores a job and runs it.
@@ -215,7 +225,13 @@ impl Client {
         question: &Q,
     ) -> Result<(u64, A), AskError> {
         self.allowed(verb)?;
-        self.bus.ask(&Subject::Api { scope, verb }, question, Ask::read(self.timeout)).await
+        // An observer's import holds one subject, and that is every manager's.
+        let subject = if self.consistent && self.bus.role() != Role::Observer {
+            Subject::LeaderRead { scope, verb }
+        } else {
+            Subject::Api { scope, verb }
+        };
+        self.bus.ask(&subject, question, Ask::read(self.timeout)).await
     }
 
     async fn write<Q: Serialize, A: DeserializeOwned>(

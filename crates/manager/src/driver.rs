@@ -13,20 +13,14 @@ use longshore_core::cluster::record::CommandAnswer;
 use longshore_core::cluster::{
     Cluster, Command, Effect, Input, Proposal, Receipt, Reply, Step, Ticket,
 };
-use longshore_core::time::Time;
-use longshore_proto::api::{
-    Answer, ListEvents, ListJobs, ListNodes, ListTasks, NameJob, NameNode, NameTask, Nothing, Page,
-    SubmitJob,
-};
-use longshore_proto::codec;
+use longshore_proto::api::{Answer, NameJob, NameTask, SubmitJob};
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::id::ClusterId;
-use longshore_proto::name::{JobKey, Namespace, NodeName};
+use longshore_proto::name::{JobKey, NodeName};
 use longshore_proto::node::AssignDelta;
 use longshore_proto::subject::{ApiVerb, Level, NodeVerb, Scope, Subject};
 use longshore_proto::{ACTOR_HEADER, COMMAND_HEADER};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -34,10 +28,11 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::error::ManagerError;
-use crate::gateway::{Arrival, Gateway, NodeRequest, unreadable};
+use crate::gateway::{Arrival, Gateway, NodeRequest, Part};
 use crate::lease::Held;
 use crate::log::{Appended, Log};
-use crate::store::Store;
+use crate::query::{Desk, Question, answer_api, read_payload, unavailable};
+use crate::store::{Batch, Store};
 use crate::{Clock, events, seed};
 
 /// The most inputs that are taken at once: enough to fill a record, few enough to stay responsive.
@@ -52,6 +47,7 @@ const ACTOR_LENGTH_MAX: usize = 128;
 enum Waiting {
     Api(ApiRequest),
     Node(NodeRequest),
+    Question(Question),
 }
 
 /// Everything that the loop carries.
@@ -107,7 +103,7 @@ pub(crate) async fn reign(
     let meta = &driver.cluster.state().meta;
     let cluster_id = meta.cluster.ok_or(ManagerError::Bug("a reign began without a cluster"))?;
     info!(cluster = %cluster_id, epoch = meta.epoch, index = meta.index, "this manager leads");
-    driver.gateway = Gateway::start(bus).await?;
+    driver.gateway = Gateway::start(bus, Part::Leader).await?;
     let publisher = events::publish(
         core.clone(),
         Arc::clone(store),
@@ -118,7 +114,11 @@ pub(crate) async fn reign(
     );
     let _publisher = AbortOnDropHandle::new(tokio::spawn(publisher));
     let _assigner = AbortOnDropHandle::new(tokio::spawn(assign(bus.clone(), outbox)));
-    let ended = driver.lead(bus, held, cancel).await;
+    let guard = driver.log.look().watch(driver.log.position());
+    let ended = tokio::select! {
+        ended = driver.lead(bus, held, cancel) => ended,
+        broken = guard => Err(broken),
+    };
     driver.dismiss().await;
     ended
 }
@@ -155,7 +155,7 @@ impl Driver<'_> {
                         return Err(ManagerError::Fenced { by: "the lease is held by another manager".into() });
                     }
                     arrival = self.gateway.next() => match arrival {
-                        Some(arrival) => self.take(arrival).await?,
+                        Some(arrival) => self.take(arrival),
                         None => return Err(ManagerError::Bug("nothing listens any more")),
                     },
                     () = tokio::time::sleep(wait) => {}
@@ -163,7 +163,7 @@ impl Driver<'_> {
             }
             while self.queue.len() < INPUTS_MAX {
                 let Some(arrival) = self.gateway.waiting() else { break };
-                self.take(arrival).await?;
+                self.take(arrival);
             }
             let now_connected = bus.client().connection_state() == Connection::Connected;
             let connections_now = *connections.borrow();
@@ -209,7 +209,9 @@ impl Driver<'_> {
                         error!("the log does not answer; requests are refused until it does");
                         refusing = true;
                     }
-                    Some(arrival) = self.gateway.next(), if refusing => refuse(arrival, index),
+                    Some(arrival) = self.gateway.next(), if refusing => {
+                        refuse(arrival, index, &unavailable("the log cannot be written just now: NATS does not acknowledge"));
+                    }
                     // The outcome stays unknown here; the next start reads it from the log.
                     () = cancel.cancelled() => {
                         return Err(ManagerError::Fenced { by: "stopped while the log did not answer".into() });
@@ -220,9 +222,10 @@ impl Driver<'_> {
         self.was_deaf |= refusing;
         self.cluster.appended(sequence);
         let writes = proposal.writes(self.cluster.state());
-        let (bytes, events) = (proposal.bytes().to_vec(), proposal.events().to_vec());
+        let mut batch = Batch::default();
+        batch.record(index, proposal.bytes().to_vec(), writes, proposal.events().to_vec());
         let store = Arc::clone(self.store);
-        tokio::task::spawn_blocking(move || store.commit(index, &bytes, writes, &events))
+        tokio::task::spawn_blocking(move || store.commit(batch))
             .await
             .map_err(|_| ManagerError::Bug("the store's thread ended"))??;
         let receipt = Receipt::durable(index);
@@ -261,6 +264,7 @@ impl Driver<'_> {
                     (Some(Waiting::Node(request)), Reply::Reports(reply)) => {
                         answer_node(request, index, reply)
                     }
+                    (Some(Waiting::Question(question)), Reply::Barrier) => self.answer(question),
                     (_, reply) => error!(?ticket, ?reply, "an answer without its asker: a bug"),
                 },
             }
@@ -275,7 +279,7 @@ impl Driver<'_> {
     }
 
     /// Takes in one arrival: questions are answered at once, everything else becomes an input.
-    async fn take(&mut self, arrival: Arrival) -> Result<(), ManagerError> {
+    fn take(&mut self, arrival: Arrival) {
         match arrival {
             Arrival::Heartbeat(node, heartbeat) => {
                 self.queue.push_back(Input::Heartbeat { node, heartbeat })
@@ -298,7 +302,18 @@ impl Driver<'_> {
             }
             Arrival::Api(request) => match request.subject.clone() {
                 Some(Subject::Api { scope, verb }) if verb.level() == Level::Read => {
-                    self.query(request, scope, verb).await?;
+                    let question = Question { request, scope, verb };
+                    if question.index_min() > self.cluster.state().meta.index {
+                        // Somebody else leads, or has led, and this manager has not noticed yet.
+                        question.refuse(self.cluster.state().meta.index);
+                    } else {
+                        self.answer(question);
+                    }
+                }
+                Some(Subject::LeaderRead { scope, verb }) => {
+                    let question = Question { request, scope, verb };
+                    let ticket = self.ticket(Waiting::Question(question));
+                    self.queue.push_back(Input::Barrier { ticket });
                 }
                 Some(Subject::Api { scope, verb }) => self.command(request, scope, verb),
                 _ => {
@@ -309,7 +324,16 @@ impl Driver<'_> {
                 }
             },
         }
-        Ok(())
+    }
+
+    fn answer(&self, question: Question) {
+        let desk = Desk {
+            cluster: self.cluster,
+            store: self.store,
+            gateway: &self.gateway,
+            now: self.clock.time(),
+        };
+        desk.answer(question);
     }
 
     fn command(&mut self, request: ApiRequest, scope: Scope, verb: ApiVerb) {
@@ -351,7 +375,7 @@ impl Driver<'_> {
             .map(|actor| actor.chars().take(ACTOR_LENGTH_MAX).collect());
         let command = match verb {
             ApiVerb::JobSubmit => {
-                let SubmitJob { job } = self.payload(request)?;
+                let SubmitJob { job } = read_payload(&self.gateway, request)?;
                 if job.namespace != namespace {
                     return Err(ApiError::new(
                         ErrorCode::Invalid,
@@ -365,11 +389,11 @@ impl Driver<'_> {
                 Command::SubmitJob(Box::new(job))
             }
             ApiVerb::JobStop => {
-                let NameJob { name } = self.payload(request)?;
+                let NameJob { name } = read_payload(&self.gateway, request)?;
                 Command::StopJob(JobKey { namespace, name })
             }
             ApiVerb::TaskStop => {
-                let NameTask { id } = self.payload(request)?;
+                let NameTask { id } = read_payload(&self.gateway, request)?;
                 Command::StopTask { namespace, id }
             }
             _ => return Err(ApiError::new(ErrorCode::Invalid, "this verb changes nothing")),
@@ -377,104 +401,16 @@ impl Driver<'_> {
         Ok(move |ticket| Input::Command { ticket, role, user, actor, id, command })
     }
 
-    async fn query(
-        &self,
-        request: ApiRequest,
-        scope: Scope,
-        verb: ApiVerb,
-    ) -> Result<(), ManagerError> {
-        let (cluster, now): (&Cluster, Time) = (self.cluster, self.clock.time());
-        let index = cluster.state().meta.index;
-        let namespace: Option<Namespace> = match scope {
-            Scope::Namespace(namespace) => Some(namespace),
-            Scope::Cluster => None,
-        };
-        let namespace = namespace.as_ref();
-        match verb {
-            ApiVerb::ClusterStatus => {
-                let view = self
-                    .payload(&request)
-                    .and_then(|Nothing {}| cluster.cluster_view(self.gateway.refused()));
-                answer_api(request, index, view);
-            }
-            ApiVerb::JobList => {
-                let page =
-                    self.payload(&request).map(|list: ListJobs| cluster.job_page(namespace, &list));
-                answer_api(request, index, page);
-            }
-            ApiVerb::JobGet => {
-                let view = self.payload(&request).and_then(|name: NameJob| match namespace {
-                    Some(namespace) => cluster.job_get(namespace, &name),
-                    None => Err(ApiError::new(
-                        ErrorCode::Invalid,
-                        "this verb needs a namespace in its subject",
-                    )),
-                });
-                answer_api(request, index, view);
-            }
-            ApiVerb::TaskList => {
-                let page = self
-                    .payload(&request)
-                    .map(|list: ListTasks| cluster.task_page(namespace, &list));
-                answer_api(request, index, page);
-            }
-            ApiVerb::TaskGet => {
-                let view = self
-                    .payload(&request)
-                    .and_then(|name: NameTask| cluster.task_get(namespace, &name));
-                answer_api(request, index, view);
-            }
-            ApiVerb::NodeList => {
-                let page =
-                    self.payload(&request).map(|list: ListNodes| cluster.node_page(&list, now));
-                answer_api(request, index, page);
-            }
-            ApiVerb::NodeGet => {
-                let view =
-                    self.payload(&request).and_then(|name: NameNode| cluster.node_get(&name, now));
-                answer_api(request, index, view);
-            }
-            ApiVerb::EventList => {
-                let list: ListEvents = match self.payload(&request) {
-                    Ok(list) => list,
-                    Err(refusal) => {
-                        answer_api::<()>(request, index, Err(refusal));
-                        return Ok(());
-                    }
-                };
-                // History is read from the disk, so not on this loop.
-                let (store, namespace) = (Arc::clone(self.store), namespace.cloned());
-                tokio::task::spawn_blocking(move || {
-                    let page = store.events(namespace.as_ref(), &list).map_err(|error| {
-                        ApiError::new(
-                            ErrorCode::Internal,
-                            format!("the history cannot be read: {error}"),
-                        )
-                    });
-                    answer_api(request, index, page.map(|(items, more)| Page { items, more }));
-                });
-            }
-            ApiVerb::JobSubmit | ApiVerb::JobStop | ApiVerb::TaskStop => {
-                return Err(ManagerError::Bug("a command was taken for a question"));
-            }
-        }
-        Ok(())
-    }
-
-    fn payload<T: DeserializeOwned>(&self, request: &ApiRequest) -> Result<T, ApiError> {
-        codec::decode(&request.payload).map_err(|error| {
-            self.gateway.refuse();
-            warn!(subject = ?request.subject, %error, "a payload cannot be read and is refused");
-            unreadable(&error)
-        })
-    }
-
     /// Tells everybody who waits to try again: elsewhere, or later.
     async fn dismiss(&mut self) {
         let refusal = unavailable("this manager no longer leads");
+        self.gateway.close();
+        while let Some(arrival) = self.gateway.waiting() {
+            refuse(arrival, 0, &refusal);
+        }
         for (_, waiting) in std::mem::take(&mut self.waiting) {
             match waiting {
-                Waiting::Api(request) => {
+                Waiting::Api(request) | Waiting::Question(Question { request, .. }) => {
                     request.answer(&Answer::<()>::new(0, Err(refusal.clone()))).await
                 }
                 Waiting::Node(request) => {
@@ -485,32 +421,17 @@ impl Driver<'_> {
     }
 }
 
-fn unavailable(message: &str) -> ApiError {
-    ApiError::new(ErrorCode::Unavailable, message)
-        .hint("try again with the same id in a moment; `longshore doctor` shows what is wrong if it lasts")
-}
-
-/// Refuses an arrival while nothing can be committed.
-fn refuse(arrival: Arrival, index: u64) {
-    let refusal = || unavailable("the log cannot be written just now: NATS does not acknowledge");
+/// Refuses an arrival that cannot be granted just now.
+pub(crate) fn refuse(arrival: Arrival, index: u64, refusal: &ApiError) {
     match arrival {
-        Arrival::Api(request) => answer_api::<()>(request, index, Err(refusal())),
+        Arrival::Api(request) => answer_api::<()>(request, index, Err(refusal.clone())),
         Arrival::Register(request, _)
         | Arrival::Sync(request, _)
         | Arrival::Reports(request, _) => {
-            answer_node::<()>(request, index, Err(refusal()));
+            answer_node::<()>(request, index, Err(refusal.clone()));
         }
         Arrival::Heartbeat(..) => {}
     }
-}
-
-fn answer_api<T: Serialize + Send + Sync + 'static>(
-    request: ApiRequest,
-    index: u64,
-    result: Result<T, ApiError>,
-) {
-    let answer = Answer::new(index, result);
-    tokio::spawn(async move { request.answer(&answer).await });
 }
 
 fn answer_node<T: Serialize + Send + Sync + 'static>(

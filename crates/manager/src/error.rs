@@ -5,6 +5,59 @@ use std::path::PathBuf;
 use longshore_bus::{BusError, ConnectError};
 use longshore_core::cluster::persist::LoadError;
 
+/// How the log and a manager's store do not fit together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// There is no stream, and there was one.
+    #[error("the stream {stream} is gone, and the store holds a cluster that lived on it")]
+    Gone {
+        /// Its name.
+        stream: String,
+    },
+    /// Another stream stands under its name.
+    #[error(
+        "the stream {stream} was created at {created}, and the store was built from one created at {known}"
+    )]
+    Replaced {
+        /// Its name.
+        stream: String,
+        /// When this one was created.
+        created: String,
+        /// When the one that is known was.
+        known: String,
+    },
+    /// The stream has lost its end.
+    #[error("the log ends at message {end}, and the store has applied message {known}")]
+    Shortened {
+        /// Its last message.
+        end: u64,
+        /// The last one that was applied.
+        known: u64,
+    },
+    /// The stream begins after what the store holds.
+    #[error("the log begins at message {first}, and the store ends at message {known}")]
+    Begins {
+        /// Its first message.
+        first: u64,
+        /// The last one that was applied.
+        known: u64,
+    },
+    /// The stream has a hole.
+    #[error("the log has lost messages {from} to {to}")]
+    Gap {
+        /// The first that is missing.
+        from: u64,
+        /// The last that is missing.
+        to: u64,
+    },
+    /// Another record stands in a place.
+    #[error("record {index} in the log is not the one that the store continues with")]
+    Contradicts {
+        /// The place.
+        index: u64,
+    },
+}
+
 /// Why a manager cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ManagerError {
@@ -76,14 +129,11 @@ pub enum ManagerError {
         /// Which setting.
         setting: &'static str,
     },
-    /// The log is not the one that the store was built from, or has lost its end.
+    /// The log is not the one that the store was built from, or has lost a part.
     #[error(
-        "the log contradicts this manager's store: {detail}; nothing is changed. Restore the NATS server's own data, or, if the log is lost for good, see docs/operations.md, \"A lost log\""
+        "the log contradicts this manager's store: {0}; nothing is changed. Restore the NATS server's own data, or, if the log is lost for good, see docs/operations.md, \"A lost log\""
     )]
-    Diverged {
-        /// How.
-        detail: String,
-    },
+    Broken(#[from] Broken),
     /// The log cannot be read.
     #[error("the log cannot be read: {detail}")]
     Read {

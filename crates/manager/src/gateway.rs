@@ -14,7 +14,7 @@ use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::name::NodeName;
 use longshore_proto::node::{Heartbeat, Register, Reports, Sync};
 use longshore_proto::permission::Role;
-use longshore_proto::subject::{ApiVerb, NodeVerb, Pattern, Subject};
+use longshore_proto::subject::{ApiVerb, Level, NodeVerb, Pattern, Subject};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -59,21 +59,37 @@ impl NodeRequest {
     }
 }
 
+/// What a manager is just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// It decides.
+    Leader,
+    /// It follows.
+    Standby,
+}
+
 /// Everything that listens, for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     arrivals: mpsc::Receiver<Arrival>,
     refused: Arc<AtomicU64>,
-    _listeners: Vec<AbortOnDropHandle<()>>,
+    listeners: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Gateway {
-    /// Begins to listen. Only a leader does.
-    pub(crate) async fn start(bus: &Bus) -> Result<Self, ManagerError> {
+    /// Begins to listen. A leader hears everything; who stands by hears questions that change nothing, and the
+    /// nodes' signs of life.
+    pub(crate) async fn start(bus: &Bus, part: Part) -> Result<Self, ManagerError> {
         let (sender, arrivals) = mpsc::channel(QUEUE);
         let refused = Arc::new(AtomicU64::new(0));
         let mut listeners = Vec::new();
-        for verb in [NodeVerb::Register, NodeVerb::Sync, NodeVerb::Heartbeat, NodeVerb::Report] {
+        let node_verbs: &[NodeVerb] = match part {
+            Part::Leader => {
+                &[NodeVerb::Register, NodeVerb::Sync, NodeVerb::Heartbeat, NodeVerb::Report]
+            }
+            Part::Standby => &[NodeVerb::Heartbeat],
+        };
+        for &verb in node_verbs {
             let mut messages = bus.subscribe(&Pattern::Node(verb)).await?;
             let (sender, refused) = (sender.clone(), Arc::clone(&refused));
             listeners.push(AbortOnDropHandle::new(tokio::spawn(async move {
@@ -85,7 +101,10 @@ impl Gateway {
                 }
             })));
         }
-        let mut api = Api::start(bus, VERSION, &ApiVerb::ALL).await?;
+        let leads = part == Part::Leader;
+        let verbs: Vec<ApiVerb> =
+            ApiVerb::ALL.into_iter().filter(|verb| leads || verb.level() == Level::Read).collect();
+        let mut api = Api::start(bus, VERSION, &verbs, leads).await?;
         listeners.push(AbortOnDropHandle::new(tokio::spawn(async move {
             while let Some(request) = api.next().await {
                 if sender.send(Arrival::Api(request)).await.is_err() {
@@ -93,13 +112,13 @@ impl Gateway {
                 }
             }
         })));
-        Ok(Self { arrivals, refused, _listeners: listeners })
+        Ok(Self { arrivals, refused, listeners })
     }
 
     /// A gateway that hears nothing: before the first record of a reign is committed.
     pub(crate) fn silent() -> Self {
         let (_, arrivals) = mpsc::channel(1);
-        Self { arrivals, refused: Arc::default(), _listeners: Vec::new() }
+        Self { arrivals, refused: Arc::default(), listeners: Vec::new() }
     }
 
     /// The next arrival; `None` when nothing listens any more.
@@ -110,6 +129,11 @@ impl Gateway {
     /// An arrival that waits already.
     pub(crate) fn waiting(&mut self) -> Option<Arrival> {
         self.arrivals.try_recv().ok()
+    }
+
+    /// Stops to listen. What has arrived already can still be taken.
+    pub(crate) fn close(&mut self) {
+        self.listeners.clear();
     }
 
     /// How many payloads could not be read.

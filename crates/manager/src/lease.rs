@@ -3,6 +3,10 @@
 //! The lease only keeps two managers from fencing each other all the time. Whether a manager may write is
 //! decided by the log alone, at each append.
 //!
+//! A manager that waits judges by its own monotonic clock: a lease whose sequence has not moved for
+//! [`PATIENCE`] is taken, by a write that expects just that sequence, so a renewal in the last moment wins.
+//! The server's limit of life is only the broom behind it: it counts whole seconds and sweeps late.
+//!
 //! It is written by raw publishes that carry both the limit of life and the expected sequence of the subject:
 //! the client library's key-value helper drops the limit on some paths, and a lease without one never ends.
 
@@ -26,12 +30,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-/// How long a lease lives without renewal. Whole seconds, and at least one, by the server's rule.
+/// How long the server keeps a lease that is not renewed. Whole seconds, by the server's rule.
 const TTL: Duration = Duration::from_secs(4);
 /// How often it is renewed.
-const RENEW_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a manager that waits looks whether the lease is free.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+const RENEW_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a manager that waits watches a lease that does not move before it takes it.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a manager that waits looks at the lease.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// A driver that has not moved for so long is stuck, and must not keep others from leading.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
@@ -81,9 +87,20 @@ impl Lease {
         }
     }
 
-    /// Waits until the lease is free, and takes it.
+    /// Takes the lease if it is free. Else gives back what is needed to wait for it.
+    pub(crate) async fn attempt(self) -> Result<Held, Self> {
+        if let Ok((sequence, None)) = self.look().await
+            && let Ok(sequence) = self.write(sequence).await
+        {
+            return Ok(self.hold(sequence));
+        }
+        Err(self)
+    }
+
+    /// Waits until the lease is free or does not move any more, and takes it.
     pub(crate) async fn acquire(self) -> Held {
         let mut told = false;
+        let mut still: Option<(u64, Instant)> = None;
         loop {
             match self.look().await {
                 Ok((sequence, None)) => {
@@ -91,13 +108,28 @@ impl Lease {
                         return self.hold(sequence);
                     }
                 }
-                Ok((_, Some(other))) => {
+                Ok((sequence, Some(other))) => {
                     if !told {
                         info!(leader = %other.name, "another manager leads; this one stands by");
                         told = true;
                     }
+                    match still {
+                        Some((seen, since)) if seen == sequence => {
+                            if since.elapsed() >= PATIENCE
+                                && let Ok(sequence) = self.write(sequence).await
+                            {
+                                warn!(leader = %other.name, "the leader has not renewed its lease; this manager takes it");
+                                return self.hold(sequence);
+                            }
+                        }
+                        _ => still = Some((sequence, Instant::now())),
+                    }
                 }
-                Err(error) => debug!(%error, "the lease cannot be read"),
+                Err(error) => {
+                    // While the bus is away nobody can renew: that silence is not the leader's.
+                    still = None;
+                    debug!(%error, "the lease cannot be read");
+                }
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
@@ -105,8 +137,11 @@ impl Lease {
 
     /// The sequence that a write must expect, and who else holds the lease.
     async fn look(&self) -> Result<(u64, Option<Holder>), String> {
-        let stream =
-            self.context.get_stream(&self.stream).await.map_err(|error| error.to_string())?;
+        let stream = self
+            .context
+            .get_stream_no_info(&self.stream)
+            .await
+            .map_err(|error| error.to_string())?;
         match stream.get_last_raw_message_by_subject(&self.subject).await {
             Ok(message) => {
                 // What ends by its limit leaves a marker without a payload for a moment.
@@ -194,6 +229,13 @@ impl Lease {
     }
 }
 
+impl Drop for Held {
+    /// Whoever holds no handle any more does not renew either.
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 impl Held {
     /// Resolves when another manager holds the lease.
     pub(crate) fn lost(&self) -> CancellationToken {
@@ -206,9 +248,9 @@ impl Held {
     }
 
     /// Stops to renew, and gives the lease up.
-    pub(crate) async fn release(self) {
+    pub(crate) async fn release(mut self) {
         self.stop.cancel();
-        if let Ok(Some((lease, sequence))) = self.renewal.await
+        if let Ok(Some((lease, sequence))) = (&mut self.renewal).await
             && tokio::time::timeout(Duration::from_secs(2), lease.give_up(sequence)).await.is_err()
         {
             debug!("the lease was not given up in time; it ends by itself");

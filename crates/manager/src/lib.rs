@@ -9,20 +9,28 @@
 //!
 //! | module | what lives there |
 //! |---|---|
+//! | [`streams`] | the streams in the managers' account, and their settings |
 //! | [`log`] | the JetStream stream that orders everything |
+//! | [`follow`] | what others committed, into memory and the own store |
 //! | [`lease`] | who tries to lead |
 //! | [`store`] | this manager's own disk: state, journal, history |
 //! | [`gateway`] | messages to inputs, effects to messages |
-//! | [`driver`] | the one loop |
+//! | [`standby`] | following, ready to lead |
+//! | [`driver`] | the one loop of who leads |
+//! | [`query`] | answers to questions, whoever leads |
 //! | [`events`] | history to the event stream |
 
 mod driver;
 pub mod error;
 mod events;
+pub mod follow;
 mod gateway;
 mod lease;
 pub mod log;
+mod query;
+mod standby;
 pub mod store;
+pub mod streams;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -87,7 +95,7 @@ pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), Mana
             "managers and everybody else share one NATS account: the cluster is open; `longshore auth init` closes it"
         );
     }
-    let streams = log::Streams {
+    let streams = streams::Streams {
         replicas: options.replicas,
         events_age_max: options.events_age_max,
         events_bytes_max: options.events_bytes_max,
@@ -104,13 +112,11 @@ pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), Mana
             () = cancel.cancelled() => break,
         };
         let lease = lease::Lease::new(&core, &identity, store.id());
-        let held = tokio::select! {
-            held = lease.acquire() => held,
-            () = cancel.cancelled() => break,
-        };
         let state = store.load()?;
         let mut cluster = Cluster::new(identity.clone(), options.settings.clone(), state);
-        log.catch_up(&mut cluster, &store).await?;
+        let standing =
+            standby::stand_by(&mut cluster, &mut log, &store, &bus, lease, clock, &cancel);
+        let Some(held) = standing.await? else { break };
         let reign = driver::reign(
             &mut cluster,
             &mut log,

@@ -6,44 +6,39 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::context::{GetStreamErrorKind, PublishErrorKind};
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, RawMessageErrorKind, Republish, StorageType, Stream,
-};
-use async_nats::jetstream::{self, ErrorCode};
+use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use longshore_bus::Bus;
 use longshore_core::cluster::Cluster;
-use longshore_core::cluster::record::{Hash, RECORD_FORMAT, Record};
-use longshore_proto::name::Root;
-use longshore_proto::subject::{
-    Pattern, Subject, event_stream, lease_stream, live_events, log_stream,
-};
-use tracing::{error, info, warn};
+use longshore_core::cluster::record::{Hash, Record};
+use longshore_proto::subject::{Subject, log_stream};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
 
-use crate::error::ManagerError;
+use crate::error::{Broken, ManagerError};
+use crate::follow::Follower;
 use crate::store::Store;
+use crate::streams::{
+    Streams, check_log_settings, event_config, is_missing, lease_config, log_config, set_up,
+    stream_error, wait_for_jetstream,
+};
 
 /// How long an append may wait for its acknowledgement before the place in the log is looked at.
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The wait between two tries while the log cannot be reached.
 const RETRY_DELAY: Duration = Duration::from_millis(250);
-/// The largest message that the log takes: a record is at most half of it.
-const MESSAGE_BYTES_MAX: i32 = 512 << 10;
-
-/// How the streams are made.
-#[derive(Debug, Clone)]
-pub struct Streams {
-    /// How many servers hold each stream.
-    pub replicas: usize,
-    /// How long events are kept.
-    pub events_age_max: Duration,
-    /// How many bytes of events are kept.
-    pub events_bytes_max: u64,
-}
+/// How long a reader of the log may be silent, though there is more to read, before another one is made.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+/// How often a leader looks whether the log still holds what it wrote.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The most messages that are applied and stored together while following, and the most bytes.
+const FOLLOWED_MAX: usize = 512;
+const FOLLOWED_BYTES_MAX: usize = 4 << 20;
 
 /// The log.
 #[derive(Debug)]
@@ -52,7 +47,15 @@ pub struct Log {
     stream: Stream,
     subject: String,
     /// The sequence that the next append expects to be the last.
-    last: u64,
+    last: watch::Sender<u64>,
+}
+
+/// A look at the stream from beside the one who reads and writes it.
+#[derive(Debug, Clone)]
+pub(crate) struct Look {
+    context: jetstream::Context,
+    stream: String,
+    created: String,
 }
 
 /// What became of an append.
@@ -63,6 +66,14 @@ pub enum Appended {
     /// Something else stands in its place.
     Fenced,
 }
+
+/// A reader of the log, from some message on and for ever.
+pub(crate) struct Tail {
+    messages: pull::Ordered,
+}
+
+/// A message of the log: where it stands, and its bytes.
+pub(crate) type Message = (u64, Bytes);
 
 impl Log {
     /// Opens the log, and makes the streams that are missing. A stream that is missing while the store has
@@ -80,11 +91,7 @@ impl Log {
             }
             Err(error) if is_missing(&error.kind()) => {
                 if store.log_created()?.is_some() {
-                    return Err(ManagerError::Diverged {
-                        detail: format!(
-                            "the stream {name} is gone, and the store holds a cluster that lived on it"
-                        ),
-                    });
+                    return Err(Broken::Gone { stream: name }.into());
                 }
                 info!(stream = %name, "making the log");
                 set_up(&context, log_config(root, streams)).await?
@@ -98,45 +105,58 @@ impl Log {
         match store.log_created()? {
             None => store.set_log_created(&created)?,
             Some(known) if known == created => {}
-            Some(known) => {
-                return Err(ManagerError::Diverged {
-                    detail: format!(
-                        "the stream {name} was created at {created}, and the store was built from one created at {known}"
-                    ),
-                });
-            }
+            Some(known) => return Err(Broken::Replaced { stream: name, created, known }.into()),
         }
-        Ok(Self { context, stream, subject: Subject::Log.text(root), last: 0 })
+        Ok(Self { context, stream, subject: Subject::Log.text(root), last: watch::Sender::new(0) })
     }
 
     /// Reads everything that the store has not seen, and applies it.
     pub async fn catch_up(
         &mut self,
         cluster: &mut Cluster,
-        store: &Store,
+        follower: &mut Follower<'_>,
     ) -> Result<(), ManagerError> {
         let known = cluster.state().meta.stream_sequence;
-        let info = self
-            .stream
-            .get_info()
-            .await
-            .map_err(|error| ManagerError::Read { detail: error.to_string() })?;
-        let end = info.state.last_sequence;
-        if end < known {
-            return Err(ManagerError::Diverged {
-                detail: format!(
-                    "the log ends at message {end}, and the store has applied message {known}"
-                ),
-            });
-        }
+        let end = self.check_end(known).await?;
         if known > 0 && end > 0 {
             self.check_tip(cluster, known).await?;
         }
         if end > known {
-            self.read(cluster, store, known + 1, end).await?;
+            info!(from = known + 1, end, "reading the log");
+            let mut tail = self.tail(known + 1).await?;
+            while cluster.state().meta.stream_sequence < end {
+                match tokio::time::timeout(READ_PATIENCE, tail.next()).await {
+                    Ok(Ok(messages)) => follower.apply(cluster, messages).await?,
+                    Ok(Err(error)) => {
+                        warn!(%error, "the log is read on by another reader");
+                        tokio::time::sleep(RETRY_DELAY).await;
+                        tail = self.tail(cluster.state().meta.stream_sequence + 1).await?;
+                    }
+                    Err(_) => tail = self.tail(cluster.state().meta.stream_sequence + 1).await?,
+                }
+            }
         }
-        self.last = end;
+        self.last.send_replace(cluster.state().meta.stream_sequence);
         Ok(())
+    }
+
+    /// Where the log ends, after a check that it still holds everything up to a message that was applied.
+    pub(crate) async fn check_end(&self, known: u64) -> Result<u64, ManagerError> {
+        self.look().check_end(known).await
+    }
+
+    /// A look at the stream that can be taken elsewhere.
+    pub(crate) fn look(&self) -> Look {
+        Look {
+            context: self.context.clone(),
+            stream: self.stream.cached_info().config.name.clone(),
+            created: self.stream.cached_info().created.to_string(),
+        }
+    }
+
+    /// The sequence of the last message that was read or written here, as it moves.
+    pub(crate) fn position(&self) -> watch::Receiver<u64> {
+        self.last.subscribe()
     }
 
     /// The message that the store applied last must still be the one that stands there.
@@ -146,47 +166,36 @@ impl Log {
         let Ok(record) = Record::decode(&payload) else { return Ok(()) };
         let meta = &cluster.state().meta;
         if record.index == meta.index && Hash::of(&payload) != meta.chain {
-            return Err(ManagerError::Diverged {
-                detail: format!(
-                    "record {} in the log is not the one that the store has applied",
-                    meta.index
-                ),
-            });
+            return Err(Broken::Contradicts { index: meta.index }.into());
         }
         Ok(())
     }
 
-    async fn read(
-        &self,
-        cluster: &mut Cluster,
-        store: &Store,
-        from: u64,
-        end: u64,
-    ) -> Result<(), ManagerError> {
-        info!(from, end, "reading the log");
+    /// A reader from a message on.
+    pub(crate) async fn tail(&self, from: u64) -> Result<Tail, ManagerError> {
         let read_error = |detail: String| ManagerError::Read { detail };
-        let consumer = self
-            .stream
-            .create_consumer(pull::OrderedConfig {
+        let mut tries = 0u32;
+        loop {
+            let config = pull::OrderedConfig {
                 deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },
                 ..pull::OrderedConfig::default()
-            })
-            .await
-            .map_err(|error| read_error(error.to_string()))?;
-        let mut messages =
-            consumer.messages().await.map_err(|error| read_error(error.to_string()))?;
-        loop {
-            let next = tokio::time::timeout(Duration::from_secs(30), messages.next()).await;
-            let message = match next {
-                Ok(Some(message)) => message.map_err(|error| read_error(error.to_string()))?,
-                Ok(None) => return Err(read_error("the reader ended early".into())),
-                Err(_) => return Err(read_error("nothing came for 30 s".into())),
             };
-            let sequence =
-                message.info().map_err(|error| read_error(error.to_string()))?.stream_sequence;
-            follow(cluster, store, sequence, &message.payload)?;
-            if sequence >= end {
-                return Ok(());
+            let made = match self.stream.create_consumer(config).await {
+                Ok(consumer) => consumer.messages().await.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match made {
+                Ok(messages) => return Ok(Tail { messages }),
+                Err(detail) if self.look().info().await?.is_none() => {
+                    return Err(read_error(detail));
+                }
+                Err(detail) => {
+                    tries += 1;
+                    if tries == 1 || tries.is_multiple_of(40) {
+                        warn!(%detail, "the log cannot be read; trying again until it can");
+                    }
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
             }
         }
     }
@@ -194,21 +203,22 @@ impl Log {
     /// Appends a record, and stays until its outcome is known: however long the bus is away.
     ///
     /// # Errors
-    /// Only what no waiting mends.
+    /// Only what no waiting mends: the log has lost what was in it, or a bug.
     pub async fn append(&mut self, id: &str, bytes: &[u8]) -> Result<Appended, ManagerError> {
         let payload = Bytes::copy_from_slice(bytes);
+        let last = *self.last.borrow();
         let mut complained = false;
         loop {
             let message = PublishMessage::build()
                 .payload(payload.clone())
                 .message_id(id)
-                .expected_last_sequence(self.last);
+                .expected_last_sequence(last);
             let publish =
                 async { self.context.send_publish(self.subject.clone(), message).await?.await };
             match tokio::time::timeout(ACK_TIMEOUT, publish).await {
                 // A duplicate is not taken for stored: its place is looked at.
                 Ok(Ok(ack)) if !ack.duplicate => {
-                    self.last = ack.sequence;
+                    self.last.send_replace(ack.sequence);
                     return Ok(Appended::At(ack.sequence));
                 }
                 Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
@@ -223,10 +233,10 @@ impl Log {
                 Ok(Ok(_)) | Err(_) => {}
             }
             // The outcome is unknown, or the log has moved on. What stands in the record's place tells.
-            match self.message(self.last + 1).await {
+            match self.message(last + 1).await {
                 Ok(Some(found)) if found == payload => {
-                    self.last += 1;
-                    return Ok(Appended::At(self.last));
+                    self.last.send_replace(last + 1);
+                    return Ok(Appended::At(last + 1));
                 }
                 Ok(Some(_)) => return Ok(Appended::Fenced),
                 Ok(None) => {}
@@ -236,6 +246,10 @@ impl Log {
                         complained = true;
                     }
                 }
+            }
+            // A log that has lost what this manager knows of will never take the record.
+            if let Err(error @ ManagerError::Broken(_)) = self.check_end(last).await {
+                return Err(error);
             }
             tokio::time::sleep(RETRY_DELAY).await;
         }
@@ -253,154 +267,70 @@ impl Log {
     }
 }
 
-/// Applies one message of the log, or skips it.
-fn follow(
-    cluster: &mut Cluster,
-    store: &Store,
-    sequence: u64,
-    payload: &[u8],
-) -> Result<(), ManagerError> {
-    match Record::decode(payload) {
-        Ok(record) if record.format > RECORD_FORMAT => {
-            Err(ManagerError::NewerFormat { found: record.format, known: RECORD_FORMAT })
+impl Look {
+    /// See [`Log::check_end`].
+    async fn check_end(&self, known: u64) -> Result<u64, ManagerError> {
+        let Some(info) = self.info().await? else {
+            return Err(Broken::Gone { stream: self.stream.clone() }.into());
+        };
+        let (created, before) = (info.created.to_string(), self.created.clone());
+        if created != before {
+            let stream = self.stream.clone();
+            return Err(Broken::Replaced { stream, created, known: before }.into());
         }
-        Ok(record) => match cluster.follow(&record, payload, sequence) {
-            Ok((writes, events)) => store.commit(record.index, payload, writes, &events),
-            Err(reason) => {
-                error!(sequence, %reason, "a message in the log is not the next record and is skipped; somebody else writes to the log");
-                store.commit_skip(longshore_core::cluster::persist::write_meta(
-                    &cluster.state().meta,
-                ))
-            }
-        },
-        Err(reason) => {
-            error!(sequence, %reason, "a message in the log is no record and is skipped; somebody else writes to the log");
-            store.commit_skip(cluster.skip(sequence))
+        let end = info.state.last_sequence;
+        if end < known {
+            return Err(Broken::Shortened { end, known }.into());
+        }
+        if end > known && info.state.first_sequence > known + 1 {
+            return Err(Broken::Begins { first: info.state.first_sequence, known }.into());
+        }
+        Ok(end)
+    }
+
+    /// What the server says of the stream; `None` when it says that there is no such stream.
+    async fn info(&self) -> Result<Option<Info>, ManagerError> {
+        match self.context.get_stream(&self.stream).await {
+            Ok(stream) => Ok(Some(stream.cached_info().clone())),
+            Err(error) if is_missing(&error.kind()) => Ok(None),
+            Err(error) => Err(ManagerError::Read { detail: error.to_string() }),
         }
     }
-}
 
-/// Waits until JetStream answers; a server that says it has none is an error.
-async fn wait_for_jetstream(context: &jetstream::Context) -> Result<(), ManagerError> {
-    let mut tries = 0u32;
-    loop {
-        match context.query_account().await {
-            Ok(_) => return Ok(()),
-            Err(error) => {
-                let detail = error.to_string();
-                let said_no = matches!(
-                    error.kind(),
-                    jetstream::context::AccountErrorKind::JetStream(_)
-                        | jetstream::context::AccountErrorKind::JetStreamUnavailable
-                );
-                tries += 1;
-                // A server that has just started says for a moment that it has none.
-                if said_no && tries >= 5 || tries >= 40 {
-                    return Err(ManagerError::NoJetStream { detail });
-                }
-                tokio::time::sleep(RETRY_DELAY).await;
+    /// Looks again and again whether the log still holds everything up to a position that moves. Ends with what
+    /// is broken.
+    pub(crate) async fn watch(self, position: watch::Receiver<u64>) -> ManagerError {
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            // Read before the question: what is written meanwhile only makes the log longer.
+            let known = *position.borrow();
+            match self.check_end(known).await {
+                Err(error @ ManagerError::Broken(_)) => return error,
+                Ok(_) => {}
+                Err(error) => debug!(%error, "the log cannot be looked at"),
             }
         }
     }
 }
 
-/// Makes a stream, or changes its settings in place: never by deleting it.
-async fn set_up(context: &jetstream::Context, config: Config) -> Result<Stream, ManagerError> {
-    let name = config.name.clone();
-    if let Err(error) = context.create_or_update_stream(config).await {
-        return Err(stream_error(&name, &error));
-    }
-    context.get_stream(&name).await.map_err(|error| stream_error(&name, &error))
-}
-
-fn stream_error(stream: &str, error: &dyn std::fmt::Display) -> ManagerError {
-    ManagerError::Stream { stream: stream.to_owned(), detail: error.to_string() }
-}
-
-fn is_missing(kind: &GetStreamErrorKind) -> bool {
-    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
-}
-
-fn check_log_settings(name: &str, config: Config) -> Result<(), ManagerError> {
-    let refuse = |setting| Err(ManagerError::StreamSetting { stream: name.to_owned(), setting });
-    if config.allow_rollup {
-        return refuse("allow_rollup_hdrs: false");
-    }
-    if config.allow_direct {
-        return refuse("allow_direct: false");
-    }
-    if !config.deny_delete {
-        return refuse("deny_delete: true");
-    }
-    if config.discard != DiscardPolicy::New {
-        return refuse("discard: new");
-    }
-    Ok(())
-}
-
-fn log_config(root: &Root, streams: &Streams) -> Config {
-    Config {
-        name: log_stream(root),
-        description: Some("Longshore: the log of records. Only managers write here.".into()),
-        subjects: vec![Subject::Log.text(root)],
-        storage: StorageType::File,
-        // A full log refuses; it never drops its head.
-        discard: DiscardPolicy::New,
-        num_replicas: streams.replicas,
-        max_message_size: MESSAGE_BYTES_MAX,
-        deny_delete: true,
-        allow_direct: false,
-        duplicate_window: Duration::from_secs(120),
-        ..Config::default()
-    }
-}
-
-fn event_config(root: &Root, streams: &Streams) -> Config {
-    Config {
-        name: event_stream(root),
-        description: Some(
-            "Longshore: committed events, for anybody. It can be rebuilt from the log.".into(),
-        ),
-        subjects: vec![Pattern::Events.text(root)],
-        storage: StorageType::File,
-        discard: DiscardPolicy::Old,
-        num_replicas: streams.replicas,
-        max_age: streams.events_age_max,
-        max_bytes: i64::try_from(streams.events_bytes_max).unwrap_or(i64::MAX),
-        max_message_size: MESSAGE_BYTES_MAX,
-        deny_delete: true,
-        allow_direct: true,
-        republish: Some(Republish {
-            source: Pattern::Events.text(root),
-            destination: live_events(root),
-            headers_only: false,
-        }),
-        duplicate_window: Duration::from_secs(120),
-        ..Config::default()
-    }
-}
-
-fn lease_config(root: &Root, streams: &Streams) -> Config {
-    Config {
-        name: lease_stream(root),
-        description: Some(
-            "Longshore: who tries to lead. Safety rests on the log, not on this.".into(),
-        ),
-        subjects: vec![format!("$KV.{root}-lease.>")],
-        storage: StorageType::File,
-        discard: DiscardPolicy::New,
-        num_replicas: streams.replicas,
-        max_messages_per_subject: 1,
-        max_message_size: 16 << 10,
-        allow_message_ttl: true,
-        // The server sets it with the markers; the same here, so that an update finds nothing to change.
-        allow_rollup: true,
-        subject_delete_marker_ttl: Some(Duration::from_secs(1)),
-        deny_delete: true,
-        allow_direct: false,
-        // A lease that was somehow written without its own limit still ends.
-        max_age: Duration::from_secs(30),
-        duplicate_window: Duration::from_secs(30),
-        ..Config::default()
+impl Tail {
+    /// The next messages: waits for one, and takes along what is there already.
+    pub(crate) async fn next(&mut self) -> Result<Vec<Message>, String> {
+        let mut messages = Vec::new();
+        let mut bytes = 0;
+        let mut next = self.messages.next().await;
+        loop {
+            let message = next.ok_or("the reader ended")?.map_err(|error| error.to_string())?;
+            let sequence = message.info().map_err(|error| error.to_string())?.stream_sequence;
+            bytes += message.payload.len();
+            messages.push((sequence, message.message.payload));
+            if messages.len() >= FOLLOWED_MAX || bytes >= FOLLOWED_BYTES_MAX {
+                return Ok(messages);
+            }
+            match self.messages.next().now_or_never() {
+                Some(more) => next = more,
+                None => return Ok(messages),
+            }
+        }
     }
 }

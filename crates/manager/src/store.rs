@@ -5,6 +5,7 @@
 //! on threads of their own.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,28 @@ pub struct Store {
     history: Keyspace,
     id: Uuid,
     path: PathBuf,
+}
+
+/// What some records changed, to be written at once. Of several values for one key the last counts.
+#[derive(Debug, Default)]
+pub struct Batch {
+    writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    records: Vec<(u64, Vec<u8>)>,
+    events: Vec<Event>,
+}
+
+impl Batch {
+    /// Adds a record: its place and bytes, what it changed, and its events.
+    pub fn record(&mut self, index: u64, bytes: Vec<u8>, writes: Vec<Write>, events: Vec<Event>) {
+        writes.into_iter().for_each(|write| self.write(write));
+        self.records.push((index, bytes));
+        self.events.extend(events);
+    }
+
+    /// Adds a change without a record.
+    pub fn write(&mut self, Write { key, value }: Write) {
+        self.writes.insert(key, value);
+    }
 }
 
 impl std::fmt::Debug for Store {
@@ -110,37 +133,24 @@ impl Store {
         }
     }
 
-    /// Commits a record: what it changed, its bytes and its events, as one synced batch.
-    pub fn commit(
-        &self,
-        index: u64,
-        bytes: &[u8],
-        writes: Vec<Write>,
-        events: &[Event],
-    ) -> Result<(), ManagerError> {
+    /// Commits what some records changed, their bytes and their events, all of it or nothing, and synced.
+    pub fn commit(&self, changes: Batch) -> Result<(), ManagerError> {
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
-        for Write { key, value } in writes {
+        for (key, value) in changes.writes {
             match value {
                 Some(value) => batch.insert(&self.state, key, value),
                 None => batch.remove(&self.state, key),
             }
         }
-        batch.insert(&self.journal, index.to_be_bytes(), bytes);
-        for event in events {
+        for (index, bytes) in changes.records {
+            batch.insert(&self.journal, index.to_be_bytes(), bytes);
+        }
+        for event in &changes.events {
             let at = place(event.index, event.ordinal);
             if let (Some(namespace), Some(job)) = (&event.namespace, &event.job) {
                 batch.insert(&self.history, job_key(namespace, job, &at), []);
             }
             batch.insert(&self.history, event_key(&at), codec::encode(event));
-        }
-        Ok(batch.commit()?)
-    }
-
-    /// Writes what a message that is no record changes: where the reading stands.
-    pub fn commit_skip(&self, write: Write) -> Result<(), ManagerError> {
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
-        if let Some(value) = write.value {
-            batch.insert(&self.state, write.key, value);
         }
         Ok(batch.commit()?)
     }

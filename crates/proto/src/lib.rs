@@ -51,5 +51,9 @@ pub const COMMAND_HEADER: &str = "Longshore-Command";
 /// The NATS header that names who asks, as the client says it (the NATS identity is in the inbox prefix).
 pub const ACTOR_HEADER: &str = "Longshore-Actor";
 
+/// The NATS header of a question that says which index of the log its answer must reflect at least: whoever
+/// asks never sees the cluster go back, whichever manager answers.
+pub const INDEX_HEADER: &str = "Longshore-Index";
+
 /// The NATS header that carries the id of the task an event speaks of.
 pub const TASK_HEADER: &str = "Longshore-Task";

@@ -214,6 +214,14 @@ pub enum Subject {
         /// What is asked; it knows its level.
         verb: ApiVerb,
     },
+    /// `{root}.v1.api.read.<namespace>.<noun>.<verb>.leader`: a question that only the leader answers, after a
+    /// barrier, so that the answer shows everything that was acknowledged before it was asked.
+    LeaderRead {
+        /// Whose things it is about.
+        scope: Scope,
+        /// What is asked; a verb that changes nothing.
+        verb: ApiVerb,
+    },
     /// `{root}.v1.node.<node>.<verb>`
     Node {
         /// The node that speaks or is spoken to.
@@ -297,6 +305,11 @@ impl Subject {
                 (verb.level().as_str() == *level).then_some(())?;
                 Some(Self::Api { scope: Scope::parse(scope)?, verb })
             }
+            ["api", "read", scope, noun, verb, "leader"] => {
+                let verb = ApiVerb::parse(&format!("{noun}.{verb}"))?;
+                (verb.level() == Level::Read).then_some(())?;
+                Some(Self::LeaderRead { scope: Scope::parse(scope)?, verb })
+            }
             ["node", node, verb] => {
                 Some(Self::Node { node: node.parse().ok()?, verb: NodeVerb::parse(verb)? })
             }
@@ -345,6 +358,9 @@ impl fmt::Display for Rest<'_> {
             Subject::Api { scope, verb } => {
                 write!(f, "api.{}.{}.{}", verb.level().as_str(), scope.as_str(), verb.as_str())
             }
+            Subject::LeaderRead { scope, verb } => {
+                write!(f, "api.read.{}.{}.leader", scope.as_str(), verb.as_str())
+            }
             Subject::Node { node, verb } => write!(f, "node.{node}.{}", verb.as_str()),
             Subject::Rpc { node, verb } => write!(f, "node.{node}.rpc.{}", verb.as_str()),
             Subject::Out { node, user, session } => write!(f, "node.{node}.out.{user}.{session}"),
@@ -366,6 +382,8 @@ impl fmt::Display for Rest<'_> {
 pub enum Pattern {
     /// One verb of the api, for every scope.
     Api(ApiVerb),
+    /// Every question that only the leader answers, for every scope.
+    LeaderReads,
     /// Every verb of a level, for every scope.
     ApiLevel(Level),
     /// One verb of every node.
@@ -391,6 +409,7 @@ impl Pattern {
     pub fn text(&self, root: &Root) -> String {
         let rest = match self {
             Self::Api(verb) => format!("api.{}.*.{}", verb.level().as_str(), verb.as_str()),
+            Self::LeaderReads => "api.read.*.*.*.leader".to_owned(),
             Self::ApiLevel(level) => format!("api.{}.>", level.as_str()),
             Self::Node(verb) => format!("node.*.{}", verb.as_str()),
             Self::NodeOf(node, verb) => format!("node.{node}.{}", verb.as_str()),
@@ -448,6 +467,9 @@ mod tests {
         for verb in ApiVerb::ALL {
             all.push(Subject::Api { scope: Scope::Cluster, verb });
             all.push(Subject::Api { scope: Scope::Namespace(namespace.clone()), verb });
+            if verb.level() == Level::Read {
+                all.push(Subject::LeaderRead { scope: Scope::Cluster, verb });
+            }
         }
         all.extend(NodeVerb::ALL.map(|verb| Subject::Node { node: node.clone(), verb }));
         all.extend(RpcVerb::ALL.map(|verb| Subject::Rpc { node: node.clone(), verb }));
@@ -487,6 +509,7 @@ mod tests {
         for text in [
             "longshore.v1.api.read.default.job.submit", // the level is the verb's, not the asker's choice
             "longshore.v1.api.write.a.b.job.submit",
+            "longshore.v1.api.write.default.job.submit.leader", // what changes something is the leader's anyway
             "longshore.v2.log",
             "other.v1.log",
             "longshore.v1.node.n1.unknown",

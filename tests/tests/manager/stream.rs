@@ -112,7 +112,7 @@ async fn the_api_is_a_service_that_nats_tools_find() {
     assert_eq!(ask("PING").await["name"], "longshore");
     let info = ask("INFO").await;
     let endpoints = info["endpoints"].as_array().unwrap();
-    assert_eq!(endpoints.len(), longshore_proto::subject::ApiVerb::ALL.len());
+    assert_eq!(endpoints.len(), longshore_proto::subject::ApiVerb::ALL.len() + 1);
     let submit = endpoints.iter().find(|endpoint| endpoint["name"] == "job-submit").unwrap();
     assert_eq!(submit["subject"], "longshore.v1.api.write.*.job.submit");
     cluster.api().await.status().await.unwrap();

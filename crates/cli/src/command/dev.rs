@@ -165,7 +165,7 @@ async fn live(
     let bus = Bus::connect(access.operator()?)
         .await
         .map_err(|error| Failure::connecting(&error, "of `longshore dev`"))?;
-    let client = Client::new(bus, global.namespace(), global.timeout);
+    let client = Client::new(bus, global);
     let mut members = Members::start(access, place, nodes, wish.keep, &wish.allow_mount)?;
     let mut cluster = None;
     let outcome = tokio::select! {

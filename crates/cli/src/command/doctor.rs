@@ -5,7 +5,7 @@ mod docker;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use longshore_bus::{Bus, Credentials};
+use longshore_bus::{AskError, Bus, Credentials};
 use longshore_proto::api::{ClusterView, NodeView};
 use longshore_proto::permission::Role;
 use longshore_proto::state::NodeStatus;
@@ -125,7 +125,7 @@ pub(crate) async fn run(global: &Global, wish: &Doctor, printer: Printer) -> Res
                     for finding in server(&bus, &target) {
                         report.add(finding)?;
                     }
-                    let client = Client::new(bus, global.namespace(), global.timeout);
+                    let client = Client::new(bus, global);
                     cluster(&client, &mut report).await?;
                 }
             }
@@ -215,17 +215,9 @@ fn table_bytes(bytes: usize) -> String {
 
 async fn cluster(client: &Client, report: &mut Report) -> Result<(), Failure> {
     let asked_at = Instant::now();
-    let cluster = match client.cluster().await {
+    let cluster = match client.cluster_of_leader().await {
         Ok(cluster) => cluster,
-        Err(error) => {
-            let failure = Failure::asked("ask the manager", &error);
-            let detail = failure.told().map_or_else(String::new, |(text, _)| text.to_owned());
-            return report.add(Finding::fail(
-                "manager",
-                detail,
-                "start one with `longshore manager`; if one runs, its log says what it waits for",
-            ));
-        }
+        Err(error) => return report.add(no_leader(client, &error).await),
     };
     let round_trip_ms = asked_at.elapsed().as_millis();
     for finding in manager(&cluster, round_trip_ms) {
@@ -245,6 +237,31 @@ async fn cluster(client: &Client, report: &mut Report) -> Result<(), Failure> {
             report.add(Finding::failed("nodes", &Failure::asked("list the nodes", &error)))
         }
     }
+}
+
+/// Why nobody can decide: no manager at all, none that leads, or one that cannot write to the log.
+async fn no_leader(client: &Client, error: &AskError) -> Finding {
+    if let AskError::Refused(refusal) = error {
+        return Finding::fail(
+            "manager",
+            format!("the leader cannot write: {}", refusal.message),
+            refusal.hint.clone().unwrap_or_else(|| "its log has the whole story".to_owned()),
+        );
+    }
+    if let Ok(cluster) = client.cluster().await {
+        return Finding::fail(
+            "manager",
+            format!(
+                "a manager of cluster {} answers, and none leads: nothing can be changed, tasks run on",
+                cluster.id
+            ),
+            "in a few seconds another one leads; if not, the managers' logs say what they wait for",
+        );
+    }
+    let failure = Failure::asked("ask the manager", error);
+    let detail = failure.told().map_or_else(String::new, |(text, _)| text.to_owned());
+    let next = "start one with `longshore manager`; if one runs, its log says what it waits for";
+    Finding::fail("manager", detail, next)
 }
 
 fn manager(cluster: &ClusterView, round_trip_ms: u128) -> Vec<Finding> {

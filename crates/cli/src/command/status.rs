@@ -35,7 +35,16 @@ pub(crate) async fn run(client: &Client, wish: &Status, printer: Printer) -> Res
 
 async fn cluster(client: &Client, format: Format, printer: Printer) -> Result<Exit, Failure> {
     let problem = |error| Failure::asked("show the cluster", &error);
-    let cluster = client.cluster().await.map_err(problem)?;
+    // The leader alone knows what is alarming; without one, what another manager knows is better than nothing.
+    let cluster = match client.cluster_of_leader().await {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            let known = client.cluster().await.map_err(problem)?;
+            printer.failure(&problem(error));
+            printer.talk("what follows is what another manager knows");
+            known
+        }
+    };
     match format {
         Format::Json => printer.json(&json::Cluster::from(&cluster))?,
         Format::Table => {

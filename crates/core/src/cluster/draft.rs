@@ -6,7 +6,8 @@ use longshore_proto::event::Event;
 use longshore_proto::id::Revision;
 
 use super::changes::Changes;
-use super::effect::{Effect, Proposal, Step};
+use super::effect::{Effect, Proposal, Reply, Step};
+use super::input::Ticket;
 use super::record::{Fact, Hash, RECORD_BYTES_MAX, RECORD_FORMAT, Record};
 use super::state::State;
 use super::{Identity, publish};
@@ -30,6 +31,8 @@ pub(super) struct Draft<'a> {
     facts: Vec<Fact>,
     events: Vec<Event>,
     effects: Vec<Effect>,
+    /// Whether a record is wanted even if nothing happened.
+    barrier: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -47,6 +50,7 @@ impl<'a> Draft<'a> {
             facts: Vec::new(),
             events: Vec::new(),
             effects: Vec::new(),
+            barrier: false,
         }
     }
 
@@ -80,9 +84,15 @@ impl<'a> Draft<'a> {
         self.effects.push(effect);
     }
 
+    /// Wants an answer once a record is committed, be it an empty one: only who leads can do that.
+    pub(super) fn barrier(&mut self, ticket: Ticket) {
+        self.barrier = true;
+        self.effect(Effect::Answer { ticket, reply: Reply::Barrier });
+    }
+
     /// Closes the record.
     pub(super) fn finish(mut self, identity: &Identity) -> Step {
-        if self.facts.is_empty() {
+        if self.facts.is_empty() && !self.barrier {
             return Step::Answers(self.effects);
         }
         let record = Record {

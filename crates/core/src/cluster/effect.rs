@@ -39,6 +39,8 @@ pub enum Reply {
     Registered(Result<Registered, ApiError>),
     /// To reports.
     Reports(Result<ReportsCommitted, ApiError>),
+    /// To a barrier: it is passed.
+    Barrier,
 }
 
 /// Proof that a record is in the log and in this manager's own store.

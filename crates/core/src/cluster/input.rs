@@ -54,6 +54,12 @@ pub enum Input {
         /// What it says.
         reports: Reports,
     },
+    /// Somebody wants to know that everything acknowledged so far is seen here, and that this manager still
+    /// leads: answered with the receipt of the next record, which is made for it if need be.
+    Barrier {
+        /// Where the answer goes.
+        ticket: Ticket,
+    },
     /// This manager's connection to the bus broke: silence means nothing while it is down.
     BusLost,
     /// This manager's connection to the bus is back.

@@ -49,6 +49,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use longshore_proto::event::Event;
 use longshore_proto::id::{ClusterId, ManagerId, TaskId};
 use longshore_proto::name::{JobKey, NodeName, SpecName, UserName};
+use longshore_proto::node::Heartbeat;
 use longshore_proto::spec::{Resources, SchedulerKind};
 use longshore_scheduler::Scheduler;
 
@@ -186,6 +187,23 @@ impl Cluster {
         Ok((persist::writes(&self.state, &changes), events))
     }
 
+    /// Takes in a node's sign of life while another manager leads: nothing is decided, but questions are
+    /// answered with it, and a reign that begins here knows how busy the nodes are.
+    pub fn overhear(&mut self, name: &NodeName, heartbeat: &Heartbeat, now: Time) {
+        let Some(node) = self.state.nodes.get(name) else { return };
+        if (node.facts.id, node.facts.boot) != (heartbeat.node_id, heartbeat.boot_id) {
+            return;
+        }
+        let heard = Heard {
+            at: now,
+            used: Some(heartbeat.used),
+            runtime_error: heartbeat.runtime_error.clone(),
+            mismatches: 0,
+        };
+        self.live.nodes.insert(name.clone(), heard);
+        self.state.fleet.set_measured(name, Some(heartbeat.used));
+    }
+
     /// Notes where in the stream the record of the present proposal stands.
     pub fn appended(&mut self, stream_sequence: u64) {
         self.state.meta.stream_sequence = stream_sequence;
@@ -241,6 +259,7 @@ impl Cluster {
                 Input::Reports { ticket, node, reports } => {
                     node::reports(&mut draft, live, ticket, &node, &reports);
                 }
+                Input::Barrier { ticket } => draft.barrier(ticket),
                 Input::BusLost => live.bus_lost_at = Some(now.time),
                 Input::BusBack => {
                     live.bus_lost_at = None;

@@ -304,3 +304,30 @@ fn a_set_comes_in_pages() {
     let refused = world.cluster.state().sync_page(&node_name("n1"), &wrong).unwrap_err();
     assert_eq!(refused.code, ErrorCode::NotRegistered);
 }
+
+#[test]
+fn a_barrier_is_passed_by_a_record_even_if_nothing_else_happened() {
+    let mut world = World::new();
+    let before = world.cluster.state().meta.index;
+    let ticket = world.ticket();
+    let facts = world.run([Input::Barrier { ticket }]);
+    assert_eq!((facts, world.cluster.state().meta.index), (vec![], before + 1));
+    assert_eq!(world.answers.remove(&ticket.0), Some(crate::cluster::Reply::Barrier));
+}
+
+#[test]
+fn who_only_listens_knows_how_busy_a_node_is_and_decides_nothing() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let name = node_name("n1");
+    let Input::Heartbeat { heartbeat, .. } = world.heartbeat(&name) else { panic!("no heartbeat") };
+    let mut follower = world.replayed();
+    let question = NameNode { name: name.clone() };
+    assert_eq!(follower.node_get(&question, Time(5_000)).unwrap().used, None);
+    follower.overhear(&name, &heartbeat, Time(5_000));
+    let view = follower.node_get(&question, Time(5_400)).unwrap();
+    assert_eq!((view.used, view.heard_ms_ago), (Some(heartbeat.used), Some(400)));
+    let stranger = Heartbeat { boot_id: BootId(Uuid::from_u128(99)), ..*heartbeat };
+    follower.overhear(&name, &stranger, Time(9_000));
+    assert_eq!(follower.node_get(&question, Time(9_000)).unwrap().heard_ms_ago, Some(4_000));
+}

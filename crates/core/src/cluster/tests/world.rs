@@ -342,6 +342,11 @@ impl World {
         assert_eq!(loaded.dump(), live.dump(), "the store holds what is in memory");
         assert_eq!(invariant::check(&loaded), vec![]);
 
+        assert_eq!(self.replayed().state().dump(), live.dump(), "replay gives what is in memory");
+    }
+
+    /// Another manager that has followed the whole log.
+    pub(super) fn replayed(&self) -> Cluster {
         let identity = Identity {
             manager: ManagerId(Uuid::from_u128(0xb)),
             name: "m2".parse().unwrap(),
@@ -352,7 +357,7 @@ impl World {
             let record = Record::decode(bytes).unwrap();
             follower.follow(&record, bytes, at as u64 + 1).unwrap();
         }
-        assert_eq!(follower.state().dump(), live.dump(), "replay gives what is in memory");
+        follower
     }
 }
 

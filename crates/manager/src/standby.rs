@@ -1,0 +1,190 @@
+//! Standing by: following the log into the own store all the time, so as to be ready to lead at once, and
+//! answering questions meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_bus::Bus;
+use longshore_core::cluster::Cluster;
+use longshore_proto::error::{ApiError, ErrorCode};
+use longshore_proto::subject::{Level, Subject};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, warn};
+
+use crate::Clock;
+use crate::driver::refuse;
+use crate::error::ManagerError;
+use crate::follow::Follower;
+use crate::gateway::{Arrival, Gateway, Part};
+use crate::lease::{Held, Lease};
+use crate::log::Log;
+use crate::query::{Desk, Question, answer_api, unavailable};
+use crate::store::Store;
+
+/// How often the end of the log is compared with what was applied.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// After so many checks without a message, though the log goes on, another reader is made.
+const CHECKS_BEHIND_MAX: u32 = 5;
+/// How long a question may wait for what its asker has seen already.
+const QUESTION_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Follows the log until the lease is free and taken; `None` when cancelled. What is returned with has applied
+/// everything up to some moment after the lease was taken.
+pub(crate) async fn stand_by(
+    cluster: &mut Cluster,
+    log: &mut Log,
+    store: &Arc<Store>,
+    bus: &Bus,
+    lease: Lease,
+    clock: Clock,
+    cancel: &CancellationToken,
+) -> Result<Option<Held>, ManagerError> {
+    let mut follower = Follower::new(store);
+    tokio::select! {
+        done = log.catch_up(cluster, &mut follower) => done?,
+        () = cancel.cancelled() => return Ok(None),
+    }
+    let lease = match lease.attempt().await {
+        Ok(held) => {
+            log.catch_up(cluster, &mut follower).await?;
+            return Ok(Some(held));
+        }
+        Err(lease) => lease,
+    };
+    let mut tail = log.tail(cluster.state().meta.stream_sequence + 1).await?;
+    let mut standby = Standby {
+        cluster,
+        store,
+        clock,
+        gateway: Gateway::start(bus, Part::Standby).await?,
+        early: VecDeque::new(),
+    };
+    let mut acquire = AbortOnDropHandle::new(tokio::spawn(lease.acquire()));
+    let mut checks = tokio::time::interval(CHECK_INTERVAL);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut behind = 0;
+    let held = loop {
+        tokio::select! {
+            () = cancel.cancelled() => {
+                standby.close();
+                return Ok(None);
+            }
+            held = &mut acquire => {
+                break held.map_err(|_| ManagerError::Bug("nobody waits for the lease any more"))?;
+            }
+            messages = tail.next() => match messages {
+                Ok(messages) => {
+                    behind = 0;
+                    follower.apply(standby.cluster, messages).await?;
+                    standby.answer_early();
+                }
+                Err(error) => {
+                    debug!(%error, "the log is read on by another reader");
+                    tail = log.tail(standby.known() + 1).await?;
+                }
+            },
+            Some(arrival) = standby.gateway.next() => standby.take(arrival),
+            _ = checks.tick() => {
+                standby.answer_early();
+                match log.check_end(standby.known()).await {
+                    Ok(end) if end > standby.known() => behind += 1,
+                    Ok(_) => behind = 0,
+                    Err(error @ ManagerError::Broken(_)) => return Err(error),
+                    Err(error) => debug!(%error, "the log cannot be looked at"),
+                }
+                if behind >= CHECKS_BEHIND_MAX {
+                    warn!("the log goes on and nothing is read; making another reader");
+                    behind = 0;
+                    tail = log.tail(standby.known() + 1).await?;
+                }
+            }
+        }
+    };
+    standby.close();
+    log.catch_up(standby.cluster, &mut follower).await?;
+    Ok(Some(held))
+}
+
+/// What a manager that stands by answers with.
+struct Standby<'a> {
+    cluster: &'a mut Cluster,
+    store: &'a Arc<Store>,
+    clock: Clock,
+    gateway: Gateway,
+    /// Questions whose askers have seen more than this manager, and until when they may wait.
+    early: VecDeque<(Question, Instant)>,
+}
+
+impl Standby<'_> {
+    fn known(&self) -> u64 {
+        self.cluster.state().meta.stream_sequence
+    }
+
+    fn index(&self) -> u64 {
+        self.cluster.state().meta.index
+    }
+
+    fn take(&mut self, arrival: Arrival) {
+        let now = self.clock.time();
+        match arrival {
+            Arrival::Heartbeat(node, heartbeat) => self.cluster.overhear(&node, &heartbeat, now),
+            Arrival::Api(request) => match request.subject.clone() {
+                Some(Subject::Api { scope, verb }) if verb.level() == Level::Read => {
+                    let question = Question { request, scope, verb };
+                    if question.index_min() > self.index() {
+                        self.early.push_back((question, Instant::now() + QUESTION_PATIENCE));
+                    } else {
+                        self.answer(question);
+                    }
+                }
+                _ => {
+                    let refusal =
+                        ApiError::new(ErrorCode::Invalid, "the subject names no legal namespace")
+                            .hint("a namespace is made of a-z, 0-9 and '-'; '_' means the cluster");
+                    answer_api::<()>(request, self.index(), Err(refusal));
+                }
+            },
+            other => refuse(other, self.index(), &unavailable("this manager does not lead")),
+        }
+    }
+
+    fn answer(&self, question: Question) {
+        let desk = Desk {
+            cluster: self.cluster,
+            store: self.store,
+            gateway: &self.gateway,
+            now: self.clock.time(),
+        };
+        desk.answer(question);
+    }
+
+    /// Answers the questions that can be answered by now, and sends away those that have waited too long.
+    fn answer_early(&mut self) {
+        let (index, now) = (self.index(), Instant::now());
+        for (question, until) in std::mem::take(&mut self.early) {
+            if question.index_min() <= index {
+                self.answer(question);
+            } else if now >= until {
+                question.refuse(index);
+            } else {
+                self.early.push_back((question, until));
+            }
+        }
+    }
+
+    /// Hears nothing any more, and sends everybody who waits to another manager.
+    fn close(&mut self) {
+        self.gateway.close();
+        let (index, refusal) =
+            (self.index(), unavailable("this manager does not stand by any more"));
+        while let Some(arrival) = self.gateway.waiting() {
+            refuse(arrival, index, &refusal);
+        }
+        for (question, _) in std::mem::take(&mut self.early) {
+            question.refuse(index);
+        }
+    }
+}

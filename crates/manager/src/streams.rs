@@ -1,0 +1,157 @@
+//! The streams in the managers' account: made when they are missing, changed in place, never made anew.
+
+use std::time::Duration;
+
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, StorageType, Stream};
+use async_nats::jetstream::{self, ErrorCode};
+use longshore_proto::name::Root;
+use longshore_proto::subject::{
+    Pattern, Subject, event_stream, lease_stream, live_events, log_stream,
+};
+
+use crate::error::ManagerError;
+
+/// The wait between two tries while JetStream does not answer.
+const RETRY_DELAY: Duration = Duration::from_millis(250);
+/// The largest message that a stream takes: a record is at most half of it.
+const MESSAGE_BYTES_MAX: i32 = 512 << 10;
+
+/// How the streams are made.
+#[derive(Debug, Clone)]
+pub struct Streams {
+    /// How many servers hold each stream.
+    pub replicas: usize,
+    /// How long events are kept.
+    pub events_age_max: Duration,
+    /// How many bytes of events are kept.
+    pub events_bytes_max: u64,
+}
+
+/// Waits until JetStream answers; a server that says it has none is an error.
+pub(crate) async fn wait_for_jetstream(context: &jetstream::Context) -> Result<(), ManagerError> {
+    let mut tries = 0u32;
+    loop {
+        match context.query_account().await {
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                let detail = error.to_string();
+                let said_no = matches!(
+                    error.kind(),
+                    jetstream::context::AccountErrorKind::JetStream(_)
+                        | jetstream::context::AccountErrorKind::JetStreamUnavailable
+                );
+                tries += 1;
+                // A server that has just started says for a moment that it has none.
+                if said_no && tries >= 5 || tries >= 40 {
+                    return Err(ManagerError::NoJetStream { detail });
+                }
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+        }
+    }
+}
+
+/// Makes a stream, or changes its settings in place: never by deleting it.
+pub(crate) async fn set_up(
+    context: &jetstream::Context,
+    config: Config,
+) -> Result<Stream, ManagerError> {
+    let name = config.name.clone();
+    if let Err(error) = context.create_or_update_stream(config).await {
+        return Err(stream_error(&name, &error));
+    }
+    context.get_stream(&name).await.map_err(|error| stream_error(&name, &error))
+}
+
+pub(crate) fn stream_error(stream: &str, error: &dyn std::fmt::Display) -> ManagerError {
+    ManagerError::Stream { stream: stream.to_owned(), detail: error.to_string() }
+}
+
+pub(crate) fn is_missing(kind: &GetStreamErrorKind) -> bool {
+    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+pub(crate) fn check_log_settings(name: &str, config: Config) -> Result<(), ManagerError> {
+    let refuse = |setting| Err(ManagerError::StreamSetting { stream: name.to_owned(), setting });
+    if config.allow_rollup {
+        return refuse("allow_rollup_hdrs: false");
+    }
+    if config.allow_direct {
+        return refuse("allow_direct: false");
+    }
+    if !config.deny_delete {
+        return refuse("deny_delete: true");
+    }
+    if config.discard != DiscardPolicy::New {
+        return refuse("discard: new");
+    }
+    Ok(())
+}
+
+pub(crate) fn log_config(root: &Root, streams: &Streams) -> Config {
+    Config {
+        name: log_stream(root),
+        description: Some("Longshore: the log of records. Only managers write here.".into()),
+        subjects: vec![Subject::Log.text(root)],
+        storage: StorageType::File,
+        // A full log refuses; it never drops its head.
+        discard: DiscardPolicy::New,
+        num_replicas: streams.replicas,
+        max_message_size: MESSAGE_BYTES_MAX,
+        deny_delete: true,
+        allow_direct: false,
+        duplicate_window: Duration::from_secs(120),
+        ..Config::default()
+    }
+}
+
+pub(crate) fn event_config(root: &Root, streams: &Streams) -> Config {
+    Config {
+        name: event_stream(root),
+        description: Some(
+            "Longshore: committed events, for anybody. It can be rebuilt from the log.".into(),
+        ),
+        subjects: vec![Pattern::Events.text(root)],
+        storage: StorageType::File,
+        discard: DiscardPolicy::Old,
+        num_replicas: streams.replicas,
+        max_age: streams.events_age_max,
+        max_bytes: i64::try_from(streams.events_bytes_max).unwrap_or(i64::MAX),
+        max_message_size: MESSAGE_BYTES_MAX,
+        deny_delete: true,
+        allow_direct: true,
+        republish: Some(Republish {
+            source: Pattern::Events.text(root),
+            destination: live_events(root),
+            headers_only: false,
+        }),
+        duplicate_window: Duration::from_secs(120),
+        ..Config::default()
+    }
+}
+
+pub(crate) fn lease_config(root: &Root, streams: &Streams) -> Config {
+    Config {
+        name: lease_stream(root),
+        description: Some(
+            "Longshore: who tries to lead. Safety rests on the log, not on this.".into(),
+        ),
+        subjects: vec![format!("$KV.{root}-lease.>")],
+        storage: StorageType::File,
+        discard: DiscardPolicy::New,
+        num_replicas: streams.replicas,
+        max_messages_per_subject: 1,
+        max_message_size: 16 << 10,
+        allow_message_ttl: true,
+        // The server sets it with the markers; the same here, so that an update finds nothing to change.
+        allow_rollup: true,
+        subject_delete_marker_ttl: Some(Duration::from_secs(1)),
+        deny_delete: true,
+        allow_direct: false,
+        // A lease that was somehow written without its own limit still ends.
+        max_age: Duration::from_secs(30),
+        duplicate_window: Duration::from_secs(30),
+        ..Config::default()
+    }
+}
