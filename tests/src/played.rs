@@ -223,6 +223,7 @@ impl Played {
             container_id: Some("c0ffee".to_owned()),
             exit_code: state.is_terminal().then_some(0),
             reason: None,
+            ports: Vec::new(),
             at_ms: 1_700_000_000_000,
         };
         self.report_all(vec![report]).await

@@ -1,6 +1,7 @@
 //! Every option of every verb. Reading them validates what the user has written and does nothing else.
 
 pub(crate) mod cluster;
+pub(crate) mod container;
 pub(crate) mod job;
 pub(crate) mod node;
 pub(crate) mod program;
@@ -199,7 +200,7 @@ mod tests {
 
     #[test]
     fn an_option_before_the_image_must_be_known() {
-        let error = parse(&["run", "--privileged", "busybox"]).unwrap_err();
+        let error = parse(&["run", "--mighty", "busybox"]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert_eq!(parse(&["run"]).unwrap_err().exit_code(), 2);
         assert_eq!(parse(&["run", "--help"]).unwrap_err().exit_code(), 0);

@@ -5,9 +5,11 @@ mod docs;
 mod field;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
 use longshore_proto::constraint::Constraint;
+use longshore_proto::container::{ContainerSpec, CpuMode, LogDriver, Network};
 use longshore_proto::name::{Datacenter, JobName, Namespace, SpecName};
 use longshore_proto::spec::{
     Affinity, JobSpec, JobType, Mount, MountSource, OnNodeLoss, PullPolicy, ReschedulePolicy,
@@ -126,6 +128,69 @@ struct TaskFile {
     all_at_once: bool,
     #[serde(default)]
     mounts: Vec<MountEntry>,
+    working_dir: Option<String>,
+    user: Option<String>,
+    #[serde(default, deserialize_with = "field::labels")]
+    labels: BTreeMap<String, String>,
+    hostname: Option<String>,
+    network: Option<String>,
+    #[serde(default)]
+    dns: Vec<IpAddr>,
+    #[serde(default)]
+    dns_search: Vec<String>,
+    #[serde(default)]
+    hosts: BTreeMap<String, IpAddr>,
+    #[serde(default)]
+    cpu_mode: CpuMode,
+    #[serde(default, deserialize_with = "field::memory_reservation")]
+    memory_reservation: Option<u64>,
+    #[serde(default, deserialize_with = "field::pids")]
+    pids: Option<u32>,
+    #[serde(default, deserialize_with = "field::shm_size")]
+    shm_size: Option<u64>,
+    #[serde(default)]
+    ulimits: BTreeMap<String, field::UlimitText>,
+    #[serde(default)]
+    cap_add: Vec<field::CapabilityText>,
+    #[serde(default)]
+    cap_drop: Vec<field::CapabilityText>,
+    #[serde(default, deserialize_with = "field::new_privileges")]
+    new_privileges: bool,
+    #[serde(default, deserialize_with = "field::privileged")]
+    privileged: bool,
+    #[serde(default, deserialize_with = "field::read_only")]
+    read_only: bool,
+    #[serde(default)]
+    devices: Vec<field::DeviceText>,
+    gpus: Option<field::GpusText>,
+    #[serde(default, deserialize_with = "field::init")]
+    init: bool,
+    stop_signal: Option<String>,
+    log: Option<LogEntry>,
+}
+
+/// `log = "local"` or `log = { driver = "local", options = { max-size = "5m" } }`.
+#[derive(Debug, Deserialize)]
+#[serde(from = "field::TextOr<String, LogTable>")]
+struct LogEntry(LogDriver);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogTable {
+    driver: String,
+    #[serde(default, deserialize_with = "field::options")]
+    options: BTreeMap<String, String>,
+}
+
+impl From<field::TextOr<String, LogTable>> for LogEntry {
+    fn from(written: field::TextOr<String, LogTable>) -> Self {
+        match written {
+            field::TextOr::Text(driver) => Self(LogDriver { driver, options: BTreeMap::new() }),
+            field::TextOr::Table(LogTable { driver, options }) => {
+                Self(LogDriver { driver, options })
+            }
+        }
+    }
 }
 
 /// `{ match = "label.disk = ssd", weight = 50 }`.
@@ -315,7 +380,33 @@ impl TaskFile {
             .affinities
             .into_iter()
             .map(|table| Affinity { constraint: table.constraint.0, weight: table.weight });
+        let container = ContainerSpec {
+            working_dir: self.working_dir,
+            user: self.user,
+            labels: self.labels,
+            hostname: self.hostname,
+            network: self.network.as_deref().map(Network::of).unwrap_or_default(),
+            dns: self.dns,
+            dns_search: self.dns_search,
+            hosts: self.hosts,
+            cpu_mode: self.cpu_mode,
+            memory_reservation_bytes: self.memory_reservation,
+            pids_max: self.pids,
+            shm_bytes: self.shm_size,
+            ulimits: self.ulimits.into_iter().map(|(name, limit)| (name, limit.0)).collect(),
+            cap_add: self.cap_add.into_iter().map(|name| name.0).collect(),
+            cap_drop: self.cap_drop.into_iter().map(|name| name.0).collect(),
+            new_privileges: self.new_privileges,
+            privileged: self.privileged,
+            read_only: self.read_only,
+            devices: self.devices.into_iter().map(|device| device.0).collect(),
+            gpus: self.gpus.map(|gpus| gpus.0),
+            init: self.init,
+            stop_signal: self.stop_signal,
+            log: self.log.map(|log| log.0),
+        };
         TaskSpec {
+            container,
             instances: self.instances,
             pull: self.pull,
             entrypoint: self.entrypoint,
@@ -344,6 +435,7 @@ impl TaskFile {
 
 #[cfg(test)]
 mod tests {
+    use longshore_proto::container::{Device, Gpus, Ulimit};
     use longshore_proto::spec::{Port, Protocol, RestartMode};
 
     use super::*;
@@ -366,7 +458,7 @@ mod tests {
         memory = "256MiB"
         disk = "1GiB"
         env = { A = "b" }
-        ports = ["8080:80", "127.0.0.1:53:53/udp"]
+        ports = ["8080:80", "127.0.0.1:53:53/udp", "web=8080"]
         restart = { mode = "always", attempts = 5, window = "10m", delay = "1s", max_delay = "5m" }
         reschedule = { attempts = 3, delay = "5s", max_delay = "5m" }
         stop_grace = "10s"
@@ -388,6 +480,29 @@ mod tests {
             { type = "tmpfs", target = "/tmp", size = "64MiB" },
             { type = "tmpfs", target = "/run" },
         ]
+        working_dir = "/app"
+        user = "1000:1000"
+        labels = { team = "${job.name}" }
+        hostname = "web-${task.index}"
+        network = "backend"
+        dns = ["9.9.9.9"]
+        dns_search = ["example.org"]
+        hosts = { db = "10.0.0.1" }
+        cpu_mode = "shares"
+        memory_reservation = "64MiB"
+        pids = 200
+        shm_size = "1MiB"
+        ulimits = { nofile = "1024:4096", core = 0 }
+        cap_add = ["net_admin"]
+        cap_drop = ["ALL"]
+        new_privileges = true
+        privileged = true
+        read_only = true
+        devices = ["/dev/kvm:/dev/vm:r"]
+        gpus = 1
+        init = true
+        stop_signal = "SIGQUIT"
+        log = { driver = "local", options = { max-size = "1m" } }
     "#;
 
     fn toml(text: &str) -> Result<JobSpec, Failure> {
@@ -422,12 +537,26 @@ mod tests {
             env: BTreeMap::from([("A".into(), "b".into())]),
             resources: Resources { cpu_millis: 500, memory_bytes: 256 << 20, disk_bytes: 1 << 30 },
             ports: vec![
-                Port { host: 8080, container: 80, protocol: Protocol::Tcp, host_ip: None },
+                Port {
+                    host: 8080,
+                    container: 80,
+                    protocol: Protocol::Tcp,
+                    host_ip: None,
+                    name: None,
+                },
                 Port {
                     host: 53,
                     container: 53,
                     protocol: Protocol::Udp,
                     host_ip: Some("127.0.0.1".parse().unwrap()),
+                    name: None,
+                },
+                Port {
+                    host: Port::DYNAMIC,
+                    container: 8080,
+                    protocol: Protocol::Tcp,
+                    host_ip: None,
+                    name: Some("web".into()),
                 },
             ],
             restart: Some(RestartPolicy {
@@ -466,6 +595,40 @@ mod tests {
             ]
             .map(|(target, source, read_only)| Mount { target: target.into(), source, read_only })
             .to_vec(),
+            container: ContainerSpec {
+                working_dir: Some("/app".into()),
+                user: Some("1000:1000".into()),
+                labels: [("team".to_owned(), "${job.name}".to_owned())].into(),
+                hostname: Some("web-${task.index}".into()),
+                network: Network::Named("backend".into()),
+                dns: vec!["9.9.9.9".parse().unwrap()],
+                dns_search: vec!["example.org".into()],
+                hosts: [("db".to_owned(), "10.0.0.1".parse().unwrap())].into(),
+                cpu_mode: CpuMode::Shares,
+                memory_reservation_bytes: Some(64 << 20),
+                pids_max: Some(200),
+                shm_bytes: Some(1 << 20),
+                ulimits: [("nofile", 1024, 4096), ("core", 0, 0)]
+                    .map(|(name, soft, hard)| (name.to_owned(), Ulimit { soft, hard }))
+                    .into(),
+                cap_add: vec!["NET_ADMIN".into()],
+                cap_drop: vec!["ALL".into()],
+                new_privileges: true,
+                privileged: true,
+                read_only: true,
+                devices: vec![Device {
+                    host: "/dev/kvm".into(),
+                    container: Some("/dev/vm".into()),
+                    permissions: "r".into(),
+                }],
+                gpus: Some(Gpus::Count(1)),
+                init: true,
+                stop_signal: Some("SIGQUIT".into()),
+                log: Some(LogDriver {
+                    driver: "local".into(),
+                    options: [("max-size".to_owned(), "1m".to_owned())].into(),
+                }),
+            },
             ..TaskSpec::new("server".parse().unwrap(), "nginx:1.27")
         };
         assert_eq!(*spec, expected);
@@ -535,8 +698,21 @@ mod tests {
             ("instances = 99999999999", "instances", "1 to 100000"),
             ("command = \"sleep 1\"", "command", "[\"sleep\", \"60\"]"),
             ("entrypoint = \"sh\"", "entrypoint", "[\"sleep\", \"60\"]"),
-            ("ports = [\"80\"]", "ports", "8080:80"),
-            ("ports = [8080]", "ports", "8080:80"),
+            ("ports = [\"80:\"]", "ports", "8080:80"),
+            ("ports = [0]", "ports", "8080:80"),
+            ("pids = \"many\"", "pids", "whole number"),
+            ("shm_size = \"big\"", "shm_size", "write 256MiB"),
+            ("memory_reservation = -1", "memory_reservation", "write 256MiB"),
+            ("cpu_mode = \"all\"", "cpu_mode", "`quota`"),
+            ("ulimits = { nofile = \"x\" }", "ulimits", "1024:4096"),
+            ("cap_add = [\"a b\"]", "capability", "NET_ADMIN"),
+            ("devices = [\"kvm\"]", "devices", "/dev/kvm"),
+            ("gpus = 0", "gpus", "write all"),
+            ("init = 1", "init", "write true or false"),
+            ("privileged = \"yes\"", "privileged", "write true or false"),
+            ("labels = { a = 1 }", "labels", "in quotes"),
+            ("dns = [\"x\"]", "dns", "IP address"),
+            ("log = { driver = \"x\", options = { a = 1 } }", "options", "in quotes"),
             ("restart = \"sometimes\"", "restart", "on-failure:5"),
             ("restart = { mode = \"sometimes\" }", "restart", "on-failure:5"),
             ("restart = { mode = \"always\", delay = \"-1s\" }", "delay", "write 500ms"),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use longshore_proto::api::{ClusterView, JobView, NodeView, SpecView, TaskView};
 use longshore_proto::event::Event;
-use longshore_proto::spec::Resources;
+use longshore_proto::spec::{Port, Resources};
 use serde::Serialize;
 
 use crate::table::{state_shown, time};
@@ -27,6 +27,7 @@ pub(crate) struct Task<'a> {
     node: Option<&'a str>,
     container_id: Option<&'a str>,
     image: &'a str,
+    ports: Vec<TaskPort<'a>>,
     exit_code: Option<i64>,
     reason: Option<&'a str>,
     placement: Option<&'a str>,
@@ -51,6 +52,7 @@ impl<'a> From<&'a TaskView> for Task<'a> {
             node: task.node.as_ref().map(|node| node.as_str()),
             container_id: task.container_id.as_deref(),
             image: &task.image,
+            ports: task.ports.iter().map(TaskPort::from).collect(),
             exit_code: task.exit_code,
             reason: task.reason.as_deref(),
             placement: task.placement.as_deref(),
@@ -58,6 +60,29 @@ impl<'a> From<&'a TaskView> for Task<'a> {
             created_at: time(task.created_at_ms),
             started_at: task.started_at_ms.map(time),
             finished_at: task.finished_at_ms.map(time),
+        }
+    }
+}
+
+/// A port of a task.
+#[derive(Debug, Serialize)]
+struct TaskPort<'a> {
+    name: Option<&'a str>,
+    /// `null` while its worker has not chosen it yet.
+    host: Option<u16>,
+    container: u16,
+    protocol: &'a str,
+    host_ip: Option<String>,
+}
+
+impl<'a> From<&'a Port> for TaskPort<'a> {
+    fn from(port: &'a Port) -> Self {
+        Self {
+            name: port.name.as_deref(),
+            host: (!port.is_dynamic()).then_some(port.host),
+            container: port.container,
+            protocol: port.protocol.as_str(),
+            host_ip: port.host_ip.map(|ip| ip.to_string()),
         }
     }
 }
@@ -278,6 +303,7 @@ pub(crate) mod tests {
             node: None,
             container_id: None,
             image: "busybox:1".into(),
+            ports: vec![],
             exit_code: None,
             reason: None,
             placement: None,
@@ -340,7 +366,7 @@ pub(crate) mod tests {
                 "id": "00000000-0000-0000-0000-000000000007",
                 "namespace": "default", "job": "web", "spec": "main", "slot": 0, "version": 1,
                 "state": "running", "state_known": "running", "attempt": 1, "node": null,
-                "container_id": null, "image": "busybox:1", "exit_code": null, "reason": null,
+                "container_id": null, "image": "busybox:1", "ports": [], "exit_code": null, "reason": null,
                 "placement": null, "replaces": null,
                 "created_at": "2023-11-14T22:13:20.123Z", "started_at": null, "finished_at": null,
             })

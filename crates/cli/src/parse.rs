@@ -1,6 +1,10 @@
 //! Small texts in options and job files: variables, ports, mounts, policies, preferences, labels, capacities.
 
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
 use longshore_proto::constraint::{Attribute, ConstraintError};
+use longshore_proto::container::{Device, Gpus, Ulimit};
 use longshore_proto::quantity::{self, QuantityError};
 use longshore_proto::spec::{
     Affinity, Mount, MountSource, Port, Protocol, RestartMode, RestartPolicy, Spread,
@@ -15,7 +19,8 @@ pub(crate) enum ParseError {
     Variable(String),
     /// Not a port to publish.
     #[error(
-        "{0:?} is no port to publish; write [IP:]HOST:CONTAINER[/tcp|/udp] with ports 1 to 65535, such as 8080:80"
+        "{0:?} is no port to publish; write [NAME=][[IP:]HOST:]CONTAINER[/tcp|/udp] with ports 1 to 65535, such as \
+         8080:80, or web=80 to let the node choose"
     )]
     Publish(String),
     /// Not a mount.
@@ -42,6 +47,26 @@ pub(crate) enum ParseError {
     /// Not a path of a node.
     #[error("{0:?} is no path to lend; write an absolute one without '..', such as /srv/data")]
     Lent(String),
+    /// Not a name with its address.
+    #[error("{0:?} is no name with its address; write NAME:IP, such as db:10.0.0.1")]
+    Host(String),
+    /// Not a limit of processes.
+    #[error(
+        "{0:?} is no limit; write NAME=SOFT or NAME=SOFT:HARD, such as nofile=1024:4096, -1 for none"
+    )]
+    Ulimit(String),
+    /// Not a capability.
+    #[error("{0:?} is no capability; write it as NET_ADMIN")]
+    Capability(String),
+    /// Not a device.
+    #[error("{0:?} is no device; write PATH[:PATH][:rwm], such as /dev/kvm")]
+    Device(String),
+    /// Not a number of graphics processors.
+    #[error("{0:?} is no number of graphics processors; write all, or a number from 1")]
+    Gpus(String),
+    /// Not a range of ports.
+    #[error("{0:?} is no range of ports; write FIRST-LAST within 1 to 65535, such as 20000-32000")]
+    Ports(String),
     /// Not a restart policy.
     #[error("{0:?} is no restart policy; write never, on-failure, on-failure:5 or always")]
     Restart(String),
@@ -83,28 +108,120 @@ pub(crate) fn variable(text: &str) -> Result<Variable, ParseError> {
     Ok(Variable { name: name.to_owned(), value })
 }
 
-/// Reads `[IP:]HOST:CONTAINER[/tcp|/udp]`; an IPv6 address stands in brackets.
+/// Reads `[NAME=][[IP:]HOST:]CONTAINER[/tcp|/udp]`; an IPv6 address stands in brackets. Without a port of the node
+/// its worker chooses one.
 pub(crate) fn publish(text: &str) -> Result<Port, ParseError> {
     let refuse = || ParseError::Publish(text.to_owned());
-    let (addresses, protocol) = match text.rsplit_once('/') {
-        None => (text, Protocol::Tcp),
+    let (name, numbers) = match text.split_once('=') {
+        Some((name, numbers)) => (Some(name.to_owned()), numbers),
+        None => (None, text),
+    };
+    let (addresses, protocol) = match numbers.rsplit_once('/') {
+        None => (numbers, Protocol::Tcp),
         Some((addresses, "tcp")) => (addresses, Protocol::Tcp),
         Some((addresses, "udp")) => (addresses, Protocol::Udp),
         Some(_) => return Err(refuse()),
     };
-    let (rest, container) = addresses.rsplit_once(':').ok_or_else(refuse)?;
-    let (host_ip, host) = match rest.rsplit_once(':') {
-        None => (None, rest),
-        Some((ip, host)) => {
+    let (rest, container) = match addresses.rsplit_once(':') {
+        Some((rest, container)) => (Some(rest), container),
+        None => (None, addresses),
+    };
+    let (host_ip, host) = match rest.map(|rest| (rest, rest.rsplit_once(':'))) {
+        None => (None, None),
+        Some((host, None)) => (None, Some(host)),
+        Some((_, Some((ip, host)))) => {
             let bare = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
-            (Some(bare.parse().map_err(|_| refuse())?), host)
+            (Some(bare.parse().map_err(|_| refuse())?), Some(host))
         }
     };
     let port = |digits: &str| match digits.parse::<u16>() {
         Ok(port) if port > 0 && !digits.starts_with('+') => Ok(port),
         _ => Err(refuse()),
     };
-    Ok(Port { host: port(host)?, container: port(container)?, protocol, host_ip })
+    let host = host.map_or(Ok(Port::DYNAMIC), port)?;
+    Ok(Port { host, container: port(container)?, protocol, host_ip, name })
+}
+
+/// Reads `FIRST-LAST`.
+pub(crate) fn port_range(text: &str) -> Result<RangeInclusive<u16>, ParseError> {
+    let refuse = || ParseError::Ports(text.to_owned());
+    let (first, last) = text.split_once('-').ok_or_else(refuse)?;
+    let port = |digits: &str| digits.trim().parse::<u16>().map_err(|_| refuse());
+    let (first, last) = (port(first)?, port(last)?);
+    if first == 0 || first > last {
+        return Err(refuse());
+    }
+    Ok(first..=last)
+}
+
+/// Reads `NAME:IP`.
+pub(crate) fn host(text: &str) -> Result<(String, IpAddr), ParseError> {
+    let refuse = || ParseError::Host(text.to_owned());
+    let (name, ip) = text.split_once(':').ok_or_else(refuse)?;
+    Ok((name.to_owned(), ip.parse().map_err(|_| refuse())?))
+}
+
+/// Reads `NAME=SOFT[:HARD]`.
+pub(crate) fn ulimit(text: &str) -> Result<(String, Ulimit), ParseError> {
+    let refuse = || ParseError::Ulimit(text.to_owned());
+    let (name, limits) = text.split_once('=').ok_or_else(refuse)?;
+    let limit = limits_of(limits).ok_or_else(refuse)?;
+    Ok((name.to_owned(), limit))
+}
+
+/// Reads `SOFT[:HARD]`.
+pub(crate) fn limits_of(text: &str) -> Option<Ulimit> {
+    let (soft, hard) = text.split_once(':').unwrap_or((text, text));
+    Some(Ulimit { soft: soft.trim().parse().ok()?, hard: hard.trim().parse().ok()? })
+}
+
+/// Reads the name of a capability, with or without `CAP_`, in any case.
+pub(crate) fn capability(text: &str) -> Result<String, ParseError> {
+    let upper = text.trim().to_ascii_uppercase();
+    let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_uppercase() || c == '_') {
+        return Err(ParseError::Capability(text.to_owned()));
+    }
+    Ok(name.to_owned())
+}
+
+/// Reads `PATH[:PATH][:rwm]`.
+pub(crate) fn device(text: &str) -> Result<Device, ParseError> {
+    let refuse = || ParseError::Device(text.to_owned());
+    let (mut container, mut permissions) = (None, Device::usual_permissions());
+    let mut parts = text.split(':');
+    let host = parts.next().filter(|host| host.starts_with('/')).ok_or_else(refuse)?;
+    let rest: Vec<&str> = parts.collect();
+    let odd = match rest.as_slice() {
+        [] => false,
+        [one] | [one, _] if one.starts_with('/') => {
+            container = Some((*one).to_owned());
+            rest.get(1).is_some_and(|mode| {
+                permissions = (*mode).to_owned();
+                mode.starts_with('/')
+            })
+        }
+        [mode] => {
+            permissions = (*mode).to_owned();
+            false
+        }
+        _ => true,
+    };
+    if odd || permissions.is_empty() || !permissions.chars().all(|c| "rwm".contains(c)) {
+        return Err(refuse());
+    }
+    Ok(Device { host: host.to_owned(), container, permissions })
+}
+
+/// Reads `all` or a number from 1.
+pub(crate) fn gpus(text: &str) -> Result<Gpus, ParseError> {
+    match text {
+        "all" => Ok(Gpus::All),
+        _ => match text.parse() {
+            Ok(count) if count > 0 => Ok(Gpus::Count(count)),
+            _ => Err(ParseError::Gpus(text.to_owned())),
+        },
+    }
 }
 
 /// Reads `SOURCE:TARGET[:ro|:rw]`: a source that begins with `/` is a path of the node, any other a volume.
@@ -254,8 +371,13 @@ mod tests {
 
     #[test]
     fn ports_are_read_as_docker_writes_them() {
-        let tcp =
-            |host, container| Port { host, container, protocol: Protocol::Tcp, host_ip: None };
+        let tcp = |host, container| Port {
+            host,
+            container,
+            protocol: Protocol::Tcp,
+            host_ip: None,
+            name: None,
+        };
         assert_eq!(publish("8080:80"), Ok(tcp(8080, 80)));
         assert_eq!(publish("8080:80/tcp"), Ok(tcp(8080, 80)));
         assert_eq!(publish("53:53/udp"), Ok(Port { protocol: Protocol::Udp, ..tcp(53, 53) }));
@@ -270,10 +392,57 @@ mod tests {
     }
 
     #[test]
+    fn ports_may_have_names_and_be_left_to_the_node() {
+        let port = |text| publish(text).unwrap();
+        assert!(port("80").is_dynamic() && port("80").name.is_none());
+        let named = port("web=127.0.0.1:8080:80/udp");
+        assert_eq!((named.name.as_deref(), named.host, named.container), (Some("web"), 8080, 80));
+        assert!(port("web=80").is_dynamic());
+        assert_eq!(port_range("20000-20010"), Ok(20_000..=20_010));
+        for bad in ["", "1", "0-5", "5-4", "1-70000", "a-b"] {
+            assert!(port_range(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn words_of_the_container_are_read_as_docker_writes_them() {
+        assert_eq!(host("db:10.0.0.1"), Ok(("db".into(), "10.0.0.1".parse().unwrap())));
+        assert_eq!(host("db:::1"), Ok(("db".into(), "::1".parse().unwrap())));
+        let limit = |soft, hard| ("nofile".to_owned(), Ulimit { soft, hard });
+        assert_eq!(ulimit("nofile=1024:4096"), Ok(limit(1024, 4096)));
+        assert_eq!(ulimit("nofile=-1"), Ok(limit(-1, -1)));
+        assert_eq!(capability("cap_net_admin").as_deref(), Ok("NET_ADMIN"));
+        let kvm = |container: Option<&str>, permissions: &str| Device {
+            host: "/dev/kvm".into(),
+            container: container.map(str::to_owned),
+            permissions: permissions.into(),
+        };
+        assert_eq!(device("/dev/kvm"), Ok(kvm(None, "rw")));
+        assert_eq!(device("/dev/kvm:r"), Ok(kvm(None, "r")));
+        assert_eq!(device("/dev/kvm:/dev/x"), Ok(kvm(Some("/dev/x"), "rw")));
+        assert_eq!(device("/dev/kvm:/dev/x:rwm"), Ok(kvm(Some("/dev/x"), "rwm")));
+        assert_eq!((gpus("all"), gpus("2")), (Ok(Gpus::All), Ok(Gpus::Count(2))));
+        for bad in [
+            host("db").is_err(),
+            ulimit("nofile").is_err(),
+            ulimit("nofile=x").is_err(),
+            capability("a b").is_err(),
+            device("kvm").is_err(),
+            device("/dev/kvm:x").is_err(),
+            device("/dev/kvm:/dev/x:/dev/y").is_err(),
+            device("/a:/b:r:w").is_err(),
+            gpus("0").is_err(),
+        ] {
+            assert!(bad);
+        }
+    }
+
+    #[test]
     fn odd_ports_are_refused_with_the_cure() {
         for bad in [
             "",
-            "80",
+            "0",
+            "=",
             "0:80",
             "80:0",
             "80:65536",

@@ -146,7 +146,7 @@ pub(crate) fn tasks(tasks: &[TaskView], now_ms: u64, wide: bool) -> String {
     let id_length = id_length(tasks.iter().map(|task| &task.id));
     let mut heads = vec!["ID", "TASK", "STATE", "NODE", "IMAGE", "AGE"];
     if wide {
-        heads.extend(["VERSION", "ATTEMPT", "EXIT", "CONTAINER"]);
+        heads.extend(["VERSION", "ATTEMPT", "EXIT", "CONTAINER", "PORTS"]);
     }
     heads.push("REASON");
     let rows = tasks.iter().map(|task| {
@@ -166,6 +166,7 @@ pub(crate) fn tasks(tasks: &[TaskView], now_ms: u64, wide: bool) -> String {
                 or_nothing(
                     task.container_id.as_ref().map(|id| id.chars().take(12).collect::<String>()),
                 ),
+                or_nothing(Some(ports(task)).filter(|text| !text.is_empty())),
             ]);
         }
         let reason = task.reason.clone().unwrap_or_default();
@@ -173,6 +174,21 @@ pub(crate) fn tasks(tasks: &[TaskView], now_ms: u64, wide: bool) -> String {
         row
     });
     lines(&heads, rows.collect(), Some(2))
+}
+
+/// A task's ports as `docker ps` shows them: `web=20123->80/tcp`.
+fn ports(task: &TaskView) -> String {
+    let shown = task.ports.iter().map(|port| {
+        let name = port.name.as_ref().map(|name| format!("{name}=")).unwrap_or_default();
+        let ip = match port.host_ip {
+            Some(std::net::IpAddr::V6(ip)) => format!("[{ip}]:"),
+            Some(ip) => format!("{ip}:"),
+            None => String::new(),
+        };
+        let host = if port.is_dynamic() { "?".to_owned() } else { port.host.to_string() };
+        format!("{name}{ip}{host}->{}/{}", port.container, port.protocol.as_str())
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// One task, with everything that is known of it.
@@ -189,6 +205,7 @@ pub(crate) fn task(task: &TaskView) -> String {
         ("node", task.node.as_ref().map(ToString::to_string)),
         ("placement", task.placement.clone()),
         ("image", Some(task.image.clone())),
+        ("ports", Some(ports(task)).filter(|text| !text.is_empty())),
         ("container", task.container_id.clone()),
         ("exit code", task.exit_code.map(|code| code.to_string())),
         ("replaces", task.replaces.map(|id| id.to_string())),

@@ -14,7 +14,7 @@ use crate::event::Event;
 use crate::id::{ClusterId, ManagerId, NodeId, TaskId};
 use crate::name::{Datacenter, JobName, Namespace, NodeName, SpecName};
 use crate::node::tasks_max_usual;
-use crate::spec::{JobSpec, JobType, Resources};
+use crate::spec::{JobSpec, JobType, Port, Resources};
 use crate::state::{Eligibility, JobStatus, NodeStatus, TaskState};
 
 /// Every answer of the manager.
@@ -210,6 +210,9 @@ pub struct TaskView {
     pub container_id: Option<String>,
     /// Its image.
     pub image: String,
+    /// Its ports; one that its worker chooses has the number 0 until it has chosen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
     /// The exit code of the attempt that ended last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i64>,

@@ -7,6 +7,8 @@
 //! | [`quantity`] | cpu, memory and durations as people write them |
 //! | [`constraint`] | what a node must be, or had better be, to get a task |
 //! | [`spec`] | what the user wants: job, task spec, resources, policies |
+//! | [`container`] | how a task's container is made, beyond image, command and resources |
+//! | [`variable`] | variables in a task's texts, filled in on its node |
 //! | [`validate`] | the rules a spec must meet, each refusal naming the field and the cure |
 //! | [`state`] | states of tasks, nodes and jobs, and the one table of legal moves |
 //! | [`node`] | what workers and the manager say to each other |
@@ -26,6 +28,7 @@
 pub mod api;
 pub mod codec;
 pub mod constraint;
+pub mod container;
 pub mod error;
 pub mod event;
 pub mod id;
@@ -38,6 +41,7 @@ pub mod spec;
 pub mod state;
 pub mod subject;
 pub mod validate;
+pub mod variable;
 
 /// The version of the wire contract; it stands in every subject and in the [`VERSION_HEADER`].
 pub const PROTOCOL_VERSION: u16 = 1;

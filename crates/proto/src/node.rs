@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{BootId, ClusterId, NodeId, Revision, TaskId};
 use crate::name::{Datacenter, JobName, Namespace};
-use crate::spec::{Resources, TaskSpec};
+use crate::spec::{Port, Resources, TaskSpec};
 use crate::state::TaskState;
 
 /// A worker's wish to join, on `node.<node>.register`.
@@ -196,6 +196,9 @@ pub struct TaskReport {
     /// Why, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Its ports with those that the worker has chosen; empty where there was nothing to choose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
     /// When, by the worker's clock, in milliseconds since the Unix epoch. Shown, never compared.
     pub at_ms: u64,
 }

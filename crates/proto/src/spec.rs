@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::constraint::{Attribute, Constraint};
+use crate::container::ContainerSpec;
 use crate::name::{Datacenter, JobKey, JobName, Namespace, SpecName};
 
 /// A job as submitted.
@@ -167,6 +168,9 @@ pub struct TaskSpec {
     /// What of the node, or of its memory, stands in the container's file system.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<Mount>,
+    /// How its containers are made, beyond that.
+    #[serde(default, skip_serializing_if = "ContainerSpec::is_usual")]
+    pub container: ContainerSpec,
 }
 
 /// What a node had better be, or had better not be.
@@ -304,7 +308,7 @@ pub enum PullPolicy {
 /// A container's port, published on its node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Port {
-    /// The port on the node, 1 to 65535.
+    /// The port on the node, 1 to 65535, or [`Port::DYNAMIC`].
     pub host: u16,
     /// The port in the container, 1 to 65535.
     pub container: u16,
@@ -314,6 +318,24 @@ pub struct Port {
     /// The node's address that it is published on; absent means all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<std::net::IpAddr>,
+    /// What `${port.NAME}` and health checks know it by, unique in its spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl Port {
+    /// The port on the node where the worker is to take a free one of its own range.
+    pub const DYNAMIC: u16 = 0;
+
+    /// Whether the worker takes a free port of its own range.
+    pub fn is_dynamic(&self) -> bool {
+        self.host == Self::DYNAMIC
+    }
+
+    /// What it is known by: its name, or else the container's port.
+    pub fn label(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.container.to_string())
+    }
 }
 
 /// A transport protocol.
@@ -472,6 +494,7 @@ impl TaskSpec {
             distinct_hosts: false,
             all_at_once: false,
             mounts: Vec::new(),
+            container: ContainerSpec::default(),
         }
     }
 
@@ -519,6 +542,7 @@ mod tests {
             "distinct_hosts",
             "all_at_once",
             "mounts",
+            "container",
         ] {
             assert!(!json.contains(field), "{field}: {json}");
         }

@@ -2,6 +2,8 @@
 //!
 //! The same function runs in the CLI (early, with the job file at hand) and in the manager (always).
 
+mod container;
+
 use std::collections::BTreeSet;
 
 use crate::codec;
@@ -147,12 +149,34 @@ fn task_spec(spec: &TaskSpec) -> Result<(), ApiError> {
             "at most 64 are allowed",
         );
     }
-    let mut taken = BTreeSet::new();
+    let (mut taken, mut named) = (BTreeSet::new(), BTreeSet::new());
     for port in &spec.ports {
-        if port.host == 0 || port.container == 0 {
+        if port.container == 0 {
             return refuse(&field("ports"), "has port 0".into(), "use 1 to 65535");
         }
-        if !taken.insert((port.host, port.protocol)) {
+        if let Some(name) = &port.name {
+            let legal =
+                |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+            if name.is_empty()
+                || name.len() > 32
+                || !name.starts_with(|c: char| c.is_ascii_lowercase())
+                || !name.chars().all(legal)
+            {
+                return refuse(
+                    &field("ports"),
+                    format!("has a port named {name:?}"),
+                    "use 1 to 32 of a-z, 0-9, '-' and '_', beginning with a letter, such as web",
+                );
+            }
+        }
+        if !named.insert(port.label()) && port.name.is_some() {
+            return refuse(
+                &field("ports"),
+                format!("has two ports named {:?}", port.label()),
+                "give each its own name",
+            );
+        }
+        if !port.is_dynamic() && !taken.insert((port.host, port.protocol)) {
             return refuse(
                 &field("ports"),
                 format!("publishes {}/{} twice", port.host, port.protocol.as_str()),
@@ -186,7 +210,8 @@ fn task_spec(spec: &TaskSpec) -> Result<(), ApiError> {
         );
     }
     placement(spec)?;
-    mounts(spec)
+    mounts(spec)?;
+    container::check(spec)
 }
 
 /// The rules for where a spec's tasks must, and had better, run.
@@ -429,7 +454,8 @@ mod tests {
                 .starts_with("specs.main.env")
         );
         assert!(refused(|j| j.specs.push(j.specs[0].clone())).starts_with("specs has two named"));
-        let port = Port { host: 80, container: 80, protocol: Protocol::Tcp, host_ip: None };
+        let port =
+            Port { host: 80, container: 80, protocol: Protocol::Tcp, host_ip: None, name: None };
         assert!(refused(|j| j.specs[0].ports = vec![port.clone(), port]).contains("80/tcp twice"));
         assert!(refused(|j| j.specs[0].command = vec!["x".repeat(100_000)]).starts_with("job has"));
     }

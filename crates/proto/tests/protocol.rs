@@ -15,6 +15,9 @@ use longshore_proto::api::{
 };
 use longshore_proto::codec::{decode, encode};
 use longshore_proto::constraint::Attribute;
+use longshore_proto::container::{
+    ContainerSpec, CpuMode, Device, Gpus, LogDriver, Network, Ulimit,
+};
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::event::Event;
 use longshore_proto::id::{BootId, ClusterId, ManagerId, NodeId, Revision, SessionId, TaskId};
@@ -66,11 +69,15 @@ fn uuid(low: u128) -> Uuid {
     Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0000 + low)
 }
 
+fn port(host: u16) -> Port {
+    Port { host, container: 80, protocol: Protocol::Tcp, host_ip: None, name: None }
+}
+
 fn job() -> JobSpec {
     let mut spec = TaskSpec::new("main".parse().unwrap(), "nginx:1.27");
     spec.instances = 2;
     spec.env = BTreeMap::from([("MODE".to_owned(), "fast".to_owned())]);
-    spec.ports = vec![Port { host: 8080, container: 80, protocol: Protocol::Tcp, host_ip: None }];
+    spec.ports = vec![port(8080)];
     JobSpec {
         namespace: Namespace::standard(),
         name: "web".parse().unwrap(),
@@ -83,7 +90,43 @@ fn job() -> JobSpec {
     }
 }
 
-/// A job that uses every word for placement and mounts.
+/// A container that uses every word.
+fn particular_container() -> ContainerSpec {
+    ContainerSpec {
+        working_dir: Some("/app".into()),
+        user: Some("1000:1000".into()),
+        labels: BTreeMap::from([("team".to_owned(), "${job.name}".to_owned())]),
+        hostname: Some("web-${task.index}".into()),
+        network: Network::Named("backend".into()),
+        dns: vec!["9.9.9.9".parse().unwrap()],
+        dns_search: vec!["example.org".into()],
+        hosts: BTreeMap::from([("db".to_owned(), "10.0.0.1".parse().unwrap())]),
+        cpu_mode: CpuMode::Shares,
+        memory_reservation_bytes: Some(64 << 20),
+        pids_max: Some(200),
+        shm_bytes: Some(1 << 20),
+        ulimits: BTreeMap::from([("nofile".to_owned(), Ulimit { soft: 1024, hard: 4096 })]),
+        cap_add: vec!["NET_ADMIN".into()],
+        cap_drop: vec!["ALL".into()],
+        new_privileges: true,
+        privileged: true,
+        read_only: true,
+        devices: vec![Device {
+            host: "/dev/kvm".into(),
+            container: Some("/dev/vm".into()),
+            permissions: "rw".into(),
+        }],
+        gpus: Some(Gpus::Count(1)),
+        init: true,
+        stop_signal: Some("SIGQUIT".into()),
+        log: Some(LogDriver {
+            driver: "local".into(),
+            options: BTreeMap::from([("max-size".to_owned(), "1m".to_owned())]),
+        }),
+    }
+}
+
+/// A job that uses every word for placement, mounts and the container.
 fn particular_job() -> JobSpec {
     let mut job = job();
     job.scheduler = Some(SchedulerKind::EpvmGuard);
@@ -94,6 +137,8 @@ fn particular_job() -> JobSpec {
         spec.spread = vec![Spread::usual(Attribute::Label("rack".into()))];
         spec.anti_affinity = Some(20);
         spec.distinct_hosts = true;
+        spec.ports = vec![Port { name: Some("web".into()), ..port(Port::DYNAMIC) }];
+        spec.container = particular_container();
         spec.all_at_once = true;
         let mount = |target: &str, source, read_only| Mount {
             target: target.to_owned(),
@@ -123,6 +168,7 @@ fn task_view() -> TaskView {
         node: Some("n1".parse().unwrap()),
         container_id: Some("4c01db0b339c".into()),
         image: "nginx:1.27".into(),
+        ports: vec![Port { name: Some("web".into()), ..port(20_123) }],
         exit_code: None,
         reason: None,
         placement: Some("the only feasible of 1 nodes".into()),
@@ -421,6 +467,7 @@ fn nodes(examples: &mut Examples) {
         container_id: None,
         exit_code: Some(137),
         reason: Some("attempt 1 exited with code 137 (killed); restart in 1s".into()),
+        ports: vec![Port { name: Some("web".into()), ..port(20_123) }],
         at_ms: 1_763_800_002_000,
     };
     examples.message("Request:", &Reports { node_id, boot_id, reports: vec![report] });

@@ -335,6 +335,19 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_the_worker_chooses_is_in_nobodys_way() {
+        let mut fleet = Fleet::default();
+        join(&mut fleet, "n1", resources(4, 4));
+        let any = [port(longshore_proto::spec::Port::DYNAMIC)];
+        for _ in 0..3 {
+            let wanted = Demand { ports: &any, ..demand(1, 1) };
+            assert!(place(&fleet, &wanted, Policy::Epvm).is_ok());
+            fleet.reserve(&name("n1"), &wanted);
+        }
+        fleet.release(&name("n1"), &Demand { ports: &any, ..demand(1, 1) });
+    }
+
+    #[test]
     fn what_is_committed_decides_to_the_last_unit() {
         let mut fleet = Fleet::default();
         join(&mut fleet, "n1", Resources { disk_bytes: 10 << 30, ..resources(4, 4) });

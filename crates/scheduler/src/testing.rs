@@ -26,7 +26,7 @@ pub(crate) fn task(number: u128) -> TaskId {
 }
 
 pub(crate) fn port(host: u16) -> Port {
-    Port { host, container: 80, protocol: Protocol::Tcp, host_ip: None }
+    Port { host, container: 80, protocol: Protocol::Tcp, host_ip: None, name: None }
 }
 
 /// A node that takes tasks, in the standard datacenter.

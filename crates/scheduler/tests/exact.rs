@@ -89,6 +89,7 @@ impl Kind {
             container: 80,
             protocol: Protocol::Tcp,
             host_ip: None,
+            name: None,
         };
         let ports = if dice.happens(20) { vec![port(dice)] } else { Vec::new() };
         let datacenters = if dice.happens(20) { vec!["dc2".parse().unwrap()] } else { Vec::new() };

@@ -99,6 +99,7 @@ fn task() -> impl Strategy<Value = Task> {
         container: 80,
         protocol: if tcp { Protocol::Tcp } else { Protocol::Udp },
         host_ip: None,
+        name: None,
     });
     let datacenters = prop_oneof![
         3 => Just(Vec::new()),

@@ -111,10 +111,13 @@ impl Driver {
             cluster_id: saved.cluster_id,
             datacenter: options.datacenter,
             labels: options.labels,
-            attributes: probe::attributes(),
+            attributes: probe::attributes()
+                .into_iter()
+                .chain(options.policy.attributes())
+                .collect(),
             capacity: probe.capacity(),
             tasks_max: options.tasks_max,
-            mount_paths: options.mount_paths,
+            mount_paths: options.policy.mount_paths,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         info!(
@@ -128,7 +131,13 @@ impl Driver {
         beside.spawn(connect(options.bus, to_inbox.clone()));
         let starts = usize::try_from(probe::cores()).unwrap_or(1).saturating_mul(2).max(4);
         Ok(Self {
-            agent: Agent::restore(options.name.clone(), boot_id, saved, now_at(Duration::ZERO)),
+            agent: Agent::restore(
+                options.name.clone(),
+                boot_id,
+                saved,
+                options.ports,
+                now_at(Duration::ZERO),
+            ),
             store,
             runtime,
             session: None,

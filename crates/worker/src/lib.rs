@@ -13,6 +13,7 @@
 //! | `session` | what is said to the leader: register, sync, reports |
 //! | `watch` | whether the runtime answers, and its events |
 //! | `logs` | streams of logs to operators |
+//! | [`policy`] | what the operator lets tasks do |
 //! | [`runtime`] | the seam to the container runtime, and Docker |
 //! | [`store`] | what survives the process |
 //! | [`probe`] | what the machine has and what is in use |
@@ -22,6 +23,7 @@
 
 mod driver;
 mod logs;
+pub mod policy;
 pub mod probe;
 pub mod runtime;
 mod session;
@@ -29,6 +31,7 @@ pub mod store;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,6 +40,9 @@ use longshore_proto::id::ClusterId;
 use longshore_proto::name::{Datacenter, NodeName};
 use tokio_util::sync::CancellationToken;
 
+pub use longshore_core::agent::PORT_RANGE_USUAL;
+
+use crate::policy::Policy;
 pub use crate::probe::CapacityOverride;
 use crate::runtime::Runtime;
 use crate::runtime::docker::Docker;
@@ -59,8 +65,10 @@ pub struct Options {
     pub capacity: CapacityOverride,
     /// How many tasks the node takes at once, whatever they ask for.
     pub tasks_max: u32,
-    /// Below which paths of the machine a task may mount: absolute ones.
-    pub mount_paths: Vec<String>,
+    /// What tasks may do beyond a hardened container.
+    pub policy: Policy,
+    /// The ports that tasks get which leave the choice to the node.
+    pub ports: RangeInclusive<u16>,
     /// What becomes of the containers when the worker is told to end.
     pub on_shutdown: OnShutdown,
     /// Docker's socket; absent means `DOCKER_HOST`, or the usual place.
@@ -115,8 +123,12 @@ impl WorkerError {
 
 /// Runs a worker on this machine's Docker until it is told to end, or cannot go on.
 pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), WorkerError> {
+    let labels = options.labels.iter();
+    let labels = labels.map(|(key, value)| (format!("node.label.{key}"), value.clone()));
+    let datacenter = ("node.datacenter".to_owned(), options.datacenter.to_string());
     let docker = Docker::new(options.docker.clone(), options.name.clone(), probe::cores())
-        .with_mount_paths(options.mount_paths.clone());
+        .with_policy(options.policy.clone())
+        .with_variables(labels.chain([datacenter]));
     run_with(options, Arc::new(docker), cancel).await
 }
 

@@ -315,8 +315,13 @@ mod tests {
     /// A brain that is given a task, with every write in the store.
     fn assign(store: &Store) -> Agent {
         let saved = store.load().unwrap();
-        let mut agent =
-            Agent::restore("n1".parse().unwrap(), BootId(Uuid::new_v4()), saved, Now::default());
+        let mut agent = Agent::restore(
+            "n1".parse().unwrap(),
+            BootId(Uuid::new_v4()),
+            saved,
+            crate::PORT_RANGE_USUAL,
+            Now::default(),
+        );
         let cluster_id = ClusterId(Uuid::from_u128(1));
         let run = RunTask {
             namespace: "default".parse().unwrap(),
@@ -383,6 +388,7 @@ mod tests {
             container_id: Some("c6".into()),
             exit_code: Some(1),
             reason: Some("gave up".into()),
+            ports: Vec::new(),
             at_ms: 1_700_000_000_000,
         };
         Saved {
@@ -398,6 +404,7 @@ mod tests {
                 state: TaskState::Failed,
                 container_id: Some("c6".into()),
                 restarts_at_ms: vec![1_699_999_999_000],
+                ports: Vec::new(),
                 end: Some(Box::new((9, report.clone()))),
             }],
             reports: vec![(9, report.clone())],

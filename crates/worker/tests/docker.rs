@@ -21,6 +21,7 @@ use longshore_proto::id::{ClusterId, Revision, TaskId};
 use longshore_proto::name::NodeName;
 use longshore_proto::node::RunTask;
 use longshore_proto::spec::{Mount, MountSource, Port, Protocol, PullPolicy, TaskSpec};
+use longshore_worker::policy::Policy;
 use longshore_worker::runtime::docker::Docker;
 use longshore_worker::runtime::{LogsWish, Runtime, RuntimeError};
 use uuid::Uuid;
@@ -37,14 +38,15 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self::lending(Vec::new())
+        Self::allowing(Policy::default())
     }
 
-    /// With paths of this machine that tasks may mount.
-    fn lending(mount_paths: Vec<String>) -> Self {
+    /// With what tasks may do beyond a hardened container.
+    fn allowing(policy: Policy) -> Self {
         let node: NodeName = format!("test-{}", Uuid::new_v4().simple()).parse().unwrap();
         let docker = Docker::new(None, node.clone(), longshore_worker::probe::cores())
-            .with_mount_paths(mount_paths);
+            .with_policy(policy)
+            .with_variables([("node.label.rack".to_owned(), "r1".to_owned())]);
         Self { docker, node, cluster_id: ClusterId(Uuid::new_v4()) }
     }
 
@@ -307,8 +309,13 @@ async fn a_taken_port_is_named_and_a_free_one_is_published() {
     let taken = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let mut start = bench.start("exec sleep 1000");
-    start.run.spec.ports =
-        vec![Port { host: port, container: 80, protocol: Protocol::Tcp, host_ip: None }];
+    start.run.spec.ports = vec![Port {
+        host: port,
+        container: 80,
+        protocol: Protocol::Tcp,
+        host_ip: None,
+        name: None,
+    }];
     let reason = refusal(bench.docker.start(start.clone()).await);
     assert_eq!(
         reason,
@@ -346,7 +353,7 @@ async fn what_a_task_mounts_is_there() {
     let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(folder.path(), everybody).unwrap();
     let volume = Volume(format!("longshore-test-{}", Uuid::new_v4().simple()));
-    let bench = Bench::lending(vec![root.clone()]);
+    let bench = Bench::allowing(Policy { mount_paths: vec![root.clone()], ..Policy::default() });
     let bind = || MountSource::Bind { path: root.clone() };
     let named = || MountSource::Volume { name: volume.0.clone() };
     let mut start = bench.start(
@@ -377,7 +384,7 @@ async fn a_path_that_is_not_lent_is_refused_in_words() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap().to_str().unwrap().to_owned();
     std::os::unix::fs::symlink("/etc", folder.path().join("way-out")).unwrap();
-    let bench = Bench::lending(vec![root.clone()]);
+    let bench = Bench::allowing(Policy { mount_paths: vec![root.clone()], ..Policy::default() });
     for (path, problem) in [
         ("/etc".to_owned(), format!("this node lends only what is below {root}")),
         (format!("{root}/way-out"), "which is a link, is refused".to_owned()),

@@ -31,10 +31,11 @@ use longshore_proto::rpc::{CHUNK_BYTES_MAX, Chunk, ChunkBody, Credit, LogsReques
 use longshore_proto::spec::{PullPolicy, RestartMode, RestartPolicy, TaskSpec};
 use longshore_proto::state::TaskState;
 use longshore_proto::subject::{NodeVerb, Pattern, RpcVerb, Subject};
+use longshore_worker::policy::Policy;
 use longshore_worker::runtime::Runtime;
 use longshore_worker::runtime::docker::Docker;
 use longshore_worker::store::Store;
-use longshore_worker::{CapacityOverride, OnShutdown, Options, WorkerError};
+use longshore_worker::{CapacityOverride, OnShutdown, Options, PORT_RANGE_USUAL, WorkerError};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -300,7 +301,8 @@ impl Node {
             labels: BTreeMap::new(),
             capacity: CapacityOverride::default(),
             tasks_max: 500,
-            mount_paths: Vec::new(),
+            policy: Policy::default(),
+            ports: PORT_RANGE_USUAL,
             on_shutdown,
             docker: socket.map(|socket| socket.display().to_string()),
         };

@@ -1,5 +1,6 @@
 //! Options of the programs that stay: `manager` and `worker`.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use longshore_proto::node::TASKS_MAX_USUAL;
 use longshore_proto::quantity;
 use longshore_proto::spec::SchedulerKind;
 use longshore_worker::CapacityOverride;
+use longshore_worker::policy::{PIDS_MAX_USUAL, Policy};
 
 use crate::parse::{self, Label};
 
@@ -99,12 +101,67 @@ pub(crate) struct Worker {
         value_parser = clap::value_parser!(u32).range(1..), allow_hyphen_values = true
     )]
     pub(crate) tasks_max: u32,
-    /// Let tasks mount what is below this path of the machine (repeat for more) [default: nothing]
-    #[arg(long, value_name = "PATH", value_parser = parse::lent_path)]
-    pub(crate) allow_mount: Vec<String>,
+    /// The ports that the node gives to tasks that leave the choice to it
+    #[arg(long, value_name = "FIRST-LAST", value_parser = parse::port_range)]
+    pub(crate) ports: Option<RangeInclusive<u16>>,
+    /// What tasks may do beyond a hardened container
+    #[command(flatten)]
+    pub(crate) allow: Allow,
     /// What happens to its containers when the worker is told to stop
     #[arg(long, value_enum, default_value_t)]
     pub(crate) on_shutdown: OnShutdown,
+}
+
+/// What a worker lets tasks do beyond a hardened container; nothing, unless said.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What tasks may do beyond a hardened container")]
+pub(crate) struct Allow {
+    /// Let tasks mount what is below this path of the machine (repeat for more) [default: nothing]
+    #[arg(long, value_name = "PATH", value_parser = parse::lent_path)]
+    pub(crate) allow_mount: Vec<String>,
+    /// Let tasks join this network of the machine: its name, or host (repeat for more)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) allow_network: Vec<String>,
+    /// Let tasks add this capability (repeat for more)
+    #[arg(long, value_name = "NAME", value_parser = parse::capability)]
+    pub(crate) allow_cap: Vec<String>,
+    /// Let tasks use this device of the machine (repeat for more)
+    #[arg(long, value_name = "PATH", value_parser = parse::lent_path)]
+    pub(crate) allow_device: Vec<String>,
+    /// Let tasks use graphics processors
+    #[arg(long)]
+    pub(crate) allow_gpus: bool,
+    /// Let tasks use this log driver (repeat for more) [always: json-file, local, none]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) allow_log_driver: Vec<String>,
+    /// Let programs in containers gain privileges by set-user-id files
+    #[arg(long)]
+    pub(crate) allow_new_privileges: bool,
+    /// Let containers be as mighty as this machine's root
+    #[arg(long)]
+    pub(crate) allow_privileged: bool,
+    /// How many processes and threads one container may have at most
+    #[arg(
+        long, value_name = "N", default_value_t = PIDS_MAX_USUAL,
+        value_parser = clap::value_parser!(u32).range(1..), allow_hyphen_values = true
+    )]
+    pub(crate) pids_max: u32,
+}
+
+impl From<Allow> for Policy {
+    fn from(allow: Allow) -> Self {
+        Self {
+            mount_paths: allow.allow_mount,
+            networks: allow.allow_network.into_iter().collect(),
+            capabilities: allow.allow_cap.into_iter().collect(),
+            devices: allow.allow_device.into_iter().collect(),
+            gpus: allow.allow_gpus,
+            log_drivers: allow.allow_log_driver.into_iter().collect(),
+            new_privileges: allow.allow_new_privileges,
+            privileged: allow.allow_privileged,
+            pids_max: allow.pids_max,
+        }
+    }
 }
 
 /// What happens to containers when their worker is told to stop.

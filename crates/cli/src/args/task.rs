@@ -8,6 +8,7 @@ use longshore_proto::name::{Datacenter, JobName, NodeName};
 use longshore_proto::quantity;
 use longshore_proto::spec::{Affinity, JobType, Mount, Port, PullPolicy, RestartPolicy, Spread};
 
+use super::container::Container;
 use super::{Format, WideFormat};
 use crate::parse::{self, Variable};
 
@@ -44,8 +45,8 @@ pub(crate) struct Run {
     /// Set an environment variable; a name alone takes its value from this environment
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = parse::variable)]
     pub(crate) env: Vec<Variable>,
-    /// Publish a container's port on its node
-    #[arg(short, long, value_name = "[IP:]HOST:CONTAINER[/udp]", value_parser = parse::publish)]
+    /// Publish a container's port on its node; without HOST the node chooses one (repeat for more)
+    #[arg(short, long, value_name = "[NAME=][[IP:]HOST:]CONTAINER[/udp]", value_parser = parse::publish)]
     pub(crate) publish: Vec<Port>,
     /// When a task is started again on its node: never, on-failure, on-failure:N or always [default: always for a
     /// service, on-failure:3 for a batch]
@@ -90,6 +91,9 @@ pub(crate) struct Run {
     /// Stay until it runs (service) or has ended (batch)
     #[arg(long)]
     pub(crate) wait: bool,
+    /// How the container is made
+    #[command(flatten)]
+    pub(crate) container: Container,
     /// The image, and the command to run in it instead of its own
     #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE [COMMAND]")]
     pub(crate) words: Vec<String>,

@@ -64,6 +64,7 @@ fn spec(
         spread: wish.spread,
         distinct_hosts: wish.distinct_hosts,
         mounts: wish.mount,
+        container: wish.container.into(),
         ..TaskSpec::new(spec_name, image)
     };
     let job = JobSpec {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use longshore_bus::Credentials;
 use longshore_proto::name::{NodeName, UserName};
 use longshore_proto::permission::Role;
-use longshore_worker::Options;
+use longshore_worker::{Options, PORT_RANGE_USUAL};
 
 use crate::args::{Global, program::Worker};
 use crate::connect::Target;
@@ -41,7 +41,8 @@ fn options(global: &Global, wish: Worker) -> Result<Options, Failure> {
         labels: labels(wish.label)?,
         capacity: wish.capacity.unwrap_or_default(),
         tasks_max: wish.tasks_max,
-        mount_paths: wish.allow_mount,
+        policy: wish.allow.into(),
+        ports: wish.ports.unwrap_or(PORT_RANGE_USUAL),
         on_shutdown: wish.on_shutdown.into(),
         docker: None,
     })
@@ -84,6 +85,7 @@ fn labels(wishes: Vec<Label>) -> Result<BTreeMap<String, String>, Failure> {
 mod tests {
     use clap::Parser;
     use longshore_worker::OnShutdown;
+    use longshore_worker::policy::Policy;
 
     use super::*;
     use crate::args::{Cli, Verb};
@@ -116,6 +118,12 @@ mod tests {
             "/srv/data",
             "--allow-mount",
             "/srv/more",
+            "--ports",
+            "30000-30100",
+            "--allow-network",
+            "host",
+            "--allow-cap",
+            "cap_net_admin",
             "--on-shutdown",
             "stop",
         ])
@@ -125,7 +133,10 @@ mod tests {
         assert_eq!(options.capacity.cpu_millis, Some(2_000));
         assert_eq!(options.capacity.disk_bytes, None);
         assert_eq!(options.tasks_max, 20);
-        assert_eq!(options.mount_paths, ["/srv/data", "/srv/more"]);
+        assert_eq!(options.policy.mount_paths, ["/srv/data", "/srv/more"]);
+        assert_eq!(options.ports, 30_000..=30_100);
+        assert!(options.policy.networks.contains("host") && !options.policy.privileged);
+        assert!(options.policy.capabilities.contains("NET_ADMIN"));
         assert_eq!(options.on_shutdown, OnShutdown::Stop);
         assert_eq!(options.bus.user.as_str(), "n1");
         assert!(options.bus.wait_for_server);
@@ -134,7 +145,7 @@ mod tests {
     #[test]
     fn a_node_takes_the_usual_number_of_tasks_and_lends_nothing() {
         let options = made(&["--name", "n1"]).unwrap();
-        assert_eq!((options.tasks_max, options.mount_paths), (500, vec![]));
+        assert_eq!((options.tasks_max, options.policy), (500, Policy::default()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The manager and the workers of `longshore dev`, as tasks of this process.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use longshore_core::agent::labels::{CLUSTER, Owner};
 use longshore_proto::id::ClusterId;
 use longshore_proto::name::{Datacenter, NodeName, UserName};
 use longshore_proto::node::TASKS_MAX_USUAL;
+use longshore_worker::PORT_RANGE_USUAL;
+use longshore_worker::policy::Policy;
 use longshore_worker::probe::{CapacityOverride, Probe, cores};
 use longshore_worker::runtime::{Runtime, docker::Docker};
 use tokio::task::{JoinError, JoinSet};
@@ -68,7 +71,7 @@ impl Members {
             longshore_worker::OnShutdown::Stop
         };
         let mut options = Vec::new();
-        for name in nodes {
+        for (number, name) in nodes.iter().enumerate() {
             options.push(longshore_worker::Options {
                 bus: access.worker(name)?,
                 name: NodeName::from(name.clone()),
@@ -77,7 +80,8 @@ impl Members {
                 labels: Default::default(),
                 capacity,
                 tasks_max: TASKS_MAX_USUAL,
-                mount_paths: mount_paths.to_vec(),
+                policy: Policy { mount_paths: mount_paths.to_vec(), ..Policy::default() },
+                ports: part_of(PORT_RANGE_USUAL, number, nodes.len()),
                 on_shutdown,
                 docker: None,
             });
@@ -198,9 +202,25 @@ fn share(folder: &Path, workers: usize) -> CapacityOverride {
     }
 }
 
+/// One worker's part of a range of ports, so that two on one machine do not choose the same.
+fn part_of(range: RangeInclusive<u16>, number: usize, workers: usize) -> RangeInclusive<u16> {
+    let workers = u16::try_from(workers).unwrap_or(u16::MAX).max(1);
+    let each = (range.end() - range.start()) / workers;
+    let number = u16::try_from(number).unwrap_or(0).min(workers - 1);
+    let first = range.start() + number * each;
+    first..=first + each.saturating_sub(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workers_of_one_machine_choose_different_ports() {
+        assert_eq!(part_of(20_000..=32_000, 0, 1), 20_000..=31_999);
+        assert_eq!(part_of(20_000..=32_000, 0, 3), 20_000..=23_999);
+        assert_eq!(part_of(20_000..=32_000, 2, 3), 28_000..=31_999);
+    }
 
     #[test]
     fn workers_of_one_machine_share_what_it_has() {

@@ -6,6 +6,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use longshore_proto::constraint::{Attribute, Constraint};
+use longshore_proto::container::{Device, Gpus, Ulimit};
 use longshore_proto::name::SpecName;
 use longshore_proto::quantity;
 use longshore_proto::spec::{Mount, Port, RestartPolicy, Spread, TaskSpec};
@@ -157,14 +158,52 @@ pub(super) fn entrypoint<'de, D: Deserializer<'de>>(
     words(deserializer, "entrypoint").map(Some)
 }
 
-pub(super) fn env<'de, D: Deserializer<'de>>(
+/// Reads a table of texts.
+fn texts<'de, D: Deserializer<'de>>(
     deserializer: D,
+    field: &str,
 ) -> Result<BTreeMap<String, String>, D::Error> {
     BTreeMap::deserialize(deserializer).map_err(|error| {
         D::Error::custom(format!(
-            "env is no table of texts; write {{ NAME = \"value\" }}, numbers in quotes ({error})"
+            "{field} is no table of texts; write {{ NAME = \"value\" }}, numbers in quotes ({error})"
         ))
     })
+}
+
+pub(super) fn env<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    texts(deserializer, "env")
+}
+
+pub(super) fn labels<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    texts(deserializer, "labels")
+}
+
+pub(super) fn options<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    texts(deserializer, "options")
+}
+
+pub(super) fn memory_reservation<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    scalar(deserializer, "memory_reservation", BYTES, |text| quantity::parse_bytes(text).ok())
+        .map(Some)
+}
+
+pub(super) fn shm_size<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    scalar(deserializer, "shm_size", BYTES, |text| quantity::parse_bytes(text).ok()).map(Some)
+}
+
+pub(super) fn pids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let cure = "is no number of processes; write a whole number from 1";
+    scalar(deserializer, "pids", cure, |text| text.parse().ok()).map(Some)
 }
 
 pub(super) fn anti_affinity<'de, D: Deserializer<'de>>(
@@ -211,6 +250,18 @@ pub(super) fn all_at_once<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     flag(deserializer, "all_at_once")
 }
 
+pub(super) fn new_privileges<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    flag(deserializer, "new_privileges")
+}
+
+pub(super) fn privileged<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    flag(deserializer, "privileged")
+}
+
+pub(super) fn init<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    flag(deserializer, "init")
+}
+
 pub(super) fn read_only<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     flag(deserializer, "read_only")
 }
@@ -244,6 +295,21 @@ text_type!(
 text_type!(
     /// A mount as it is written in one word: `"/srv/data:/data:ro"`.
     MountText(Mount), "mounts", parse::mount);
+
+text_type!(
+/// A limit of each process: `"1024:4096"` or `1024`.
+UlimitText(Ulimit), "ulimits", |text: &str| {
+    parse::limits_of(text).ok_or_else(|| format!("{text} is no limit; write \"1024:4096\" or a number, -1 for none"))
+});
+text_type!(
+    /// A capability: `"NET_ADMIN"`.
+    CapabilityText(String), "capability", parse::capability);
+text_type!(
+    /// A device of the node: `"/dev/kvm"`.
+    DeviceText(Device), "devices", parse::device);
+text_type!(
+    /// Graphics processors: `"all"` or a number.
+    GpusText(Gpus), "gpus", parse::gpus);
 
 /// A port as it is written: `"8080:80"`.
 #[derive(Debug)]

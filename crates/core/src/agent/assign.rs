@@ -179,6 +179,8 @@ impl Agent {
             self.ctx.writes.push(Write::TombstoneDropped(id));
         }
         let mut task = Task::assigned(assignment, attempt, &self.ctx);
+        let fixed = task.record().run.iter().flat_map(|run| &run.spec.ports);
+        self.ctx.ports.hold(id, fixed);
         if self.ctx.runtime.strays_known && !self.ctx.runtime.strays.contains(&id) {
             task.begin(&mut self.ctx);
         } else {

@@ -7,6 +7,7 @@ use longshore_proto::name::NodeName;
 use longshore_proto::spec::PullPolicy;
 
 use super::outbox::Outbox;
+use super::ports::Ports;
 use super::runtime::Runtime;
 use super::shelf::Shelf;
 use super::step::{Action, Write};
@@ -20,6 +21,7 @@ pub(super) struct Context {
     pub(super) outbox: Outbox,
     pub(super) shelf: Shelf,
     pub(super) runtime: Runtime,
+    pub(super) ports: Ports,
     /// The images that are being made available, so that many tasks wait for one pull.
     pub(super) pulls: BTreeSet<(String, u8)>,
     /// Whether the worker is to leave.

@@ -168,4 +168,6 @@ pub enum Failure {
     RuntimeAway,
     /// The runtime refused, or a deadline passed while it answered others: for people.
     Refused(String),
+    /// This node does not do such a thing, however often it is tried: for people.
+    Forbidden(String),
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use longshore_proto::id::{ClusterId, Revision, TaskId};
 use longshore_proto::name::NodeName;
 use longshore_proto::node::RunTask;
+use longshore_proto::spec::Port;
 
 /// The label that holds the cluster's id.
 pub const CLUSTER: &str = "longshore.cluster";
@@ -25,6 +26,21 @@ pub const NAMESPACE: &str = "longshore.namespace";
 pub const JOB: &str = "longshore.job";
 /// The label that holds the name of the job's part.
 pub const SPEC: &str = "longshore.spec";
+/// The label that holds the ports on the node, in the order of the spec, where the worker has chosen some.
+pub const PORTS: &str = "longshore.ports";
+
+/// Writes the [`PORTS`] label.
+pub(super) fn write_ports(ports: &[Port]) -> String {
+    ports.iter().map(|port| port.host.to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// Reads the [`PORTS`] label back into a spec's ports. `None` where there is none, or it fits them not.
+pub(super) fn read_ports(labels: &BTreeMap<String, String>, ports: &[Port]) -> Option<Vec<Port>> {
+    let hosts: Vec<u16> =
+        labels.get(PORTS)?.split(',').map(|host| host.parse().ok()).collect::<Option<_>>()?;
+    let filled = ports.iter().zip(&hosts).map(|(port, host)| Port { host: *host, ..port.clone() });
+    (hosts.len() == ports.len()).then(|| filled.collect())
+}
 
 /// What the labels of a container say.
 #[derive(Debug, Clone, PartialEq, Eq)]

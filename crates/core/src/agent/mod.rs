@@ -27,6 +27,7 @@ mod context;
 mod input;
 pub mod labels;
 mod outbox;
+mod ports;
 mod reconcile;
 mod record;
 mod runtime;
@@ -40,6 +41,7 @@ mod properties;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use longshore_proto::id::{BootId, ClusterId, Revision, TaskId};
 use longshore_proto::name::NodeName;
@@ -49,6 +51,7 @@ pub use self::input::{
     Container, ContainerChange, ContainerEnd, ContainerEvent, ContainerState, Failure, FullSet,
     Input, StartedContainer,
 };
+pub use self::ports::PORT_RANGE_USUAL;
 pub use self::record::{KeptContainer, Saved, TaskRecord, Tombstone};
 pub use self::step::{Action, Held, StartContainer, Step, Stored, Write, Writes};
 
@@ -57,6 +60,7 @@ use crate::time::{Now, Time};
 use self::assign::SyncState;
 use self::context::Context;
 use self::outbox::Outbox;
+use self::ports::Ports;
 use self::runtime::Runtime;
 use self::shelf::Shelf;
 use self::task::{Phase, Task};
@@ -81,8 +85,20 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// The brain of a worker that has just started, from what its store holds.
-    pub fn restore(node: NodeName, boot_id: BootId, saved: Saved, now: Now) -> Self {
+    /// The brain of a worker that has just started, from what its store holds. Dynamic ports come from
+    /// `port_range`; what was chosen before stays, wherever it lies.
+    pub fn restore(
+        node: NodeName,
+        boot_id: BootId,
+        saved: Saved,
+        port_range: RangeInclusive<u16>,
+        now: Now,
+    ) -> Self {
+        let mut ports = Ports::new(port_range);
+        for record in saved.tasks.iter().filter(|record| !record.state.is_terminal()) {
+            let fixed = record.run.iter().flat_map(|run| &run.spec.ports);
+            ports.hold(record.task, record.ports.iter().chain(fixed));
+        }
         let tombstone_next =
             saved.tombstones.iter().map(|tombstone| tombstone.sequence).max().unwrap_or(0) + 1;
         Self {
@@ -108,6 +124,7 @@ impl Agent {
                 outbox: Outbox::restore(saved.reports, now.time.0),
                 shelf: Shelf::restore(saved.kept),
                 runtime: Runtime::new(),
+                ports,
                 pulls: BTreeSet::new(),
                 leaving: false,
                 now_ms: now.time.0,
@@ -211,6 +228,7 @@ impl Agent {
             .collect();
         for id in over {
             let Some(task) = self.tasks.remove(&id) else { continue };
+            self.ctx.ports.release(id);
             let tombstone = Tombstone {
                 sequence: self.tombstone_next,
                 task: id,

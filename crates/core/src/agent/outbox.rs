@@ -156,6 +156,7 @@ mod tests {
             container_id: None,
             exit_code: None,
             reason: None,
+            ports: Vec::new(),
             at_ms: 0,
         }
     }

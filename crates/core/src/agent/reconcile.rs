@@ -173,7 +173,10 @@ fn first_look(task: &mut Task, ctx: &mut Context, current: Option<&Container>) {
 /// with its last breath. Tells whether there was one.
 fn late_look(task: &mut Task, ctx: &mut Context, current: Option<&Container>) -> bool {
     match current.map(|container| (container, container.state)) {
-        Some((container, ContainerState::Running)) => task.found_running(ctx, container.id.clone()),
+        Some((container, ContainerState::Running)) => {
+            task.take_over_ports(ctx, container);
+            task.found_running(ctx, container.id.clone());
+        }
         Some((container, ContainerState::Ended(end))) => {
             task.found_ended(ctx, container.id.clone(), end);
         }

@@ -5,6 +5,7 @@
 
 use longshore_proto::id::{ClusterId, Revision, TaskId};
 use longshore_proto::node::{RunTask, TaskReport};
+use longshore_proto::spec::Port;
 use longshore_proto::state::TaskState;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,9 @@ pub struct TaskRecord {
     /// Where the clock was set back, restarts count longer; where it was set forward, they are forgiven.
     #[serde(default)]
     pub restarts_at_ms: Vec<u64>,
+    /// Its ports, once those were chosen that are dynamic; empty where there is nothing to choose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
     /// Its last report, once it has ended, with its place among the undelivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<Box<(u64, TaskReport)>>,

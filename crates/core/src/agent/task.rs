@@ -14,15 +14,15 @@
 use longshore_proto::id::{Revision, TaskId};
 use longshore_proto::node::{Assignment, RunTask, TaskReport, Want};
 use longshore_proto::quantity::format_bytes;
-use longshore_proto::spec::{PullPolicy, RestartMode, RestartPolicy};
+use longshore_proto::spec::{Port, PullPolicy, RestartMode, RestartPolicy};
 use longshore_proto::state::{Mover, TaskState, is_legal_move};
 
 use crate::time::Now;
 
 use super::backoff::{self, Verdict};
 use super::context::Context;
-use super::input::{ContainerEnd, Failure, StartedContainer};
-use super::labels::Owner;
+use super::input::{Container, ContainerEnd, Failure, StartedContainer};
+use super::labels::{self, Owner};
 use super::record::TaskRecord;
 use super::step::{Action, StartContainer};
 
@@ -86,6 +86,7 @@ impl Task {
             state: TaskState::Assigned,
             container_id: None,
             restarts_at_ms: Vec::new(),
+            ports: Vec::new(),
             end: None,
         };
         Self {
@@ -337,27 +338,67 @@ impl Task {
                 self.phase = Phase::Waiting { until_ms: ctx.now_ms.saturating_add(RETRY_MS) };
             }
             Err(Failure::Refused(reason)) => self.attempt_failed(ctx, reason),
+            Err(Failure::Forbidden(reason)) => self.forbidden(ctx, reason),
         }
     }
 
     fn start(&mut self, ctx: &mut Context) {
-        let (Some(cluster_id), Some(run)) = (ctx.cluster_id, self.record.run.as_deref()) else {
+        let (Some(cluster_id), Some(mut run)) =
+            (ctx.cluster_id, self.record.run.as_deref().cloned())
+        else {
             return;
         };
+        if let Err(reason) = self.choose_ports(ctx, &mut run) {
+            return self.attempt_failed(ctx, &reason);
+        }
         let owner = Owner {
             cluster_id,
             node: ctx.node.clone(),
             task: self.record.task,
             attempt: self.record.attempt,
         };
+        let mut labels = owner.labels(self.record.revision, &run);
+        if !self.record.ports.is_empty() {
+            labels.insert(labels::PORTS.to_owned(), labels::write_ports(&self.record.ports));
+        }
         ctx.actions.push(Action::StartContainer(Box::new(StartContainer {
             task: owner.task,
             attempt: owner.attempt,
             name: owner.container_name(),
-            labels: owner.labels(self.record.revision, run),
-            run: run.clone(),
+            labels,
+            run,
         })));
         self.phase = Phase::Starting;
+    }
+
+    /// Fills in the ports that the worker chooses: those of the attempt before, where they still fit.
+    fn choose_ports(&mut self, ctx: &mut Context, run: &mut RunTask) -> Result<(), String> {
+        if !run.spec.ports.iter().any(Port::is_dynamic) {
+            return Ok(());
+        }
+        let fits = |(chosen, wish): (&Port, &Port)| {
+            *chosen == Port { host: chosen.host, ..wish.clone() }
+                && (wish.is_dynamic() || wish.host == chosen.host)
+        };
+        let is_chosen = self.record.ports.len() == run.spec.ports.len()
+            && self.record.ports.iter().zip(&run.spec.ports).all(fits);
+        if !is_chosen {
+            let chosen = ctx.ports.choose(self.id(), &run.spec.ports, self.seed())?;
+            self.record_mut().ports = chosen;
+        }
+        run.spec.ports.clone_from(&self.record.ports);
+        Ok(())
+    }
+
+    /// Takes the ports over that a container has which this record knows nothing of: the worker's disk was lost.
+    pub(super) fn take_over_ports(&mut self, ctx: &mut Context, container: &Container) {
+        let Some(run) = self.record.run.as_deref().filter(|_| self.record.ports.is_empty()) else {
+            return;
+        };
+        if let Some(ports) = labels::read_ports(&container.labels, &run.spec.ports) {
+            ctx.ports.hold(self.id(), &ports);
+            self.record_mut().ports = ports;
+        }
     }
 
     /// Its start was answered.
@@ -383,6 +424,7 @@ impl Task {
             Err(Failure::Refused(reason)) => {
                 self.attempt_failed(ctx, &reason);
             }
+            Err(Failure::Forbidden(reason)) => self.forbidden(ctx, &reason),
         }
     }
 
@@ -433,7 +475,7 @@ impl Task {
         match result {
             Ok(end) => self.container_ended(ctx, *end),
             Err(Failure::RuntimeAway) => self.look_again(ctx),
-            Err(Failure::Refused(_)) => {
+            Err(Failure::Refused(_) | Failure::Forbidden(_)) => {
                 let again_at_ms = Some(ctx.now_ms.saturating_add(RETRY_MS));
                 self.phase = Phase::Stopping { again_at_ms };
             }
@@ -443,10 +485,33 @@ impl Task {
     // Ends.
 
     fn attempt_failed(&mut self, ctx: &mut Context, reason: &str) {
+        self.give_up_attempt(ctx);
+        self.attempt_over(ctx, None, &format!("could not start: {reason}"));
+    }
+
+    /// This node will never run it, so that no restart can help: another node may.
+    fn forbidden(&mut self, ctx: &mut Context, reason: &str) {
+        self.give_up_attempt(ctx);
+        self.phase = Phase::Ended;
+        let (state, reason) = match self.record.stop.clone() {
+            Some(stop) => (TaskState::Stopped, stop),
+            None => (TaskState::Failed, format!("could not start: {reason}")),
+        };
+        self.report(ctx, state, None, Some(reason));
+    }
+
+    /// Clears away what was made for an attempt that could not start.
+    fn give_up_attempt(&mut self, ctx: &mut Context) {
         if self.is_created || self.phase == Phase::Starting {
             self.clear_away(ctx);
         }
-        self.attempt_over(ctx, None, &format!("could not start: {reason}"));
+        if !self.record.ports.is_empty() {
+            // One of them may be held by a stranger: the next attempt gets others.
+            self.record_mut().ports = Vec::new();
+            ctx.ports.release(self.id());
+            let fixed = self.record.run.iter().flat_map(|run| &run.spec.ports);
+            ctx.ports.hold(self.record.task, fixed);
+        }
     }
 
     fn end_without_container(&mut self, ctx: &mut Context) {
@@ -544,9 +609,14 @@ impl Task {
             return;
         }
         self.record_mut().state = state;
+        if state.is_terminal() {
+            ctx.ports.release(self.id());
+        }
         if self.record.superseded {
             return;
         }
+        let ports =
+            if state == TaskState::Running { self.record.ports.clone() } else { Vec::new() };
         let report = TaskReport {
             task: self.id(),
             attempt,
@@ -555,6 +625,7 @@ impl Task {
             container_id: self.record.container_id.clone(),
             exit_code,
             reason,
+            ports,
             at_ms: ctx.wall_ms,
         };
         let place = ctx.outbox.push(report.clone(), ctx.now_ms, &mut ctx.writes);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use longshore_proto::id::{ClusterId, ManagerId, Revision, TaskId};
 use longshore_proto::name::{JobKey, NodeName, SpecName, UserName};
-use longshore_proto::spec::{JobSpec, TaskSpec};
+use longshore_proto::spec::{JobSpec, Port, TaskSpec};
 use longshore_proto::state::{Eligibility, JobStatus, Mover, NodeStatus, TaskState, is_legal_move};
 use longshore_scheduler::Fleet;
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,9 @@ pub struct Task {
     pub revision: Revision,
     /// Its container.
     pub container_id: Option<String>,
+    /// Its ports with those that its worker has chosen; empty where there was nothing to choose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
     /// The exit code of the attempt that ended last.
     pub exit_code: Option<i64>,
     /// Why it is as it is.
@@ -292,6 +295,7 @@ impl State {
                     stop: None,
                     revision,
                     container_id: None,
+                    ports: Vec::new(),
                     exit_code: None,
                     reason: None,
                     placement: None,
@@ -457,6 +461,7 @@ impl State {
         }
         if report.state == TaskState::Running {
             task.started_at_ms = Some(at_ms);
+            task.ports.clone_from(&report.ports);
         }
         if report.state.is_terminal() {
             self.end_task(report.task, report.state, report.reason.as_ref(), at_ms, changes);

@@ -142,6 +142,11 @@ impl Cluster {
             node: task.node.clone(),
             container_id: task.container_id.clone(),
             image: spec.map(|spec| spec.image.clone()).unwrap_or_default(),
+            ports: if task.ports.is_empty() {
+                spec.map(|spec| spec.ports.clone()).unwrap_or_default()
+            } else {
+                task.ports.clone()
+            },
             exit_code: task.exit_code,
             reason: task.reason.clone().or_else(stopping).or_else(blocked),
             placement: task.placement.clone(),

@@ -195,7 +195,7 @@ impl Node {
         self.committed = self.committed.saturating_add(demand.resources);
         self.promised_since = self.promised_since.saturating_add(demand.resources);
         self.tasks = self.tasks.saturating_add(1);
-        for Port { host, protocol, .. } in demand.ports {
+        for Port { host, protocol, .. } in demand.ports.iter().filter(|port| !port.is_dynamic()) {
             let holders = self.ports.entry((*host, *protocol)).or_insert(0);
             *holders = holders.saturating_add(1);
         }
@@ -205,7 +205,7 @@ impl Node {
         self.committed = self.committed.saturating_sub(demand.resources);
         self.promised_since = self.promised_since.saturating_sub(demand.resources);
         self.tasks = self.tasks.saturating_sub(1);
-        for Port { host, protocol, .. } in demand.ports {
+        for Port { host, protocol, .. } in demand.ports.iter().filter(|port| !port.is_dynamic()) {
             let key = (*host, *protocol);
             if let Some(holders) = self.ports.get_mut(&key) {
                 *holders -= 1;

@@ -114,7 +114,13 @@ impl Wish {
     fn of(demand: &Demand<'_>) -> Self {
         Self {
             amounts: demand.amounts(),
-            ports: demand.ports.iter().map(|port| (port.host, port.protocol)).collect(),
+            // A port that the worker chooses is in nobody's way.
+            ports: demand
+                .ports
+                .iter()
+                .filter(|port| !port.is_dynamic())
+                .map(|port| (port.host, port.protocol))
+                .collect(),
             apart_from: demand.kin.filter(|_| demand.distinct_hosts),
         }
     }

@@ -30,9 +30,11 @@ use longshore_proto::spec::PullPolicy;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
-use super::docker_config::create_body;
+use super::docker_config::{Machine, create_body};
 use super::docker_error::{explain, explain_pull, explain_start, status};
 use super::docker_mount::mounts;
+use crate::policy::{PIDS_MAX_USUAL, Policy};
+
 use super::{Answer, LogChunk, LogsWish, Runtime, RuntimeError, RuntimeInfo};
 
 /// Where Docker is when nothing else is said.
@@ -60,9 +62,9 @@ const INSPECTS_MAX: usize = 8;
 pub struct Docker {
     host: String,
     node: NodeName,
-    cores: u64,
-    /// Below which paths of the machine a task may mount.
-    mount_paths: Vec<String>,
+    machine: Machine,
+    /// What tasks may do beyond a hardened container.
+    policy: Policy,
     client: Mutex<Option<bollard::Docker>>,
     pulls: Semaphore,
     root: OnceLock<Option<String>>,
@@ -86,19 +88,32 @@ impl Docker {
             .unwrap_or_else(|| DEFAULT_HOST.to_owned());
         Self {
             host,
+            machine: Machine {
+                cores,
+                pids_max: PIDS_MAX_USUAL,
+                variables: [("node.name".to_owned(), node.to_string())].into(),
+            },
             node,
-            cores,
-            mount_paths: Vec::new(),
+            policy: Policy::default(),
             client: Mutex::new(None),
             pulls: Semaphore::new(PULLS_MAX),
             root: OnceLock::new(),
         }
     }
 
-    /// Lets tasks mount what is below these paths of the machine, which must be absolute.
+    /// Lets tasks do what a policy allows.
     #[must_use]
-    pub fn with_mount_paths(self, mount_paths: Vec<String>) -> Self {
-        Self { mount_paths, ..self }
+    pub fn with_policy(mut self, policy: Policy) -> Self {
+        self.machine.pids_max = policy.pids_max.min(PIDS_MAX_USUAL);
+        self.policy = policy;
+        self
+    }
+
+    /// Says what variables of the node stand for in tasks' texts.
+    #[must_use]
+    pub fn with_variables(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.machine.variables.extend(variables);
+        self
     }
 
     /// The client; made when it is first possible.
@@ -261,9 +276,11 @@ impl Docker {
     }
 
     async fn create_now(&self, start: &StartContainer) -> Result<Created, RuntimeError> {
+        let spec = &start.run.spec;
+        self.policy.admit(&spec.container).map_err(RuntimeError::Forbidden)?;
         let options = CreateContainerOptionsBuilder::default().name(&start.name).build();
         let mounts = self.mounts_of(start).await?;
-        let body = create_body(start, self.cores, mounts);
+        let body = create_body(start, &self.machine, mounts).map_err(RuntimeError::Forbidden)?;
         match self.client()?.create_container(Some(options), body).await {
             Ok(created) => {
                 for warning in created.warnings.iter().filter(|warning| !warning.is_empty()) {
@@ -272,10 +289,10 @@ impl Docker {
                 Ok(Created::There(created.id))
             }
             Err(error) if status(&error) == Some(409) => self.adopt(start).await,
-            Err(error) if status(&error) == Some(404) => {
-                let image = &start.run.spec.image;
-                Err(RuntimeError::Refused(format!("image {image} is not on this node any more")))
-            }
+            Err(error) if status(&error) == Some(404) => Err(RuntimeError::Refused(format!(
+                "image {} is not on this node any more",
+                spec.image
+            ))),
             Err(error) => Err(self.explain(&error, "creating the container")),
         }
     }
@@ -290,7 +307,7 @@ impl Docker {
             return Ok(Vec::new());
         }
         // A path may be on a file system that does not answer.
-        let allowed = self.mount_paths.clone();
+        let allowed = self.policy.mount_paths.clone();
         let looked = tokio::task::spawn_blocking(move || mounts(&wishes, &allowed)).await;
         looked
             .unwrap_or_else(|error| Err(format!("its mounts could not be looked at: {error}")))

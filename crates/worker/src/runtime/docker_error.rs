@@ -164,7 +164,7 @@ mod tests {
     }
 
     fn port(host: u16) -> Port {
-        Port { host, container: 80, protocol: Protocol::Tcp, host_ip: None }
+        Port { host, container: 80, protocol: Protocol::Tcp, host_ip: None, name: None }
     }
 
     #[test]

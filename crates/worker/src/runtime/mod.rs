@@ -92,6 +92,9 @@ pub enum RuntimeError {
     /// The daemon refused, or did not finish in time: for people.
     #[error("{0}")]
     Refused(String),
+    /// This node does not do such a thing, however often it is tried: for people.
+    #[error("{0}")]
+    Forbidden(String),
 }
 
 impl From<RuntimeError> for Failure {
@@ -99,6 +102,7 @@ impl From<RuntimeError> for Failure {
         match error {
             RuntimeError::Away(_) => Self::RuntimeAway,
             RuntimeError::Refused(reason) => Self::Refused(reason),
+            RuntimeError::Forbidden(reason) => Self::Forbidden(reason),
         }
     }
 }

@@ -27,6 +27,7 @@ fn a_change_that_fits_is_stored_with_its_first_attempt_before_anything_is_done()
         state: TaskState::Preparing,
         container_id: None,
         restarts_at_ms: vec![],
+        ports: Vec::new(),
         end: None,
     };
     let report = TaskReport {
@@ -37,6 +38,7 @@ fn a_change_that_fits_is_stored_with_its_first_attempt_before_anything_is_done()
         container_id: None,
         exit_code: None,
         reason: Some("pulling busybox:1 unless it is here".into()),
+        ports: Vec::new(),
         at_ms: START_WALL_MS,
     };
     assert_eq!(

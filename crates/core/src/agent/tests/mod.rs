@@ -3,6 +3,7 @@
 mod adopting;
 mod assigning;
 mod living;
+mod ports;
 
 use std::collections::BTreeMap;
 
@@ -109,7 +110,11 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new(saved: Saved) -> Self {
         let now = Now { time: Time(1_000), wall_ms: START_WALL_MS };
-        Self { agent: Agent::restore(node(), boot(), saved, now), now, store: BTreeMap::new() }
+        Self {
+            agent: Agent::restore(node(), boot(), saved, PORT_RANGE_USUAL, now),
+            now,
+            store: BTreeMap::new(),
+        }
     }
 
     /// An agent that is registered, has an empty set at revision 1.1, and sees an empty Docker.
@@ -221,7 +226,7 @@ impl Bench {
     pub(super) fn restart(&mut self) {
         let saved = self.saved();
         self.now = Now { time: Time(0), wall_ms: self.now.wall_ms + 500 };
-        self.agent = Agent::restore(node(), boot(), saved, self.now);
+        self.agent = Agent::restore(node(), boot(), saved, PORT_RANGE_USUAL, self.now);
     }
 
     /// Takes a task to `running` in its first attempt.

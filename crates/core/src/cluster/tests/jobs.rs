@@ -315,8 +315,13 @@ fn a_port_is_given_once_per_node() {
     world.join("n1", NODE).unwrap();
     world.join("n2", NODE).unwrap();
     let mut spec = job("web", 3);
-    spec.specs[0].ports =
-        vec![Port { host: 8080, container: 80, protocol: Protocol::Tcp, host_ip: None }];
+    spec.specs[0].ports = vec![Port {
+        host: 8080,
+        container: 80,
+        protocol: Protocol::Tcp,
+        host_ip: None,
+        name: None,
+    }];
     world.submit(spec);
     let placed = world.live("web").into_iter().filter(|id| world.task(*id).node.is_some()).count();
     assert_eq!(placed, 2);

@@ -294,6 +294,7 @@ impl World {
             container_id: None,
             exit_code,
             reason: None,
+            ports: Vec::new(),
             at_ms: self.now().wall_ms,
         };
         let ticket = self.ticket();
