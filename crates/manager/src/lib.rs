@@ -50,6 +50,9 @@ pub use error::ManagerError;
 /// This version, as it is told to others.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// The wait before another try of what passes by itself.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
 /// How a manager is run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -106,34 +109,23 @@ pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), Mana
         name: options.name.clone(),
         version: VERSION.to_owned(),
     };
+    let mut complaint = String::new();
     while !cancel.is_cancelled() {
-        let mut log = tokio::select! {
-            opened = log::Log::open(&core, &streams, &store) => opened?,
-            () = cancel.cancelled() => break,
-        };
-        let lease = lease::Lease::new(&core, &identity, store.id());
-        let state = store.load()?;
-        let mut cluster = Cluster::new(identity.clone(), options.settings.clone(), state);
-        let standing =
-            standby::stand_by(&mut cluster, &mut log, &store, &bus, lease, clock, &cancel);
-        let Some(held) = standing.await? else { break };
-        let reign = driver::reign(
-            &mut cluster,
-            &mut log,
-            &store,
-            &bus,
-            &core,
-            &held,
-            clock,
-            options.events_age_max,
-            &cancel,
-        )
-        .await;
-        held.release().await;
-        match reign {
-            Ok(()) => {}
+        match turn(&options, &identity, &streams, &store, &bus, &core, clock, &cancel).await {
+            Ok(()) => complaint.clear(),
             Err(ManagerError::Fenced { by }) => {
                 info!(%by, "this manager no longer leads; what it had not committed is dropped");
+            }
+            Err(error) if error.passes() => {
+                let told = error.to_string();
+                if told != complaint {
+                    warn!("{told}; trying again until it is");
+                    complaint = told;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY_DELAY) => {}
+                    () = cancel.cancelled() => {}
+                }
             }
             Err(error) => return Err(error),
         }
@@ -141,6 +133,46 @@ pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), Mana
     bus.flush().await;
     info!("the manager has stopped");
     Ok(())
+}
+
+/// Stands by, and leads when it is this manager's turn; until it is cancelled, fenced, or unable to go on.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "they are what one run of the process has, each once"
+)]
+async fn turn(
+    options: &Options,
+    identity: &Identity,
+    streams: &streams::Streams,
+    store: &Arc<store::Store>,
+    bus: &Bus,
+    core: &Bus,
+    clock: Clock,
+    cancel: &CancellationToken,
+) -> Result<(), ManagerError> {
+    let mut log = tokio::select! {
+        opened = log::Log::open(core, streams, store) => opened?,
+        () = cancel.cancelled() => return Ok(()),
+    };
+    let lease = lease::Lease::new(core, identity, store.id());
+    let state = store.load()?;
+    let mut cluster = Cluster::new(identity.clone(), options.settings.clone(), state);
+    let standing = standby::stand_by(&mut cluster, &mut log, store, bus, lease, clock, cancel);
+    let Some(held) = standing.await? else { return Ok(()) };
+    let reign = driver::reign(
+        &mut cluster,
+        &mut log,
+        store,
+        bus,
+        core,
+        &held,
+        clock,
+        options.events_age_max,
+        cancel,
+    );
+    let ended = reign.await;
+    held.release().await;
+    ended
 }
 
 /// The one clock of the process.

@@ -18,14 +18,15 @@ use longshore_core::cluster::Cluster;
 use longshore_core::cluster::record::{Hash, Record};
 use longshore_proto::subject::{Subject, log_stream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::error::{Broken, ManagerError};
 use crate::follow::Follower;
 use crate::store::Store;
 use crate::streams::{
-    Streams, check_log_settings, event_config, is_missing, lease_config, log_config, set_up,
-    stream_error, wait_for_jetstream,
+    Streams, check_log_settings, event_config, get_error, is_missing, lease_config, log_config,
+    set_up, wait_for_jetstream,
 };
 
 /// How long an append may wait for its acknowledgement before the place in the log is looked at.
@@ -36,6 +37,11 @@ const RETRY_DELAY: Duration = Duration::from_millis(250);
 const READ_PATIENCE: Duration = Duration::from_secs(5);
 /// How often a leader looks whether the log still holds what it wrote.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// For how long it must be told, each time that is asked, that the log is broken, before that is believed: by
+/// the one server that has it; or by whoever of several calls itself the leader. One that was asleep, or is cut
+/// off from the others, calls itself so for up to ten seconds longer than it is, and knows less than was committed.
+const DOUBT_OF_ONE: Duration = Duration::from_secs(2);
+const DOUBT_OF_SEVERAL: Duration = Duration::from_secs(12);
 /// The most messages that are applied and stored together while following, and the most bytes.
 const FOLLOWED_MAX: usize = 512;
 const FOLLOWED_BYTES_MAX: usize = 4 << 20;
@@ -46,6 +52,7 @@ pub struct Log {
     context: jetstream::Context,
     stream: Stream,
     subject: String,
+    look: Look,
     /// The sequence that the next append expects to be the last.
     last: watch::Sender<u64>,
 }
@@ -56,6 +63,10 @@ pub(crate) struct Look {
     context: jetstream::Context,
     stream: String,
     created: String,
+    /// How long what is broken must be told.
+    patience: Duration,
+    /// Since when it is told.
+    broken_since: Option<Instant>,
 }
 
 /// What became of an append.
@@ -84,19 +95,26 @@ impl Log {
         wait_for_jetstream(&context).await?;
         let root = core.root();
         let name = log_stream(root);
-        let stream = match context.get_stream(&name).await {
-            Ok(stream) => {
-                set_up(&context, log_config(root, streams)).await?;
-                stream
-            }
-            Err(error) if is_missing(&error.kind()) => {
-                if store.log_created()?.is_some() {
-                    return Err(Broken::Gone { stream: name }.into());
+        let patience = if streams.replicas > 1 { DOUBT_OF_SEVERAL } else { DOUBT_OF_ONE };
+        let asked_at = Instant::now();
+        let stream = loop {
+            match context.get_stream(&name).await {
+                Ok(stream) => {
+                    set_up(&context, log_config(root, streams)).await?;
+                    break stream;
                 }
-                info!(stream = %name, "making the log");
-                set_up(&context, log_config(root, streams)).await?
+                Err(error) if is_missing(&error.kind()) => {
+                    if store.log_created()?.is_none() {
+                        info!(stream = %name, "making the log");
+                        break set_up(&context, log_config(root, streams)).await?;
+                    }
+                    if asked_at.elapsed() >= patience {
+                        return Err(Broken::Gone { stream: name }.into());
+                    }
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
+                Err(error) => return Err(get_error(&name, &error)),
             }
-            Err(error) => return Err(stream_error(&name, &error)),
         };
         check_log_settings(&name, stream.cached_info().config.clone())?;
         set_up(&context, event_config(root, streams)).await?;
@@ -105,9 +123,14 @@ impl Log {
         match store.log_created()? {
             None => store.set_log_created(&created)?,
             Some(known) if known == created => {}
-            Some(known) => return Err(Broken::Replaced { stream: name, created, known }.into()),
+            Some(known) => {
+                return Err(Broken::Replaced { stream: name, created, known }.into());
+            }
         }
-        Ok(Self { context, stream, subject: Subject::Log.text(root), last: watch::Sender::new(0) })
+        let look =
+            Look { context: context.clone(), stream: name, created, patience, broken_since: None };
+        let (subject, last) = (Subject::Log.text(root), watch::Sender::new(0));
+        Ok(Self { context, stream, subject, look, last })
     }
 
     /// Reads everything that the store has not seen, and applies it.
@@ -117,7 +140,15 @@ impl Log {
         follower: &mut Follower<'_>,
     ) -> Result<(), ManagerError> {
         let known = cluster.state().meta.stream_sequence;
-        let end = self.check_end(known).await?;
+        let end = loop {
+            match self.check_end(known).await {
+                Err(error) if self.look.broken_since.is_some() && error.passes() => {
+                    debug!(%error, "the end of the log is asked for again");
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
+                told => break told?,
+            }
+        };
         if known > 0 && end > 0 {
             self.check_tip(cluster, known).await?;
         }
@@ -141,17 +172,16 @@ impl Log {
     }
 
     /// Where the log ends, after a check that it still holds everything up to a message that was applied.
-    pub(crate) async fn check_end(&self, known: u64) -> Result<u64, ManagerError> {
-        self.look().check_end(known).await
+    ///
+    /// # Errors
+    /// What is broken is an error that passes until it was told for long enough.
+    pub(crate) async fn check_end(&mut self, known: u64) -> Result<u64, ManagerError> {
+        self.look.check_end(known).await
     }
 
     /// A look at the stream that can be taken elsewhere.
     pub(crate) fn look(&self) -> Look {
-        Look {
-            context: self.context.clone(),
-            stream: self.stream.cached_info().config.name.clone(),
-            created: self.stream.cached_info().created.to_string(),
-        }
+        self.look.clone()
     }
 
     /// The sequence of the last message that was read or written here, as it moves.
@@ -186,7 +216,7 @@ impl Log {
             };
             match made {
                 Ok(messages) => return Ok(Tail { messages }),
-                Err(detail) if self.look().info().await?.is_none() => {
+                Err(detail) if self.look.info().await?.is_none() => {
                     return Err(read_error(detail));
                 }
                 Err(detail) => {
@@ -269,7 +299,31 @@ impl Log {
 
 impl Look {
     /// See [`Log::check_end`].
-    async fn check_end(&self, known: u64) -> Result<u64, ManagerError> {
+    async fn check_end(&mut self, known: u64) -> Result<u64, ManagerError> {
+        match self.end(known).await {
+            Err(ManagerError::Broken(broken)) => {
+                let since = *self.broken_since.get_or_insert_with(|| {
+                    warn!(
+                        "{broken}, says a NATS server; it is asked again before that is believed"
+                    );
+                    Instant::now()
+                });
+                if since.elapsed() >= self.patience {
+                    return Err(broken.into());
+                }
+                Err(ManagerError::Read { detail: broken.to_string() })
+            }
+            told => {
+                if told.is_ok() {
+                    self.broken_since = None;
+                }
+                told
+            }
+        }
+    }
+
+    /// Where the log ends, as it is told now.
+    async fn end(&self, known: u64) -> Result<u64, ManagerError> {
         let Some(info) = self.info().await? else {
             return Err(Broken::Gone { stream: self.stream.clone() }.into());
         };
@@ -299,7 +353,7 @@ impl Look {
 
     /// Looks again and again whether the log still holds everything up to a position that moves. Ends with what
     /// is broken.
-    pub(crate) async fn watch(self, position: watch::Receiver<u64>) -> ManagerError {
+    pub(crate) async fn watch(mut self, position: watch::Receiver<u64>) -> ManagerError {
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
             // Read before the question: what is written meanwhile only makes the log longer.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, StorageType, Stream};
 use async_nats::jetstream::{self, ErrorCode};
 use longshore_proto::name::Root;
@@ -59,13 +59,40 @@ pub(crate) async fn set_up(
 ) -> Result<Stream, ManagerError> {
     let name = config.name.clone();
     if let Err(error) = context.create_or_update_stream(config).await {
-        return Err(stream_error(&name, &error));
+        let passes = match error.kind() {
+            CreateStreamErrorKind::TimedOut | CreateStreamErrorKind::JetStreamUnavailable => true,
+            CreateStreamErrorKind::JetStream(error) => passes(&error),
+            _ => false,
+        };
+        return Err(stream_error(&name, passes, error.to_string()));
     }
-    context.get_stream(&name).await.map_err(|error| stream_error(&name, &error))
+    context.get_stream(&name).await.map_err(|error| get_error(&name, &error))
 }
 
-pub(crate) fn stream_error(stream: &str, error: &dyn std::fmt::Display) -> ManagerError {
-    ManagerError::Stream { stream: stream.to_owned(), detail: error.to_string() }
+/// Why a stream was not found out about.
+pub(crate) fn get_error(stream: &str, error: &GetStreamError) -> ManagerError {
+    let passes = match error.kind() {
+        GetStreamErrorKind::Request => true,
+        GetStreamErrorKind::JetStream(error) => passes(&error),
+        _ => false,
+    };
+    stream_error(stream, passes, error.to_string())
+}
+
+fn stream_error(stream: &str, passes: bool, detail: String) -> ManagerError {
+    let stream = stream.to_owned();
+    if passes {
+        ManagerError::Unready { stream, detail }
+    } else {
+        ManagerError::Stream { stream, detail }
+    }
+}
+
+/// Whether a refusal passes by itself: servers of a cluster that have just started, or lost one of them, elect
+/// whom to ask first; and some of those that are to hold a stream may join later.
+fn passes(error: &jetstream::Error) -> bool {
+    const UNAVAILABLE: usize = 503;
+    error.code() == UNAVAILABLE || error.error_code() == ErrorCode::CLUSTER_NO_PEERS
 }
 
 pub(crate) fn is_missing(kind: &GetStreamErrorKind) -> bool {
