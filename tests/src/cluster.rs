@@ -125,6 +125,12 @@ impl Cluster {
         self.managers.insert(name.to_owned(), program);
     }
 
+    /// Starts a manager under a user's name on a data directory from elsewhere.
+    pub fn start_manager_on(&mut self, name: &str, data_dir: &Path, options: &[&str]) {
+        let program = self.spawn_manager(name, data_dir, options);
+        self.managers.insert(name.to_owned(), program);
+    }
+
     /// Starts a manager that the test holds itself, because it is expected to end.
     pub fn spawn_manager(&self, name: &str, data_dir: &Path, options: &[&str]) -> Program {
         let mut command = command(&longshore(), self.folder.path());

@@ -13,7 +13,7 @@ use longshore_proto::codec::{self, DecodeError};
 use longshore_proto::error::ApiError;
 use longshore_proto::id::CommandId;
 use longshore_proto::subject::Subject;
-use longshore_proto::{ACTOR_HEADER, COMMAND_HEADER, INDEX_HEADER};
+use longshore_proto::{ACTOR_HEADER, COMMAND_HEADER, INDEX_HEADER, MOMENT_HEADER};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -35,6 +35,8 @@ pub struct Ask {
     pub command: Option<CommandId>,
     /// Who asks, as the program says it (a person's name), for the audit.
     pub actor: Option<String>,
+    /// The moment of the past that is asked about, as the header says it.
+    pub at: Option<String>,
     /// How long to go on trying.
     pub deadline: Duration,
 }
@@ -42,12 +44,12 @@ pub struct Ask {
 impl Ask {
     /// A question that changes nothing.
     pub fn read(deadline: Duration) -> Self {
-        Self { command: None, actor: None, deadline }
+        Self { command: None, actor: None, at: None, deadline }
     }
 
     /// A question that changes something.
     pub fn write(command: CommandId, deadline: Duration) -> Self {
-        Self { command: Some(command), actor: None, deadline }
+        Self { command: Some(command), actor: None, at: None, deadline }
     }
 }
 
@@ -112,6 +114,9 @@ impl Bus {
         }
         if let Some(actor) = &ask.actor {
             headers.insert(ACTOR_HEADER, actor.replace(['\r', '\n'], " "));
+        }
+        if let Some(at) = &ask.at {
+            headers.insert(MOMENT_HEADER, at.as_str());
         }
         let start = Instant::now();
         let mut delay = RETRY_DELAY;

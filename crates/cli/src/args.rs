@@ -147,6 +147,12 @@ pub(crate) enum Verb {
     Node(node::Node),
     /// Print what happened, and what happens
     Events(cluster::Events),
+    /// Show what differs between two moments
+    Diff(cluster::Diff),
+    /// Write everything that the cluster is into a file
+    Backup(cluster::Backup),
+    /// Make a manager's data directory from a backup
+    Restore(cluster::Restore),
     /// Look for what is wrong, and say what to do
     Doctor(cluster::Doctor),
     /// Run a manager

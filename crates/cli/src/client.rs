@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use longshore_bus::{Ask, AskError, Bus};
 use longshore_proto::api::{
-    ClusterView, JobStopped, JobSubmitted, JobView, ListEvents, ListJobs, ListNodes, ListTasks,
-    NameJob, NameNode, NameTask, NodeView, Nothing, PAGE_MAX, Page, SubmitJob, TaskStopped,
-    TaskView,
+    BackupMade, BackupPart, ClusterView, JobStopped, JobSubmitted, JobView, ListEvents, ListJobs,
+    ListNodes, ListTasks, NameJob, NameNode, NameTask, NodeView, Nothing, PAGE_MAX, Page,
+    ReadBackup, SubmitJob, TaskStopped, TaskView,
 };
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::event::Event;
@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::args::Global;
 use crate::connect::Target;
 use crate::failure::Failure;
+use crate::parse::Moment;
 use crate::render::Printer;
 
 /// A connection, and whose things are meant.
@@ -33,6 +34,8 @@ pub(crate) struct Client {
     timeout: Duration,
     /// Whether questions go to the leader, behind a barrier.
     consistent: bool,
+    /// The moment of the past that questions are about.
+    at: Option<Moment>,
 }
 
 /// What a word of the user's names.
@@ -58,13 +61,19 @@ impl Client {
     /// A client on a connection that is there.
     pub(crate) fn new(bus: Bus, global: &Global) -> Self {
         let (namespace, timeout) = (global.namespace(), global.timeout);
-        Self { bus, namespace, timeout, consistent: global.consistent }
+        Self { bus, namespace, timeout, consistent: global.consistent, at: None }
     }
 
     /// The same connection for another namespace.
     #[must_use]
     pub(crate) fn in_namespace(&self, namespace: Namespace) -> Self {
         Self { namespace, ..self.clone() }
+    }
+
+    /// The same connection for questions about another moment.
+    #[must_use]
+    pub(crate) fn at(&self, moment: Option<Moment>) -> Self {
+        Self { at: moment, ..self.clone() }
     }
 
     /// The connection.
@@ -225,13 +234,27 @@ impl Client {
         question: &Q,
     ) -> Result<(u64, A), AskError> {
         self.allowed(verb)?;
-        // An observer's import holds one subject, and that is every manager's.
-        let subject = if self.consistent && self.bus.role() != Role::Observer {
+        // An observer's import holds one subject, and that is every manager's; and every manager has the past.
+        let behind_barrier = self.consistent && self.at.is_none();
+        let subject = if behind_barrier && self.bus.role() != Role::Observer {
             Subject::LeaderRead { scope, verb }
         } else {
             Subject::Api { scope, verb }
         };
-        self.bus.ask(&subject, question, Ask::read(self.timeout)).await
+        let mut ask = Ask::read(self.timeout);
+        ask.at = self.at.as_ref().map(ToString::to_string);
+        self.bus.ask(&subject, question, ask).await
+    }
+
+    /// Has the leader write a backup.
+    pub(crate) async fn make_backup(&self) -> Result<BackupMade, AskError> {
+        self.write(Scope::Cluster, ApiVerb::BackupMake, &Nothing {}).await
+    }
+
+    /// A part of a backup; empty at its end.
+    pub(crate) async fn read_backup(&self, part: &ReadBackup) -> Result<Vec<u8>, AskError> {
+        let part: BackupPart = self.write(Scope::Cluster, ApiVerb::BackupRead, part).await?;
+        Ok(part.bytes)
     }
 
     async fn write<Q: Serialize, A: DeserializeOwned>(

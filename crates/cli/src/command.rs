@@ -3,8 +3,10 @@
 //! `dev` and `auth` join here: a module each, one arm in [`run()`], and their options beside their code.
 
 pub(crate) mod auth;
+pub(crate) mod backup;
 pub(crate) mod completion;
 pub(crate) mod dev;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod job;
@@ -38,6 +40,9 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::Node(Node::Ls(wish)) => node::list(&client().await?, &wish, printer).await,
         Verb::Node(Node::Status(wish)) => node::status(&client().await?, &wish, printer).await,
         Verb::Events(wish) => Box::pin(events::run(&client().await?, &wish, printer)).await,
+        Verb::Diff(wish) => Box::pin(diff::run(&client().await?, &wish, printer)).await,
+        Verb::Backup(wish) => Box::pin(backup::make(&client().await?, &wish, printer)).await,
+        Verb::Restore(wish) => backup::restore(&wish, printer),
         Verb::Doctor(wish) => Box::pin(doctor::run(global, &wish, printer)).await,
         Verb::Manager(wish) => Box::pin(manager::run(global, wish)).await,
         Verb::Worker(wish) => Box::pin(worker::run(global, wish)).await,

@@ -1,5 +1,6 @@
 //! Small texts in options and job files: variables, ports, mounts, policies, preferences, labels, capacities.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -76,6 +77,17 @@ pub(crate) enum ParseError {
     /// Not a number of instances.
     #[error("{0:?} is no number of instances; use 1 to 100000")]
     Instances(String),
+    /// Not a time.
+    #[error(
+        "{0:?} is no time; write how long ago (10m, 2h), or a time such as 2026-01-31T12:00:00Z"
+    )]
+    Time(String),
+    /// Not a moment.
+    #[error(
+        "{0:?} is no moment; write an index of the log (4711), how long ago (10m, 2h), or a time such as \
+         2026-01-31T12:00:00Z"
+    )]
+    Moment(String),
     /// Not a capacity.
     #[error("{0:?} is no capacity; write cpu=4,memory=8GiB,disk=100GiB or a part of it")]
     Capacity(String),
@@ -85,6 +97,46 @@ pub(crate) enum ParseError {
     /// A quantity within it cannot be read.
     #[error(transparent)]
     Quantity(#[from] QuantityError),
+}
+
+/// A moment of the cluster's past.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// After the record of this index.
+    Index(u64),
+    /// At a time, in milliseconds since the Unix epoch.
+    Time(u64),
+}
+
+impl fmt::Display for Moment {
+    /// As questions carry it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index(index) => write!(f, "{index}"),
+            Self::Time(at_ms) => write!(f, "@{at_ms}"),
+        }
+    }
+}
+
+/// Reads a moment.
+pub(crate) fn moment(text: &str) -> Result<Moment, ParseError> {
+    if let Ok(index) = text.parse() {
+        return Ok(Moment::Index(index));
+    }
+    time(text).map(Moment::Time).map_err(|_| ParseError::Moment(text.to_owned()))
+}
+
+/// Reads a time as milliseconds since the Unix epoch.
+pub(crate) fn time(text: &str) -> Result<u64, ParseError> {
+    let timestamp: Result<jiff::Timestamp, _> = text.parse();
+    let at_ms = match timestamp {
+        Ok(timestamp) => u64::try_from(timestamp.as_millisecond()).ok(),
+        Err(_) => quantity::parse_duration(text)
+            .ok()
+            .and_then(|ago| u64::try_from(ago.as_millis()).ok())
+            .map(|ago_ms| crate::table::now_ms().saturating_sub(ago_ms)),
+    };
+    at_ms.ok_or_else(|| ParseError::Time(text.to_owned()))
 }
 
 /// An environment variable of a task.

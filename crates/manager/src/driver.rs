@@ -16,7 +16,7 @@ use longshore_core::cluster::{
 use longshore_proto::api::{Answer, NameJob, NameTask, SubmitJob};
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::id::ClusterId;
-use longshore_proto::name::{JobKey, NodeName};
+use longshore_proto::name::{JobKey, NodeName, UserName};
 use longshore_proto::node::AssignDelta;
 use longshore_proto::subject::{ApiVerb, Level, NodeVerb, Scope, Subject};
 use longshore_proto::{ACTOR_HEADER, COMMAND_HEADER};
@@ -31,9 +31,11 @@ use crate::error::ManagerError;
 use crate::gateway::{Arrival, Gateway, NodeRequest, Part};
 use crate::lease::Held;
 use crate::log::{Appended, Log};
+use crate::members::Members;
+use crate::past::Past;
 use crate::query::{Desk, Question, answer_api, read_payload, unavailable};
 use crate::store::{Batch, Store};
-use crate::{Clock, events, seed};
+use crate::{Clock, Options, backup, events, keeper, seed};
 
 /// The most inputs that are taken at once: enough to fill a record, few enough to stay responsive.
 const INPUTS_MAX: usize = 2_048;
@@ -55,6 +57,7 @@ struct Driver<'a> {
     cluster: &'a mut Cluster,
     log: &'a mut Log,
     store: &'a Arc<Store>,
+    past: &'a Arc<Past>,
     gateway: Gateway,
     clock: Clock,
     queue: VecDeque<Input>,
@@ -62,6 +65,8 @@ struct Driver<'a> {
     tickets: u64,
     assignments: mpsc::UnboundedSender<(NodeName, AssignDelta)>,
     committed: watch::Sender<u64>,
+    /// Managers that say that they stand by.
+    standbys: mpsc::UnboundedReceiver<UserName>,
     /// Whether the log did not answer for so long that what nodes said meanwhile was not heard.
     was_deaf: bool,
 }
@@ -72,11 +77,12 @@ pub(crate) async fn reign(
     cluster: &mut Cluster,
     log: &mut Log,
     store: &Arc<Store>,
+    past: &Arc<Past>,
     bus: &Bus,
     core: &Bus,
     held: &Held,
     clock: Clock,
-    events_age_max: Duration,
+    options: &Options,
     cancel: &CancellationToken,
 ) -> Result<(), ManagerError> {
     // The first record fences every leader before; nothing is heard until it is committed.
@@ -90,6 +96,7 @@ pub(crate) async fn reign(
         cluster,
         log,
         store,
+        past,
         gateway: Gateway::silent(),
         clock,
         queue: VecDeque::new(),
@@ -97,6 +104,7 @@ pub(crate) async fn reign(
         tickets: 0,
         assignments,
         committed,
+        standbys: mpsc::unbounded_channel().1,
         was_deaf: false,
     };
     driver.commit(*proposal, cancel).await?;
@@ -108,12 +116,23 @@ pub(crate) async fn reign(
         core.clone(),
         Arc::clone(store),
         cluster_id,
-        events_age_max,
+        options.events_age_max,
         clock.now().wall_ms,
         commits,
     );
     let _publisher = AbortOnDropHandle::new(tokio::spawn(publisher));
     let _assigner = AbortOnDropHandle::new(tokio::spawn(assign(bus.clone(), outbox)));
+    let keeper = keeper::keep(
+        Arc::clone(store),
+        options.keeping.clone(),
+        clock,
+        Some((core.clone(), driver.log.look())),
+    );
+    let _keeper = AbortOnDropHandle::new(tokio::spawn(keeper));
+    let (seen, standbys) = mpsc::unbounded_channel();
+    driver.standbys = standbys;
+    let members = Members::new(core);
+    let _members = AbortOnDropHandle::new(tokio::spawn(async move { members.watch(seen).await }));
     let guard = driver.log.look().watch(driver.log.position());
     let ended = tokio::select! {
         ended = driver.lead(bus, held, cancel) => ended,
@@ -158,6 +177,9 @@ impl Driver<'_> {
                         Some(arrival) => self.take(arrival),
                         None => return Err(ManagerError::Bug("nothing listens any more")),
                     },
+                    Some(name) = self.standbys.recv() => {
+                        self.queue.push_back(Input::ManagerSeen { name });
+                    }
                     () = tokio::time::sleep(wait) => {}
                 }
             }
@@ -303,7 +325,11 @@ impl Driver<'_> {
             Arrival::Api(request) => match request.subject.clone() {
                 Some(Subject::Api { scope, verb }) if verb.level() == Level::Read => {
                     let question = Question { request, scope, verb };
-                    if question.index_min() > self.cluster.state().meta.index {
+                    if let Some(moment) = question.moment() {
+                        let refused = self.gateway.refused();
+                        let part = Part::Leader;
+                        question.answer_from(self.past, self.store, refused, part, moment);
+                    } else if question.index_min() > self.cluster.state().meta.index {
                         // Somebody else leads, or has led, and this manager has not noticed yet.
                         question.refuse(self.cluster.state().meta.index);
                     } else {
@@ -314,6 +340,12 @@ impl Driver<'_> {
                     let question = Question { request, scope, verb };
                     let ticket = self.ticket(Waiting::Question(question));
                     self.queue.push_back(Input::Barrier { ticket });
+                }
+                Some(Subject::Api { verb: ApiVerb::BackupMake, .. }) => {
+                    backup::make(request, self.store, self.cluster.state().meta.index);
+                }
+                Some(Subject::Api { verb: ApiVerb::BackupRead, .. }) => {
+                    backup::read(request, self.store, self.gateway.refused());
                 }
                 Some(Subject::Api { scope, verb }) => self.command(request, scope, verb),
                 _ => {
@@ -330,7 +362,8 @@ impl Driver<'_> {
         let desk = Desk {
             cluster: self.cluster,
             store: self.store,
-            gateway: &self.gateway,
+            refused: self.gateway.refused(),
+            part: Part::Leader,
             now: self.clock.time(),
         };
         desk.answer(question);
@@ -375,7 +408,7 @@ impl Driver<'_> {
             .map(|actor| actor.chars().take(ACTOR_LENGTH_MAX).collect());
         let command = match verb {
             ApiVerb::JobSubmit => {
-                let SubmitJob { job } = read_payload(&self.gateway, request)?;
+                let SubmitJob { job } = read_payload(self.gateway.refused(), request)?;
                 if job.namespace != namespace {
                     return Err(ApiError::new(
                         ErrorCode::Invalid,
@@ -389,11 +422,11 @@ impl Driver<'_> {
                 Command::SubmitJob(Box::new(job))
             }
             ApiVerb::JobStop => {
-                let NameJob { name } = read_payload(&self.gateway, request)?;
+                let NameJob { name } = read_payload(self.gateway.refused(), request)?;
                 Command::StopJob(JobKey { namespace, name })
             }
             ApiVerb::TaskStop => {
-                let NameTask { id } = read_payload(&self.gateway, request)?;
+                let NameTask { id } = read_payload(self.gateway.refused(), request)?;
                 Command::StopTask { namespace, id }
             }
             _ => return Err(ApiError::new(ErrorCode::Invalid, "this verb changes nothing")),

@@ -1,9 +1,12 @@
 //! Why a manager cannot go on.
 
+use std::io;
 use std::path::PathBuf;
 
 use longshore_bus::{BusError, ConnectError};
 use longshore_core::cluster::persist::LoadError;
+
+use crate::snapshot::SnapshotError;
 
 /// How the log and a manager's store do not fit together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -11,6 +14,12 @@ pub enum Broken {
     /// There is no stream, and there was one.
     #[error("the stream {stream} is gone, and the store holds a cluster that lived on it")]
     Gone {
+        /// Its name.
+        stream: String,
+    },
+    /// There is a stream without a message, and there was one with a cluster.
+    #[error("the stream {stream} is empty, and this data directory belonged to a cluster")]
+    Empty {
         /// Its name.
         stream: String,
     },
@@ -41,6 +50,8 @@ pub enum Broken {
         first: u64,
         /// The last one that was applied.
         known: u64,
+        /// Its last message.
+        end: u64,
     },
     /// The stream has a hole.
     #[error("the log has lost messages {from} to {to}")]
@@ -119,16 +130,6 @@ pub enum ManagerError {
         /// What the server says.
         detail: String,
     },
-    /// Nobody answers for a stream just now.
-    #[error(
-        "the stream {stream} is not ready: {detail}; if it lasts, see that a majority of the NATS servers is up, and what this manager may do there"
-    )]
-    Unready {
-        /// Which one.
-        stream: String,
-        /// What the server says.
-        detail: String,
-    },
     /// The server dropped settings that safety rests on.
     #[error(
         "the NATS server does not keep the setting {setting} of stream {stream}; it is too old: use nats-server 2.12 or newer"
@@ -141,9 +142,49 @@ pub enum ManagerError {
     },
     /// The log is not the one that the store was built from, or has lost a part.
     #[error(
-        "the log contradicts this manager's store: {0}; nothing is changed. Restore the NATS server's own data, or, if the log is lost for good, see docs/operations.md, \"A lost log\""
+        "the log contradicts this manager's store: {0}; nothing is changed. Restore the NATS server's own data, or, if that is lost for good, choose with --heal-log which manager's store is the truth: see docs/operations.md, \"A lost log\""
     )]
     Broken(#[from] Broken),
+    /// A journal that does not end with what the state reflects.
+    #[error("the journal in the data directory does not fit the state at record {index}")]
+    Torn {
+        /// The record.
+        index: u64,
+    },
+    /// A data directory without a cluster.
+    #[error("there is nothing to write: the data directory holds no cluster yet")]
+    Empty,
+    /// A data directory of a newer version.
+    #[error(
+        "the store in the data directory has layout {found}, and this version reads up to 2; use a newer Longshore"
+    )]
+    Layout {
+        /// What was found.
+        found: String,
+    },
+    /// A file that is no snapshot that can be used.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A data directory that a backup cannot be restored into.
+    #[error("the data directory {path} holds a cluster already; restore into a fresh one")]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A restored data directory on a server that has a cluster already.
+    #[error(
+        "the stream {stream} holds the log of a cluster, and this data directory was restored from a backup; nothing is changed. Start it on a NATS server, or under a --root, that has none"
+    )]
+    LogInUse {
+        /// The log.
+        stream: String,
+    },
+    /// The bucket of snapshots cannot be used.
+    #[error("the bucket of snapshots cannot be used: {detail}")]
+    Bucket {
+        /// What the server or the disk says.
+        detail: String,
+    },
     /// The log cannot be read.
     #[error("the log cannot be read: {detail}")]
     Read {
@@ -175,8 +216,26 @@ pub enum ManagerError {
 }
 
 impl ManagerError {
-    /// Whether waiting mends it.
-    pub(crate) fn passes(&self) -> bool {
-        matches!(self, Self::Unready { .. } | Self::Read { .. })
+    /// Whether the store itself is broken, so that it must be rebuilt from elsewhere. A disk that is full or fails,
+    /// a folder that may not be read and a store of a newer version are not that.
+    pub(crate) fn is_damage(&self) -> bool {
+        let source = match self {
+            Self::Torn { .. } | Self::Load { source: LoadError::Value { .. } } => return true,
+            Self::Open { source, .. } | Self::Store { source } => source,
+            _ => return false,
+        };
+        if matches!(source, fjall::Error::Locked | fjall::Error::InvalidVersion(Some(_))) {
+            return false;
+        }
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                use io::ErrorKind::{InvalidData, InvalidInput, NotFound, Other, UnexpectedEof};
+                let kinds = [InvalidData, InvalidInput, NotFound, Other, UnexpectedEof];
+                return kinds.contains(&error.kind());
+            }
+            cause = error.source();
+        }
+        true
     }
 }

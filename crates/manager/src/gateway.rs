@@ -136,14 +136,9 @@ impl Gateway {
         self.listeners.clear();
     }
 
-    /// How many payloads could not be read.
-    pub(crate) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    /// Counts a payload that could not be read.
-    pub(crate) fn refuse(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
+    /// The count of payloads that could not be read.
+    pub(crate) fn refused(&self) -> &Arc<AtomicU64> {
+        &self.refused
     }
 }
 

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 /// How long the server keeps a lease that is not renewed. Whole seconds, by the server's rule.
@@ -36,6 +36,9 @@ const TTL: Duration = Duration::from_secs(4);
 const RENEW_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a manager that waits watches a lease that does not move before it takes it.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long one waits that the log does not list yet. Whoever heals a log must know who may know more, so a manager
+/// is recorded before it leads; only where no leader is there to do that, it leads all the same.
+const PATIENCE_UNLISTED: Duration = Duration::from_secs(15);
 /// How often a manager that waits looks at the lease.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// A driver that has not moved for so long is stuck, and must not keep others from leading.
@@ -98,31 +101,40 @@ impl Lease {
     }
 
     /// Waits until the lease is free or does not move any more, and takes it.
-    pub(crate) async fn acquire(self) -> Held {
+    ///
+    /// `listed` says whether the log lists this manager.
+    pub(crate) async fn acquire(self, listed: watch::Receiver<bool>) -> Held {
         let mut told = false;
         let mut still: Option<(u64, Instant)> = None;
         loop {
             match self.look().await {
-                Ok((sequence, None)) => {
-                    if let Ok(sequence) = self.write(sequence).await {
-                        return self.hold(sequence);
-                    }
-                }
-                Ok((sequence, Some(other))) => {
-                    if !told {
+                Ok((sequence, other)) => {
+                    let since = match still {
+                        Some((seen, since)) if seen == sequence => since,
+                        _ => {
+                            still = Some((sequence, Instant::now()));
+                            Instant::now()
+                        }
+                    };
+                    let patience = match (*listed.borrow(), &other) {
+                        (true, None) => Duration::ZERO,
+                        (true, Some(_)) => PATIENCE,
+                        (false, _) => PATIENCE_UNLISTED,
+                    };
+                    if let (true, false, Some(other)) = (*listed.borrow(), told, &other) {
+                        if other.name == self.holder.name {
+                            error!(leader = %other.name, "another manager has this one's name; give each a --name of its own, or neither can tell what the other knows");
+                        }
                         info!(leader = %other.name, "another manager leads; this one stands by");
                         told = true;
                     }
-                    match still {
-                        Some((seen, since)) if seen == sequence => {
-                            if since.elapsed() >= PATIENCE
-                                && let Ok(sequence) = self.write(sequence).await
-                            {
-                                warn!(leader = %other.name, "the leader has not renewed its lease; this manager takes it");
-                                return self.hold(sequence);
-                            }
+                    if since.elapsed() >= patience
+                        && let Ok(sequence) = self.write(sequence).await
+                    {
+                        if let Some(other) = other {
+                            warn!(leader = %other.name, "the leader has not renewed its lease; this manager takes it");
                         }
-                        _ => still = Some((sequence, Instant::now())),
+                        return self.hold(sequence);
                     }
                 }
                 Err(error) => {

@@ -15,19 +15,35 @@
 //! | [`lease`] | who tries to lead |
 //! | [`store`] | this manager's own disk: state, journal, history |
 //! | [`gateway`] | messages to inputs, effects to messages |
+//! | [`members`] | who stands by, so that the log lists it |
 //! | [`standby`] | following, ready to lead |
 //! | [`driver`] | the one loop of who leads |
 //! | [`query`] | answers to questions, whoever leads |
+//! | [`history`] | events and their indexes |
+//! | [`past`] | the cluster as it was |
+//! | [`snapshot`], [`points`], [`bucket`] | the state at one index as a file; where such files are kept here, and in NATS |
+//! | [`keeper`] | snapshots, the trimmed log and the end of history by policy |
+//! | [`mend`] | joining from a snapshot, and healing the log |
+//! | [`backup`] | everything in one file, and back |
 //! | [`events`] | history to the event stream |
 
+mod backup;
+mod bucket;
 mod driver;
 pub mod error;
 mod events;
 pub mod follow;
 mod gateway;
+mod history;
+mod keeper;
 mod lease;
 pub mod log;
+mod members;
+mod mend;
+mod past;
+pub mod points;
 mod query;
+pub mod snapshot;
 mod standby;
 pub mod store;
 pub mod streams;
@@ -37,21 +53,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use longshore_bus::Bus;
-use longshore_core::cluster::{Cluster, Identity, Settings};
+use longshore_core::cluster::{Cluster, Identity, Settings, State};
 use longshore_core::time::{Now, Time};
 use longshore_proto::id::ManagerId;
 use longshore_proto::name::UserName;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+pub use backup::restore;
 pub use error::ManagerError;
+pub use keeper::Keeping;
 
 /// This version, as it is told to others.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// The wait before another try of what passes by itself.
-const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// How a manager is run.
 #[derive(Debug, Clone)]
@@ -66,8 +82,10 @@ pub struct Options {
     pub name: UserName,
     /// How the cluster is run.
     pub settings: Settings,
-    /// How many NATS servers hold each stream: 1, or 3 in a NATS cluster.
-    pub replicas: usize,
+    /// What is kept of snapshots and history, and on how many NATS servers: 1, or 3 in a NATS cluster.
+    pub keeping: Keeping,
+    /// Whether an operator has chosen this manager's store as the truth, should the log contradict it.
+    pub heal_log: bool,
     /// How long the event stream keeps events.
     pub events_age_max: Duration,
     /// How many bytes of events the event stream keeps.
@@ -80,7 +98,8 @@ pub struct Options {
 /// A store that cannot be used, a bus that refuses it, or a log that contradicts the store. What heals by
 /// waiting is waited for.
 pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), ManagerError> {
-    let store = Arc::new(store::Store::open(&options.data_dir)?);
+    let (store, state) = store::Store::open_sound(&options.data_dir)?;
+    let store = Arc::new(store);
     let connect = async {
         let bus = Bus::connect(options.bus.clone()).await?;
         let core = match options.core.clone() {
@@ -98,81 +117,120 @@ pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), Mana
             "managers and everybody else share one NATS account: the cluster is open; `longshore auth init` closes it"
         );
     }
-    let streams = streams::Streams {
-        replicas: options.replicas,
-        events_age_max: options.events_age_max,
-        events_bytes_max: options.events_bytes_max,
-    };
-    let clock = Clock::start();
     let identity = Identity {
         manager: ManagerId(Uuid::new_v4()),
         name: options.name.clone(),
         version: VERSION.to_owned(),
     };
-    let mut complaint = String::new();
+    let past = past::Past::new(&identity, &store);
+    let manager = Manager { bus, core, store, past, identity, options, clock: Clock::start() };
+    let mut loaded = Some(state);
+    let mut heal = manager.options.heal_log;
     while !cancel.is_cancelled() {
-        match turn(&options, &identity, &streams, &store, &bus, &core, clock, &cancel).await {
-            Ok(()) => complaint.clear(),
+        match Box::pin(manager.part(loaded.take(), &cancel)).await {
+            Ok(()) => {}
             Err(ManagerError::Fenced { by }) => {
                 info!(%by, "this manager no longer leads; what it had not committed is dropped");
             }
-            Err(error) if error.passes() => {
-                let told = error.to_string();
-                if told != complaint {
-                    warn!("{told}; trying again until it is");
-                    complaint = told;
-                }
+            Err(ManagerError::Broken(broken)) => {
+                let mending = Box::pin(manager.mend(broken, std::mem::take(&mut heal)));
                 tokio::select! {
-                    () = tokio::time::sleep(RETRY_DELAY) => {}
-                    () = cancel.cancelled() => {}
+                    mended = mending => mended?,
+                    () = cancel.cancelled() => break,
                 }
             }
             Err(error) => return Err(error),
         }
     }
+    let bus = manager.bus;
     bus.flush().await;
     info!("the manager has stopped");
     Ok(())
 }
 
-/// Stands by, and leads when it is this manager's turn; until it is cancelled, fenced, or unable to go on.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "they are what one run of the process has, each once"
-)]
-async fn turn(
-    options: &Options,
-    identity: &Identity,
-    streams: &streams::Streams,
-    store: &Arc<store::Store>,
-    bus: &Bus,
-    core: &Bus,
+/// Everything that a manager has for as long as it runs.
+struct Manager {
+    bus: Bus,
+    core: Bus,
+    store: Arc<store::Store>,
+    past: Arc<past::Past>,
+    identity: Identity,
+    options: Options,
     clock: Clock,
-    cancel: &CancellationToken,
-) -> Result<(), ManagerError> {
-    let mut log = tokio::select! {
-        opened = log::Log::open(core, streams, store) => opened?,
-        () = cancel.cancelled() => return Ok(()),
-    };
-    let lease = lease::Lease::new(core, identity, store.id());
-    let state = store.load()?;
-    let mut cluster = Cluster::new(identity.clone(), options.settings.clone(), state);
-    let standing = standby::stand_by(&mut cluster, &mut log, store, bus, lease, clock, cancel);
-    let Some(held) = standing.await? else { return Ok(()) };
-    let reign = driver::reign(
-        &mut cluster,
-        &mut log,
-        store,
-        bus,
-        core,
-        &held,
-        clock,
-        options.events_age_max,
-        cancel,
-    );
-    let ended = reign.await;
-    held.release().await;
-    ended
+}
+
+impl Manager {
+    /// Stands by, and then leads, until cancelled, fenced or unable to go on.
+    async fn part(
+        &self,
+        loaded: Option<State>,
+        cancel: &CancellationToken,
+    ) -> Result<(), ManagerError> {
+        let Self { bus, core, store, past, identity, options, clock } = self;
+        let streams = self.streams();
+        let mut log = tokio::select! {
+            opened = log::Log::open(core, &streams, store) => opened?,
+            () = cancel.cancelled() => return Ok(()),
+        };
+        let state = match loaded {
+            Some(state) => state,
+            None => store.load()?,
+        };
+        let mut cluster = Cluster::new(identity.clone(), options.settings.clone(), state);
+        let keeper = keeper::keep(Arc::clone(store), options.keeping.clone(), *clock, None);
+        let keeper = AbortOnDropHandle::new(tokio::spawn(keeper));
+        let standing = standby::stand_by(
+            &mut cluster,
+            &mut log,
+            store,
+            past,
+            (bus, core),
+            self.lease(),
+            *clock,
+            cancel,
+        );
+        let Some(held) = standing.await? else { return Ok(()) };
+        drop(keeper);
+        let reign = driver::reign(
+            &mut cluster,
+            &mut log,
+            store,
+            past,
+            bus,
+            core,
+            &held,
+            *clock,
+            options,
+            cancel,
+        )
+        .await;
+        held.release().await;
+        reign
+    }
+
+    async fn mend(&self, broken: error::Broken, heal: bool) -> Result<(), ManagerError> {
+        let mender = mend::Mender {
+            core: &self.core,
+            store: &self.store,
+            streams: &self.streams(),
+            keeping: &self.options.keeping,
+            name: &self.options.name,
+            chosen: heal || self.store.is_restored()?,
+        };
+        mender.mend(broken, self.lease()).await
+    }
+
+    fn lease(&self) -> lease::Lease {
+        lease::Lease::new(&self.core, &self.identity, self.store.id())
+    }
+
+    fn streams(&self) -> streams::Streams {
+        streams::Streams {
+            replicas: self.options.keeping.replicas,
+            events_age_max: self.options.events_age_max,
+            events_bytes_max: self.options.events_bytes_max,
+        }
+    }
 }
 
 /// The one clock of the process.

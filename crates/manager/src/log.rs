@@ -18,15 +18,14 @@ use longshore_core::cluster::Cluster;
 use longshore_core::cluster::record::{Hash, Record};
 use longshore_proto::subject::{Subject, log_stream};
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::error::{Broken, ManagerError};
 use crate::follow::Follower;
 use crate::store::Store;
 use crate::streams::{
-    Streams, check_log_settings, event_config, get_error, is_missing, lease_config, log_config,
-    set_up, wait_for_jetstream,
+    Streams, check_log_settings, event_config, find, is_missing, lease_config, log_config, set_up,
+    wait_for_jetstream,
 };
 
 /// How long an append may wait for its acknowledgement before the place in the log is looked at.
@@ -37,11 +36,6 @@ const RETRY_DELAY: Duration = Duration::from_millis(250);
 const READ_PATIENCE: Duration = Duration::from_secs(5);
 /// How often a leader looks whether the log still holds what it wrote.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// For how long it must be told, each time that is asked, that the log is broken, before that is believed: by
-/// the one server that has it; or by whoever of several calls itself the leader. One that was asleep, or is cut
-/// off from the others, calls itself so for up to ten seconds longer than it is, and knows less than was committed.
-const DOUBT_OF_ONE: Duration = Duration::from_secs(2);
-const DOUBT_OF_SEVERAL: Duration = Duration::from_secs(12);
 /// The most messages that are applied and stored together while following, and the most bytes.
 const FOLLOWED_MAX: usize = 512;
 const FOLLOWED_BYTES_MAX: usize = 4 << 20;
@@ -52,7 +46,6 @@ pub struct Log {
     context: jetstream::Context,
     stream: Stream,
     subject: String,
-    look: Look,
     /// The sequence that the next append expects to be the last.
     last: watch::Sender<u64>,
 }
@@ -63,10 +56,6 @@ pub(crate) struct Look {
     context: jetstream::Context,
     stream: String,
     created: String,
-    /// How long what is broken must be told.
-    patience: Duration,
-    /// Since when it is told.
-    broken_since: Option<Instant>,
 }
 
 /// What became of an append.
@@ -90,47 +79,76 @@ impl Log {
     /// Opens the log, and makes the streams that are missing. A stream that is missing while the store has
     /// state is no empty cluster, and is not made.
     pub async fn open(core: &Bus, streams: &Streams, store: &Store) -> Result<Self, ManagerError> {
-        let mut context = jetstream::new(core.client().clone());
-        context.set_timeout(Duration::from_secs(5));
+        let context = context(core);
         wait_for_jetstream(&context).await?;
-        let root = core.root();
-        let name = log_stream(root);
-        let patience = if streams.replicas > 1 { DOUBT_OF_SEVERAL } else { DOUBT_OF_ONE };
-        let asked_at = Instant::now();
-        let stream = loop {
-            match context.get_stream(&name).await {
-                Ok(stream) => {
-                    set_up(&context, log_config(root, streams)).await?;
-                    break stream;
+        let name = log_stream(core.root());
+        let known = store.log_created()?;
+        let restored = store.is_restored()?;
+        let bound = known.is_some() || store.must_join()? || restored;
+        match find(&context, &name).await? {
+            None if bound => return Err(Broken::Gone { stream: name }.into()),
+            None => info!(stream = %name, "making the log"),
+            Some(stream) => {
+                let Info { created, state, .. } = stream.cached_info();
+                let created = created.to_string();
+                if restored && state.last_sequence > 0 {
+                    return Err(ManagerError::LogInUse { stream: name });
                 }
-                Err(error) if is_missing(&error.kind()) => {
-                    if store.log_created()?.is_none() {
-                        info!(stream = %name, "making the log");
-                        break set_up(&context, log_config(root, streams)).await?;
+                if known.as_ref().is_none_or(|known| *known == created) {
+                    if known.is_none() && bound && state.last_sequence == 0 {
+                        return Err(Broken::Empty { stream: name }.into());
                     }
-                    if asked_at.elapsed() >= patience {
-                        return Err(Broken::Gone { stream: name }.into());
-                    }
-                    tokio::time::sleep(RETRY_DELAY).await;
+                } else {
+                    let known = known.unwrap_or_default();
+                    return Err(Broken::Replaced { stream: name, created, known }.into());
                 }
-                Err(error) => return Err(get_error(&name, &error)),
-            }
-        };
-        check_log_settings(&name, stream.cached_info().config.clone())?;
-        set_up(&context, event_config(root, streams)).await?;
-        set_up(&context, lease_config(root, streams)).await?;
-        let created = stream.cached_info().created.to_string();
-        match store.log_created()? {
-            None => store.set_log_created(&created)?,
-            Some(known) if known == created => {}
-            Some(known) => {
-                return Err(Broken::Replaced { stream: name, created, known }.into());
             }
         }
-        let look =
-            Look { context: context.clone(), stream: name, created, patience, broken_since: None };
-        let (subject, last) = (Subject::Log.text(root), watch::Sender::new(0));
-        Ok(Self { context, stream, subject, look, last })
+        let log = Self::make(core, streams).await?;
+        store.set_log_created(&log.created_at())?;
+        Ok(log)
+    }
+
+    /// Makes the streams that are missing, whatever was there before, and changes settings in place.
+    pub(crate) async fn make(core: &Bus, streams: &Streams) -> Result<Self, ManagerError> {
+        let (context, root) = (context(core), core.root());
+        let stream = set_up(&context, log_config(root, streams)).await?;
+        check_log_settings(&log_stream(root), stream.cached_info().config.clone())?;
+        set_up(&context, event_config(root, streams)).await?;
+        set_up(&context, lease_config(root, streams)).await?;
+        Ok(Self { context, stream, subject: Subject::Log.text(root), last: watch::Sender::new(0) })
+    }
+
+    /// When the log's stream was created, as the server says it; `None` when there is none.
+    pub(crate) async fn created(core: &Bus) -> Result<Option<String>, ManagerError> {
+        let found = find(&context(core), &log_stream(core.root())).await?;
+        Ok(found.map(|stream| stream.cached_info().created.to_string()))
+    }
+
+    /// The last message of the log; `None` when there is none, or no log.
+    pub(crate) async fn tip(core: &Bus) -> Result<Option<Bytes>, ManagerError> {
+        let Some(stream) = find(&context(core), &log_stream(core.root())).await? else {
+            return Ok(None);
+        };
+        if stream.cached_info().state.messages == 0 {
+            return Ok(None);
+        }
+        let last = stream.get_raw_message(stream.cached_info().state.last_sequence).await;
+        last.map(|message| Some(message.payload))
+            .map_err(|error| ManagerError::Read { detail: error.to_string() })
+    }
+
+    /// When this log's stream was created, as the server says it.
+    pub(crate) fn created_at(&self) -> String {
+        self.stream.cached_info().created.to_string()
+    }
+
+    /// The sequence of the last message.
+    pub(crate) async fn end(&self) -> Result<u64, ManagerError> {
+        self.check_end(0).await.or_else(|error| match error {
+            ManagerError::Broken(Broken::Begins { end, .. }) => Ok(end),
+            error => Err(error),
+        })
     }
 
     /// Reads everything that the store has not seen, and applies it.
@@ -140,15 +158,7 @@ impl Log {
         follower: &mut Follower<'_>,
     ) -> Result<(), ManagerError> {
         let known = cluster.state().meta.stream_sequence;
-        let end = loop {
-            match self.check_end(known).await {
-                Err(error) if self.look.broken_since.is_some() && error.passes() => {
-                    debug!(%error, "the end of the log is asked for again");
-                    tokio::time::sleep(RETRY_DELAY).await;
-                }
-                told => break told?,
-            }
-        };
+        let end = self.check_end(known).await?;
         if known > 0 && end > 0 {
             self.check_tip(cluster, known).await?;
         }
@@ -172,16 +182,17 @@ impl Log {
     }
 
     /// Where the log ends, after a check that it still holds everything up to a message that was applied.
-    ///
-    /// # Errors
-    /// What is broken is an error that passes until it was told for long enough.
-    pub(crate) async fn check_end(&mut self, known: u64) -> Result<u64, ManagerError> {
-        self.look.check_end(known).await
+    pub(crate) async fn check_end(&self, known: u64) -> Result<u64, ManagerError> {
+        self.look().check_end(known).await
     }
 
     /// A look at the stream that can be taken elsewhere.
     pub(crate) fn look(&self) -> Look {
-        self.look.clone()
+        Look {
+            context: self.context.clone(),
+            stream: self.stream.cached_info().config.name.clone(),
+            created: self.created_at(),
+        }
     }
 
     /// The sequence of the last message that was read or written here, as it moves.
@@ -216,7 +227,7 @@ impl Log {
             };
             match made {
                 Ok(messages) => return Ok(Tail { messages }),
-                Err(detail) if self.look.info().await?.is_none() => {
+                Err(detail) if self.look().info().await?.is_none() => {
                     return Err(read_error(detail));
                 }
                 Err(detail) => {
@@ -297,33 +308,15 @@ impl Log {
     }
 }
 
+fn context(core: &Bus) -> jetstream::Context {
+    let mut context = jetstream::new(core.client().clone());
+    context.set_timeout(Duration::from_secs(5));
+    context
+}
+
 impl Look {
     /// See [`Log::check_end`].
-    async fn check_end(&mut self, known: u64) -> Result<u64, ManagerError> {
-        match self.end(known).await {
-            Err(ManagerError::Broken(broken)) => {
-                let since = *self.broken_since.get_or_insert_with(|| {
-                    warn!(
-                        "{broken}, says a NATS server; it is asked again before that is believed"
-                    );
-                    Instant::now()
-                });
-                if since.elapsed() >= self.patience {
-                    return Err(broken.into());
-                }
-                Err(ManagerError::Read { detail: broken.to_string() })
-            }
-            told => {
-                if told.is_ok() {
-                    self.broken_since = None;
-                }
-                told
-            }
-        }
-    }
-
-    /// Where the log ends, as it is told now.
-    async fn end(&self, known: u64) -> Result<u64, ManagerError> {
+    async fn check_end(&self, known: u64) -> Result<u64, ManagerError> {
         let Some(info) = self.info().await? else {
             return Err(Broken::Gone { stream: self.stream.clone() }.into());
         };
@@ -337,7 +330,8 @@ impl Look {
             return Err(Broken::Shortened { end, known }.into());
         }
         if end > known && info.state.first_sequence > known + 1 {
-            return Err(Broken::Begins { first: info.state.first_sequence, known }.into());
+            let first = info.state.first_sequence;
+            return Err(Broken::Begins { first, known, end }.into());
         }
         Ok(end)
     }
@@ -351,9 +345,26 @@ impl Look {
         }
     }
 
+    /// Removes the messages before one.
+    pub(crate) async fn trim(&self, before: u64) -> Result<(), ManagerError> {
+        let read_error = |detail: String| ManagerError::Read { detail };
+        let Some(info) = self.info().await? else {
+            return Err(Broken::Gone { stream: self.stream.clone() }.into());
+        };
+        if info.state.first_sequence >= before {
+            return Ok(());
+        }
+        let stream = self.context.get_stream(&self.stream).await;
+        let stream = stream.map_err(|error| read_error(error.to_string()))?;
+        let purged = stream.purge().sequence(before).await;
+        let purged = purged.map_err(|error| read_error(error.to_string()))?.purged;
+        info!(purged, before, "the log is trimmed behind a snapshot");
+        Ok(())
+    }
+
     /// Looks again and again whether the log still holds everything up to a position that moves. Ends with what
     /// is broken.
-    pub(crate) async fn watch(mut self, position: watch::Receiver<u64>) -> ManagerError {
+    pub(crate) async fn watch(self, position: watch::Receiver<u64>) -> ManagerError {
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
             // Read before the question: what is written meanwhile only makes the log longer.

@@ -2,11 +2,11 @@
 //! index of the log it reflects.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use longshore_bus::ApiRequest;
 use longshore_core::cluster::Cluster;
 use longshore_core::time::Time;
-use longshore_proto::INDEX_HEADER;
 use longshore_proto::api::{
     Answer, ListEvents, ListJobs, ListNodes, ListTasks, NameJob, NameNode, NameTask, Nothing, Page,
 };
@@ -14,11 +14,13 @@ use longshore_proto::codec;
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::name::Namespace;
 use longshore_proto::subject::{ApiVerb, Scope};
+use longshore_proto::{INDEX_HEADER, MOMENT_HEADER};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
-use crate::gateway::{Gateway, unreadable};
+use crate::gateway::{Part, unreadable};
+use crate::past::{Moment, Past};
 use crate::store::Store;
 
 /// A question, and where its answer goes.
@@ -35,6 +37,35 @@ impl Question {
         self.request.header(INDEX_HEADER).and_then(|index| index.parse().ok()).unwrap_or(0)
     }
 
+    /// The moment of the past that is asked about, when one is.
+    pub(crate) fn moment(&self) -> Option<Result<Moment, ApiError>> {
+        self.request.header(MOMENT_HEADER).map(Moment::parse)
+    }
+
+    /// Answers from the past, on a thread of its own: the disk is read.
+    pub(crate) fn answer_from(
+        self,
+        past: &Arc<Past>,
+        store: &Arc<Store>,
+        refused: &Arc<AtomicU64>,
+        part: Part,
+        moment: Result<Moment, ApiError>,
+    ) {
+        let (past, store, refused) = (Arc::clone(past), Arc::clone(store), Arc::clone(refused));
+        tokio::task::spawn_blocking(move || match moment.and_then(|moment| past.at(moment)) {
+            Ok(cluster) => {
+                let now = Time::default();
+                Desk { cluster: &cluster, store: &store, refused: &refused, part, now }
+                    .answer(self);
+            }
+            // Another manager may reach further back.
+            Err(refusal) if part == Part::Standby && refusal.code == ErrorCode::NotFound => {
+                answer_api::<()>(self.request, 0, Err(unavailable(&refusal.message)));
+            }
+            Err(refusal) => answer_api::<()>(self.request, 0, Err(refusal)),
+        });
+    }
+
     /// Sends the asker to another manager.
     pub(crate) fn refuse(self, index: u64) {
         let refusal = unavailable("this manager has not seen yet what the asker has seen");
@@ -47,7 +78,10 @@ impl Question {
 pub(crate) struct Desk<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) store: &'a Arc<Store>,
-    pub(crate) gateway: &'a Gateway,
+    /// How many payloads could not be read.
+    pub(crate) refused: &'a AtomicU64,
+    /// What this manager is.
+    pub(crate) part: Part,
     pub(crate) now: Time,
 }
 
@@ -63,9 +97,9 @@ impl Desk<'_> {
         let namespace = namespace.as_ref();
         match verb {
             ApiVerb::ClusterStatus => {
-                let view = self
-                    .payload(&request)
-                    .and_then(|Nothing {}| cluster.cluster_view(self.gateway.refused()));
+                let view = self.payload(&request).and_then(|Nothing {}| {
+                    cluster.cluster_view(self.refused.load(Ordering::Relaxed))
+                });
                 answer_api(request, index, view);
             }
             ApiVerb::JobList => {
@@ -115,7 +149,12 @@ impl Desk<'_> {
                 };
                 // History is read from the disk, so not on this loop.
                 let (store, namespace) = (Arc::clone(self.store), namespace.cloned());
+                let part = self.part;
                 tokio::task::spawn_blocking(move || {
+                    if part == Part::Standby && store.is_partial().unwrap_or(true) {
+                        let refusal = unavailable("this manager joined later than history begins");
+                        return answer_api::<()>(request, index, Err(refusal));
+                    }
                     let page = store.events(namespace.as_ref(), &list).map_err(|error| {
                         ApiError::new(
                             ErrorCode::Internal,
@@ -125,7 +164,7 @@ impl Desk<'_> {
                     answer_api(request, index, page.map(|(items, more)| Page { items, more }));
                 });
             }
-            ApiVerb::JobSubmit | ApiVerb::JobStop | ApiVerb::TaskStop => {
+            _ => {
                 let refusal = ApiError::new(ErrorCode::Invalid, "this verb is no question");
                 answer_api::<()>(request, index, Err(refusal));
             }
@@ -133,17 +172,17 @@ impl Desk<'_> {
     }
 
     fn payload<T: DeserializeOwned>(&self, request: &ApiRequest) -> Result<T, ApiError> {
-        read_payload(self.gateway, request)
+        read_payload(self.refused, request)
     }
 }
 
 /// Reads what a request carries; counts and tells what cannot be read.
 pub(crate) fn read_payload<T: DeserializeOwned>(
-    gateway: &Gateway,
+    refused: &AtomicU64,
     request: &ApiRequest,
 ) -> Result<T, ApiError> {
     codec::decode(&request.payload).map_err(|error| {
-        gateway.refuse();
+        refused.fetch_add(1, Ordering::Relaxed);
         warn!(subject = ?request.subject, %error, "a payload cannot be read and is refused");
         unreadable(&error)
     })

@@ -9,6 +9,7 @@ use longshore_bus::Bus;
 use longshore_core::cluster::Cluster;
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::subject::{Level, Subject};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -21,6 +22,8 @@ use crate::follow::Follower;
 use crate::gateway::{Arrival, Gateway, Part};
 use crate::lease::{Held, Lease};
 use crate::log::Log;
+use crate::members::Members;
+use crate::past::Past;
 use crate::query::{Desk, Question, answer_api, unavailable};
 use crate::store::Store;
 
@@ -33,11 +36,13 @@ const QUESTION_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Follows the log until the lease is free and taken; `None` when cancelled. What is returned with has applied
 /// everything up to some moment after the lease was taken.
+#[expect(clippy::too_many_arguments, reason = "they are the parts that this loop joins, each once")]
 pub(crate) async fn stand_by(
     cluster: &mut Cluster,
     log: &mut Log,
     store: &Arc<Store>,
-    bus: &Bus,
+    past: &Arc<Past>,
+    (bus, core): (&Bus, &Bus),
     lease: Lease,
     clock: Clock,
     cancel: &CancellationToken,
@@ -47,22 +52,35 @@ pub(crate) async fn stand_by(
         done = log.catch_up(cluster, &mut follower) => done?,
         () = cancel.cancelled() => return Ok(None),
     }
-    let lease = match lease.attempt().await {
-        Ok(held) => {
-            log.catch_up(cluster, &mut follower).await?;
-            return Ok(Some(held));
-        }
-        Err(lease) => lease,
+    let name = cluster.identity().name.clone();
+    // The first manager of all lists itself by its first record.
+    let is_listed = |cluster: &Cluster| {
+        let managers = &cluster.state().meta.managers;
+        managers.is_empty() || managers.contains(&name)
     };
+    let lease = if is_listed(cluster) {
+        match lease.attempt().await {
+            Ok(held) => {
+                log.catch_up(cluster, &mut follower).await?;
+                return Ok(Some(held));
+            }
+            Err(lease) => lease,
+        }
+    } else {
+        lease
+    };
+    let (listed, listing) = watch::channel(is_listed(cluster));
+    let members = Members::new(core);
     let mut tail = log.tail(cluster.state().meta.stream_sequence + 1).await?;
     let mut standby = Standby {
         cluster,
         store,
+        past,
         clock,
         gateway: Gateway::start(bus, Part::Standby).await?,
         early: VecDeque::new(),
     };
-    let mut acquire = AbortOnDropHandle::new(tokio::spawn(lease.acquire()));
+    let mut acquire = AbortOnDropHandle::new(tokio::spawn(lease.acquire(listing)));
     let mut checks = tokio::time::interval(CHECK_INTERVAL);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut behind = 0;
@@ -79,6 +97,7 @@ pub(crate) async fn stand_by(
                 Ok(messages) => {
                     behind = 0;
                     follower.apply(standby.cluster, messages).await?;
+                    listed.send_replace(is_listed(standby.cluster));
                     standby.answer_early();
                 }
                 Err(error) => {
@@ -88,6 +107,7 @@ pub(crate) async fn stand_by(
             },
             Some(arrival) = standby.gateway.next() => standby.take(arrival),
             _ = checks.tick() => {
+                members.announce(&name).await;
                 standby.answer_early();
                 match log.check_end(standby.known()).await {
                     Ok(end) if end > standby.known() => behind += 1,
@@ -112,6 +132,7 @@ pub(crate) async fn stand_by(
 struct Standby<'a> {
     cluster: &'a mut Cluster,
     store: &'a Arc<Store>,
+    past: &'a Arc<Past>,
     clock: Clock,
     gateway: Gateway,
     /// Questions whose askers have seen more than this manager, and until when they may wait.
@@ -134,7 +155,11 @@ impl Standby<'_> {
             Arrival::Api(request) => match request.subject.clone() {
                 Some(Subject::Api { scope, verb }) if verb.level() == Level::Read => {
                     let question = Question { request, scope, verb };
-                    if question.index_min() > self.index() {
+                    if let Some(moment) = question.moment() {
+                        let refused = self.gateway.refused();
+                        let part = Part::Standby;
+                        question.answer_from(self.past, self.store, refused, part, moment);
+                    } else if question.index_min() > self.index() {
                         self.early.push_back((question, Instant::now() + QUESTION_PATIENCE));
                     } else {
                         self.answer(question);
@@ -155,7 +180,8 @@ impl Standby<'_> {
         let desk = Desk {
             cluster: self.cluster,
             store: self.store,
-            gateway: &self.gateway,
+            refused: self.gateway.refused(),
+            part: Part::Standby,
             now: self.clock.time(),
         };
         desk.answer(question);

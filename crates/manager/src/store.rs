@@ -6,22 +6,36 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use longshore_core::cluster::persist::{LoadError, Write};
-use longshore_core::cluster::state::State;
-use longshore_proto::api::{ListEvents, PAGE_MAX};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use longshore_core::cluster::persist::{LoadError, Write, read_meta, write_meta};
+use longshore_core::cluster::record::{Hash, Record};
+use longshore_core::cluster::state::{Meta, State};
 use longshore_proto::codec;
 use longshore_proto::event::Event;
-use longshore_proto::name::{JobName, Namespace};
+use tokio::sync::watch;
+use tracing::info;
 use uuid::Uuid;
 
 use crate::error::ManagerError;
+use crate::history;
+use crate::points::{Point, Points};
+use crate::snapshot::{self, Entries, Entry, Head};
 
-/// The version of the layout: which keyspaces there are and what their keys mean.
-const LAYOUT: &[u8] = b"1";
+/// The version of the layout: which keyspaces there are and what their keys mean. 2 has more indexes of the
+/// history than 1.
+const LAYOUT: &[u8] = b"2";
+/// How many hashes of records before it a snapshot carries.
+const LINKS: u64 = 1_000;
+/// How many bytes of history a snapshot for others carries.
+const SHARED_HISTORY_BYTES: usize = 64 << 20;
+/// How many keys are written or removed at once where many are.
+const CHUNK: usize = 5_000;
+/// How far the epoch moves on when a cluster is restored: beyond every reign that the backup may have missed, so
+/// that no worker has seen a higher revision.
+pub const EPOCHS_RESTORED: u64 = 1_000;
 
 /// This manager's own disk.
 pub struct Store {
@@ -32,10 +46,15 @@ pub struct Store {
     state: Keyspace,
     /// Records by index.
     journal: Keyspace,
-    /// Events by (index, ordinal), and the index of them by job.
-    history: Keyspace,
+    /// Events, and the indexes of them; keys are [`history`]'s.
+    pub(crate) history: Keyspace,
     id: Uuid,
     path: PathBuf,
+    points: Points,
+    /// The index of the last record that was committed.
+    applied: watch::Sender<u64>,
+    /// About how many bytes of journal and history were written since the last point.
+    written: AtomicU64,
 }
 
 /// What some records changed, to be written at once. Of several values for one key the last counts.
@@ -88,19 +107,69 @@ impl Store {
             journal: open("journal")?,
             history: open("history")?,
             id: identity(&database, &local).map_err(fail)?,
+            points: Points::open(data_dir).map_err(|error| fail(error.into()))?,
+            applied: watch::Sender::new(0),
+            written: AtomicU64::new(0),
             local,
             database,
             path,
         };
         match store.local.get("layout")? {
             Some(found) if *found == *LAYOUT => {}
+            Some(found) if *found == *b"1" => {
+                info!("the history gets new indexes; this happens once");
+                store.index_history()?;
+                store.put_local("layout", LAYOUT)?;
+            }
             Some(found) => {
-                let text = format!("layout {}", String::from_utf8_lossy(&found));
-                return Err(fail(io::Error::new(io::ErrorKind::InvalidData, text).into()));
+                let found = String::from_utf8_lossy(&found).into_owned();
+                return Err(ManagerError::Layout { found });
             }
             None => store.put_local("layout", LAYOUT)?,
         }
+        if store.local.get("installing")?.is_some() {
+            // A snapshot was being taken over when the process ended: what is there is a part of a state.
+            store.state.clear()?;
+        }
+        store.applied.send_replace(store.load_meta()?.index);
         Ok(store)
+    }
+
+    /// Opens the store, and looks whether what it holds fits together. A store that is damaged is set aside, and an
+    /// empty one opened in its place, which must join a cluster that is there already and never begins one.
+    pub fn open_sound(data_dir: &Path) -> Result<(Self, State), ManagerError> {
+        let opened = Self::open(data_dir).and_then(|store| {
+            let state = store.load_checked()?;
+            Ok((store, state))
+        });
+        let error = match opened {
+            Err(error) if error.is_damage() => error,
+            other => return other,
+        };
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let name = format!("manager.damaged-{}", since_epoch.unwrap_or_default().as_millis());
+        let aside = data_dir.join(name);
+        tracing::error!(
+            error = &error as &dyn std::error::Error, aside = %aside.display(),
+            "the store is damaged; it is set aside, and rebuilt from the log"
+        );
+        std::fs::rename(data_dir.join("manager"), &aside).map_err(|source| ManagerError::Open {
+            path: data_dir.to_owned(),
+            source: source.into(),
+        })?;
+        let store = Self::open(data_dir)?;
+        store.put_local("must-join", b"1")?;
+        Ok((store, State::default()))
+    }
+
+    /// The state, after a check that the journal ends with the record that it reflects.
+    fn load_checked(&self) -> Result<State, ManagerError> {
+        let state = self.load()?;
+        let Meta { index, chain, .. } = state.meta;
+        match self.journal.get(index.to_be_bytes())? {
+            Some(bytes) if Hash::of(&bytes) != chain => Err(ManagerError::Torn { index }),
+            _ => Ok(state),
+        }
     }
 
     /// This store's own id, made when the directory was.
@@ -111,6 +180,22 @@ impl Store {
     /// Where the store is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The points of time travel.
+    pub(crate) fn points(&self) -> &Points {
+        &self.points
+    }
+
+    /// The index of the last record that was committed, as it moves.
+    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// Reads what stands once.
+    pub fn load_meta(&self) -> Result<Meta, ManagerError> {
+        let stored = self.state.get("meta")?;
+        Ok(stored.map(|value| read_meta(&value)).transpose()?.unwrap_or_default())
     }
 
     /// Reads the state.
@@ -142,17 +227,24 @@ impl Store {
                 None => batch.remove(&self.state, key),
             }
         }
+        let mut written = 0;
+        let last = changes.records.last().map(|(index, _)| *index);
         for (index, bytes) in changes.records {
+            written += bytes.len();
             batch.insert(&self.journal, index.to_be_bytes(), bytes);
         }
         for event in &changes.events {
-            let at = place(event.index, event.ordinal);
-            if let (Some(namespace), Some(job)) = (&event.namespace, &event.job) {
-                batch.insert(&self.history, job_key(namespace, job, &at), []);
+            for (key, value) in history::entries(event) {
+                written += key.len() + value.len();
+                batch.insert(&self.history, key, value);
             }
-            batch.insert(&self.history, event_key(&at), codec::encode(event));
         }
-        Ok(batch.commit()?)
+        batch.commit()?;
+        self.written.fetch_add(written as u64, Ordering::Relaxed);
+        if let Some(index) = last {
+            self.applied.send_replace(index);
+        }
+        Ok(())
     }
 
     /// When the log's stream was created, as the server said when this store first saw it.
@@ -165,63 +257,275 @@ impl Store {
         self.put_local("log-created", created.as_bytes())
     }
 
-    /// Events in order, as asked for; and whether there are more.
-    pub fn events(
-        &self,
-        namespace: Option<&Namespace>,
-        list: &ListEvents,
-    ) -> Result<(Vec<Event>, bool), ManagerError> {
-        let limit = list.limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX) as usize;
-        let after = list.after.map(|(index, ordinal)| place(index, ordinal));
-        let mut events = Vec::new();
-        let mut more = false;
-        let mut take = |event: Option<Event>| {
-            let Some(event) = event.filter(|event| {
-                // The cluster's and the nodes' events belong to every namespace.
-                namespace
-                    .is_none_or(|wanted| event.namespace.as_ref().is_none_or(|has| has == wanted))
-            }) else {
-                return true;
-            };
-            more = events.len() == limit;
-            if !more {
-                events.push(event);
-            }
-            !more
-        };
-        // By job there is an index; its keys end in the event's place.
-        let by_job = list.job.as_ref().zip(namespace);
-        let (prefix, from, end) = match by_job {
-            Some((job, namespace)) => (
-                job_key(namespace, job, &[]),
-                job_key(namespace, job, &after.unwrap_or_default()),
-                job_key(namespace, job, &[0xff; 12]),
-            ),
-            None => (event_key(&[]), event_key(&after.unwrap_or_default()), event_key(&[0xff; 12])),
-        };
-        let range = self.history.range(from..=end);
-        let guards: Box<dyn Iterator<Item = fjall::Guard>> =
-            if list.newest { Box::new(range.rev()) } else { Box::new(range) };
-        for guard in guards {
-            let (key, value) = guard.into_inner()?;
-            let at = key.get(prefix.len()..).unwrap_or_default();
-            if after.is_some_and(|after| at == after) {
-                continue;
-            }
-            let bytes =
-                if by_job.is_some() { self.history.get(event_key(at))? } else { Some(value) };
-            let event: Option<Event> = bytes.and_then(|bytes| codec::decode_trusted(&bytes).ok());
-            if !take(event.filter(|event| list.job.is_none() || event.job == list.job)) {
+    /// Whether a stream must be there already: this data directory has belonged to a cluster.
+    pub fn must_join(&self) -> Result<bool, ManagerError> {
+        Ok(self.local.get("must-join")?.is_some())
+    }
+
+    /// Whether this store was restored from a backup, and no log was made from it yet.
+    pub fn is_restored(&self) -> Result<bool, ManagerError> {
+        Ok(self.local.get("restored")?.is_some())
+    }
+
+    /// Remembers whether this store was restored from a backup, and no log was made from it yet.
+    pub fn set_restored(&self, restored: bool) -> Result<(), ManagerError> {
+        if restored {
+            return self.put_local("restored", b"1");
+        }
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+        batch.remove(&self.local, "restored");
+        Ok(batch.commit()?)
+    }
+
+    /// Whether a record of the log is the one that the journal holds in its place.
+    pub(crate) fn holds(&self, index: u64, bytes: &[u8]) -> Result<bool, ManagerError> {
+        Ok(self.journal.get(index.to_be_bytes())?.is_some_and(|known| *known == *bytes))
+    }
+
+    /// Notes that the log goes on behind another message of the stream.
+    pub(crate) fn move_to(&self, stream_sequence: u64) -> Result<(), ManagerError> {
+        let mut batch = Batch::default();
+        batch.write(write_meta(&Meta { stream_sequence, ..self.load_meta()? }));
+        self.commit(batch)
+    }
+
+    /// Writes the present state as a point of time travel.
+    pub(crate) fn make_point(&self) -> Result<Point, ManagerError> {
+        let view = self.database.snapshot();
+        let head = self.head(&view)?;
+        let bytes = self.written.swap(0, Ordering::Relaxed);
+        let point = self.points.place(head.index, head.at_ms, bytes);
+        snapshot::write(&point.path, &head, self.state_entries(&view))?;
+        Ok(point)
+    }
+
+    /// Writes everything that a backup holds: the present state, and the history.
+    pub fn write_backup(&self, path: &Path) -> Result<Head, ManagerError> {
+        let view = self.database.snapshot();
+        let head = self.head(&view)?;
+        let events = view.prefix(&self.history, history::EVENTS).map(|guard| {
+            let (_, value) = guard.into_inner()?;
+            Ok(Entry::Event(value.to_vec()))
+        });
+        snapshot::write(path, &head, self.state_entries(&view).chain(events))?;
+        Ok(head)
+    }
+
+    /// Writes what others join from: a point, and the newest part of the history up to it.
+    pub(crate) fn write_shared(&self, point: &Point) -> Result<(PathBuf, Head), ManagerError> {
+        let (head, entries) = snapshot::open(&point.path)?;
+        let (mut bytes, mut events) = (0, Vec::new());
+        let end = history::event_key(&history::place(head.index, u32::MAX));
+        for guard in self.history.range(history::EVENTS.to_vec()..=end).rev() {
+            let value = guard.value()?.to_vec();
+            bytes += value.len();
+            events.push(Ok(Entry::Event(value)));
+            if bytes >= SHARED_HISTORY_BYTES {
                 break;
             }
         }
-        if list.newest {
-            events.reverse();
-        }
-        Ok((events, more))
+        let path = self.points.passing("outgoing");
+        let entries = entries.map(|entry| entry.map_err(ManagerError::from));
+        snapshot::write(&path, &head, entries.chain(events))?;
+        Ok((path, head))
     }
 
-    fn put_local(&self, key: &str, value: &[u8]) -> Result<(), ManagerError> {
+    /// Whether history before the snapshot that this store joined from may be missing here, and be known to others.
+    pub(crate) fn is_partial(&self) -> Result<bool, ManagerError> {
+        Ok(self.local.get("joined")?.is_some())
+    }
+
+    fn head(&self, view: &fjall::Snapshot) -> Result<Head, ManagerError> {
+        let stored = view.get(&self.state, "meta")?;
+        let meta = stored.map(|value| read_meta(&value)).transpose()?.unwrap_or_default();
+        let cluster = meta.cluster.ok_or(ManagerError::Empty)?;
+        let mut links = Vec::new();
+        let from = meta.index.saturating_sub(LINKS).to_be_bytes();
+        for guard in view.range(&self.journal, from..=meta.index.to_be_bytes()) {
+            let (key, value) = guard.into_inner()?;
+            links.push((number(&key), Hash::of(&value)));
+        }
+        Ok(Head {
+            cluster,
+            index: meta.index,
+            chain: meta.chain,
+            epoch: meta.epoch,
+            at_ms: meta.at_ms,
+            stream_sequence: meta.stream_sequence,
+            log_created: self.log_created()?,
+            links,
+            version: crate::VERSION.to_owned(),
+        })
+    }
+
+    fn state_entries(
+        &self,
+        view: &fjall::Snapshot,
+    ) -> impl Iterator<Item = Result<Entry, ManagerError>> + use<> {
+        view.iter(&self.state).map(|guard| {
+            let (key, value) = guard.into_inner()?;
+            Ok(Entry::State(key.to_vec(), value.to_vec()))
+        })
+    }
+
+    /// Takes over a snapshot: its state replaces the present one, and its history joins the present one. A store
+    /// that is restored from a backup moves on by some epochs; one that joins must not.
+    pub fn install(&self, head: &Head, entries: Entries, epochs: u64) -> Result<(), ManagerError> {
+        self.put_local("installing", b"1")?;
+        self.state.clear()?;
+        let mut batch = self.database.batch();
+        let mut state = Vec::new();
+        for (at, entry) in entries.enumerate() {
+            match entry? {
+                Entry::State(key, value) if key == b"meta" => state.push((key, value)),
+                Entry::State(key, value) => batch.insert(&self.state, key, value),
+                Entry::Event(bytes) => {
+                    if let Ok(event) = codec::decode_trusted::<Event>(&bytes) {
+                        for (key, value) in history::entries(&event) {
+                            batch.insert(&self.history, key, value);
+                        }
+                    }
+                }
+            }
+            if at % CHUNK == CHUNK - 1 {
+                std::mem::replace(&mut batch, self.database.batch()).commit()?;
+            }
+        }
+        batch.commit()?;
+        let (_, meta) = state.pop().ok_or(ManagerError::Empty)?;
+        let mut meta = read_meta(&meta)?;
+        meta.epoch += epochs;
+        // The end: from here on the state is whole.
+        let mut last = self.database.batch().durability(Some(PersistMode::SyncAll));
+        let Write { key, value } = write_meta(&meta);
+        last.insert(&self.state, key, value.unwrap_or_default());
+        if epochs == 0 {
+            last.insert(&self.local, "joined", head.index.to_be_bytes());
+        }
+        last.remove(&self.local, "installing");
+        last.remove(&self.local, "must-join");
+        last.commit()?;
+        self.applied.send_replace(head.index);
+        // Time travel begins here.
+        self.make_point()?;
+        Ok(())
+    }
+
+    /// How far back the past reaches, and how far on: indexes of the log.
+    pub(crate) fn reach(&self) -> Result<(u64, u64), ManagerError> {
+        let newest = self.load_meta()?.index;
+        let whole = self.journal.contains_key(1u64.to_be_bytes())?;
+        let oldest = self.points.list()?.first().map_or(newest, |point| point.index);
+        Ok((if whole { 1 } else { oldest }, newest))
+    }
+
+    /// The index of the last record up to a time, in milliseconds since the Unix epoch. Times of records never fall.
+    pub(crate) fn index_at(&self, at_ms: u64) -> Result<u64, ManagerError> {
+        let (mut low, mut high) = self.reach()?;
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            let bytes = self.journal.get(middle.to_be_bytes())?;
+            let record = bytes.and_then(|bytes| Record::decode(&bytes).ok());
+            match record {
+                Some(record) if record.at_ms > at_ms => high = middle - 1,
+                _ => low = middle,
+            }
+        }
+        Ok(low)
+    }
+
+    /// The state as it was after a record: the newest point before, and the journal from there on.
+    pub(crate) fn state_at(&self, index: u64) -> Result<State, ManagerError> {
+        let point = self.points.list()?.into_iter().rev().find(|point| point.index <= index);
+        let base = match &point {
+            Some(point) => {
+                let (_, entries) = snapshot::open(&point.path)?;
+                let mut damaged = None;
+                let pairs = entries.map_while(|entry| match entry {
+                    Ok(Entry::State(key, value)) => Some(Ok((Cow::Owned(key), Cow::Owned(value)))),
+                    Ok(Entry::Event(_)) => None,
+                    Err(error) => {
+                        damaged = Some(error);
+                        None
+                    }
+                });
+                let state = State::load(pairs)?;
+                match damaged {
+                    Some(error) => return Err(error.into()),
+                    None => state,
+                }
+            }
+            None => State::default(),
+        };
+        let mut state = base;
+        let from = state.meta.index + 1;
+        for guard in self.journal.range(from.to_be_bytes()..=index.to_be_bytes()) {
+            let (_, bytes) = guard.into_inner()?;
+            let record = Record::decode(&bytes)
+                .map_err(|_| ManagerError::Torn { index: state.meta.index + 1 })?;
+            state
+                .follow(&record, &bytes, 0)
+                .map_err(|_| ManagerError::Torn { index: record.index })?;
+        }
+        Ok(state)
+    }
+
+    /// Forgets what is older than a time, and the oldest stretches beyond so many bytes, point by point: journal,
+    /// history and points. What lies behind the newest point stays.
+    pub(crate) fn forget(&self, oldest_ms: u64, bytes_max: u64) -> Result<(), ManagerError> {
+        let points = self.points.list()?;
+        let mut bytes: u64 = points.iter().map(|point| point.bytes).sum();
+        let mut base: Option<&Point> = None;
+        for point in points.iter().rev().skip(1).rev() {
+            if point.at_ms < oldest_ms || bytes > bytes_max {
+                bytes = bytes.saturating_sub(point.bytes);
+                base = Some(point);
+            }
+        }
+        let Some(base) = base else { return Ok(()) };
+        info!(index = base.index, "forgetting history up to here, by the policy");
+        for guard in self.journal.range(..=base.index.to_be_bytes()) {
+            let key = guard.key()?;
+            self.journal.remove(key)?;
+        }
+        let end = history::event_key(&history::place(base.index, u32::MAX));
+        for guard in self.history.range(history::EVENTS.to_vec()..=end) {
+            let (key, value) = guard.into_inner()?;
+            if let Ok(event) = codec::decode_trusted::<Event>(&value) {
+                for (key, _) in history::entries(&event) {
+                    self.history.remove(key)?;
+                }
+            }
+            self.history.remove(key)?;
+        }
+        if self.local.get("joined")?.is_some_and(|joined| number(&joined) <= base.index) {
+            self.local.remove("joined")?;
+        }
+        self.database.persist(PersistMode::SyncData)?;
+        for point in points.iter().take_while(|point| point.index < base.index) {
+            self.points.remove(point)?;
+        }
+        Ok(())
+    }
+
+    /// Writes every index of the history anew.
+    fn index_history(&self) -> Result<(), ManagerError> {
+        let mut batch = self.database.batch();
+        for (at, guard) in self.history.prefix(history::EVENTS).enumerate() {
+            let (_, value) = guard.into_inner()?;
+            if let Ok(event) = codec::decode_trusted::<Event>(&value) {
+                for (key, value) in history::entries(&event) {
+                    batch.insert(&self.history, key, value);
+                }
+            }
+            if at % CHUNK == CHUNK - 1 {
+                std::mem::replace(&mut batch, self.database.batch()).commit()?;
+            }
+        }
+        Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?)
+    }
+
+    pub(crate) fn put_local(&self, key: &str, value: &[u8]) -> Result<(), ManagerError> {
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
         batch.insert(&self.local, key, value);
         Ok(batch.commit()?)
@@ -241,19 +545,7 @@ fn identity(database: &Database, local: &Keyspace) -> Result<Uuid, fjall::Error>
     Ok(id)
 }
 
-/// An event's place in history, in bytes that sort.
-fn place(index: u64, ordinal: u32) -> [u8; 12] {
-    let mut at = [0; 12];
-    let (high, low) = at.split_at_mut(8);
-    high.copy_from_slice(&index.to_be_bytes());
-    low.copy_from_slice(&ordinal.to_be_bytes());
-    at
-}
-
-fn event_key(at: &[u8]) -> Vec<u8> {
-    [b"e/", at].concat()
-}
-
-fn job_key(namespace: &Namespace, job: &JobName, at: &[u8]) -> Vec<u8> {
-    [b"j/", namespace.as_str().as_bytes(), b"/", job.as_str().as_bytes(), b"/", at].concat()
+/// A key that is a number.
+fn number(key: &[u8]) -> u64 {
+    key.iter().fold(0, |all, byte| all << 8 | u64::from(*byte))
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
-use crate::event::Event;
+use crate::event::{AUDIT, Event};
 use crate::id::{ClusterId, ManagerId, NodeId, TaskId};
 use crate::name::{Datacenter, JobName, Namespace, NodeName, SpecName};
 use crate::node::tasks_max_usual;
@@ -169,6 +169,67 @@ pub struct ListEvents {
     /// Whether the newest are wanted instead of the first after `after`.
     #[serde(default)]
     pub newest: bool,
+    /// Only those of this task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+    /// Only those on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// Only those of this type (`task.failed`), or of every type that begins with it and a dot (`task`).
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub event_type: Option<String>,
+    /// Only those at this time or later, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// Only those before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
+    /// Whether those are wanted that say who asked for what, instead of all others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub audit: bool,
+}
+
+impl ListEvents {
+    /// Whether an event is one that is asked for, wherever it stands.
+    pub fn fits(&self, event: &Event) -> bool {
+        let of_type = |wanted: &String| {
+            let rest = event.event_type.strip_prefix(wanted.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        self.job.as_ref().is_none_or(|job| event.job.as_ref() == Some(job))
+            && self.node.as_ref().is_none_or(|node| event.node.as_ref() == Some(node))
+            && self.task.is_none_or(|task| event.task == Some(task))
+            && self.event_type.as_ref().is_none_or(of_type)
+            && self.audit == event.event_type.starts_with(AUDIT)
+            && self.since_ms.is_none_or(|since| event.at_ms >= since)
+            && self.until_ms.is_none_or(|until| event.at_ms < until)
+    }
+}
+
+/// A backup that was made and can be read (`backup.make`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupMade {
+    /// The index of the log that it reflects.
+    pub index: u64,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// Asks for a part of the backup that was made last (`backup.read`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadBackup {
+    /// Which one: the index that it reflects.
+    pub index: u64,
+    /// From which byte on.
+    pub offset: u64,
+}
+
+/// A part of a backup; empty at its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupPart {
+    /// Its bytes.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
 }
 
 /// A page of a list.

@@ -7,6 +7,10 @@ use crate::name::{JobName, Namespace, NodeName, SpecName};
 use crate::state::TaskState;
 use crate::subject::{CLUSTER_CHANGES, JOB_CHANGES, NODE_CHANGES, Subject};
 
+/// What the types of events begin with that say who asked for what. They are history, and nobody else's business:
+/// they are not published, and listed only for who asks for them.
+pub const AUDIT: &str = "audit.";
+
 /// A committed fact, as it is published on the event subjects and listed by `longshore events`.
 ///
 /// Readers deduplicate by `(index, ordinal)`: the same event may be published again after a change of

@@ -59,5 +59,9 @@ pub const ACTOR_HEADER: &str = "Longshore-Actor";
 /// asks never sees the cluster go back, whichever manager answers.
 pub const INDEX_HEADER: &str = "Longshore-Index";
 
+/// The NATS header of a question about the past: the index of a record of the log, or `@` and a time in
+/// milliseconds since the Unix epoch. The answer shows the cluster as it was after that record.
+pub const MOMENT_HEADER: &str = "Longshore-At";
+
 /// The NATS header that carries the id of the task an event speaks of.
 pub const TASK_HEADER: &str = "Longshore-Task";

@@ -188,6 +188,7 @@ fn core_publish(root: &Root) -> Vec<String> {
         Subject::Log.text(root),
         Pattern::Events.text(root),
         lease_subject(root),
+        format!("$KV.{root}-lease.manager.*"),
         format!("$O.{root}-snapshot.>"),
         "$JS.API.INFO".to_owned(),
     ];
@@ -207,6 +208,8 @@ fn core_publish(root: &Root) -> Vec<String> {
         ]);
     }
     publish.extend([
+        // The log is trimmed behind a snapshot.
+        format!("$JS.API.STREAM.PURGE.{}", log_stream(root)),
         format!("$JS.API.STREAM.PURGE.{snapshots}"),
         format!("$JS.API.DIRECT.GET.{snapshots}.>"),
         "$JS.ACK.>".to_owned(),

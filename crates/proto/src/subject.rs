@@ -87,11 +87,15 @@ pub enum ApiVerb {
     NodeGet,
     /// History: [`crate::api::ListEvents`] → page of [`crate::event::Event`].
     EventList,
+    /// Write a backup: [`crate::api::Nothing`] → [`crate::api::BackupMade`].
+    BackupMake,
+    /// Read it: [`crate::api::ReadBackup`] → [`crate::api::BackupPart`].
+    BackupRead,
 }
 
 impl ApiVerb {
     /// Every verb.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::ClusterStatus,
         Self::JobList,
         Self::JobGet,
@@ -103,12 +107,15 @@ impl ApiVerb {
         Self::NodeList,
         Self::NodeGet,
         Self::EventList,
+        Self::BackupMake,
+        Self::BackupRead,
     ];
 
     /// What it may change.
     pub fn level(self) -> Level {
         match self {
             Self::JobSubmit | Self::JobStop | Self::TaskStop => Level::Write,
+            Self::BackupMake | Self::BackupRead => Level::Admin,
             Self::ClusterStatus
             | Self::JobList
             | Self::JobGet
@@ -134,6 +141,8 @@ impl ApiVerb {
             Self::NodeList => "node.list",
             Self::NodeGet => "node.get",
             Self::EventList => "event.list",
+            Self::BackupMake => "backup.make",
+            Self::BackupRead => "backup.read",
         }
     }
 
@@ -287,7 +296,7 @@ pub const JOB_CHANGES: [&str; 7] =
 /// What can happen to a node.
 pub const NODE_CHANGES: [&str; 6] = ["registered", "updated", "ready", "suspect", "lost", "left"];
 /// What can happen to a cluster.
-pub const CLUSTER_CHANGES: [&str; 3] = ["created", "leader-elected", "alarm"];
+pub const CLUSTER_CHANGES: [&str; 4] = ["created", "leader-elected", "manager-joined", "alarm"];
 
 impl Subject {
     /// The subject as text, under a root.
@@ -453,6 +462,11 @@ pub fn lease_stream(root: &Root) -> String {
 /// The key that holds the leader's lease, as the subject of its bucket.
 pub fn lease_subject(root: &Root) -> String {
     format!("$KV.{root}-lease.leader")
+}
+
+/// The key by which a manager says that it stands by, as the subject of the lease's bucket.
+pub fn member_subject(root: &Root, manager: &UserName) -> String {
+    format!("$KV.{root}-lease.manager.{manager}")
 }
 
 #[cfg(test)]

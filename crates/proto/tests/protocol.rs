@@ -9,9 +9,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use longshore_proto::api::{
-    Answer, ClusterView, JobStopped, JobSubmitted, JobView, ListEvents, ListJobs, ListNodes,
-    ListTasks, NameJob, NameNode, NameTask, NodeView, Nothing, Page, SpecView, SubmitJob,
-    TaskStopped, TaskView,
+    Answer, BackupMade, BackupPart, ClusterView, JobStopped, JobSubmitted, JobView, ListEvents,
+    ListJobs, ListNodes, ListTasks, NameJob, NameNode, NameTask, NodeView, Nothing, Page,
+    ReadBackup, SpecView, SubmitJob, TaskStopped, TaskView,
 };
 use longshore_proto::codec::{decode, encode};
 use longshore_proto::constraint::Attribute;
@@ -329,9 +329,24 @@ fn api(examples: &mut Examples) {
     examples.heading(&title(ApiVerb::EventList, own()));
     examples.message(
         "Request:",
-        &ListEvents { after: Some((11, 3)), limit: Some(100), ..ListEvents::default() },
+        &ListEvents {
+            after: Some((11, 3)),
+            limit: Some(100),
+            node: Some("n1".parse().unwrap()),
+            event_type: Some("task.running".into()),
+            since_ms: Some(1_763_800_000_000),
+            ..ListEvents::default()
+        },
     );
     examples.message("Answer:", &ok(Page { items: vec![event()], more: false }));
+
+    examples.heading(&title(ApiVerb::BackupMake, Scope::Cluster));
+    examples.message("Request:", &Nothing {});
+    examples.message("Answer:", &ok(BackupMade { index: 4_711, bytes: 52_000 }));
+
+    examples.heading(&title(ApiVerb::BackupRead, Scope::Cluster));
+    examples.message("Request:", &ReadBackup { index: 4_711, offset: 51_996 });
+    examples.message("Answer:", &ok(BackupPart { bytes: vec![1, 2, 3, 4] }));
 }
 
 fn events(examples: &mut Examples) {

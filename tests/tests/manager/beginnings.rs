@@ -136,25 +136,6 @@ fn store(cluster: &Cluster) -> std::path::PathBuf {
 }
 
 #[tokio::test]
-async fn a_log_that_is_gone_is_never_taken_for_an_empty_cluster() {
-    let mut cluster = asleep().await;
-    std::fs::remove_dir_all(store(&cluster).join("longshore-log")).unwrap();
-    cluster.nats.restart().await;
-    for _ in 0..2 {
-        let said = fails(cluster.spawn_manager("m1", &cluster.data_dir("m1"), &[])).await;
-        assert!(said.contains("longshore-log is gone"), "{said}");
-        assert!(
-            said.contains("nothing is changed") && said.contains("docs/operations.md"),
-            "{said}"
-        );
-    }
-    // It was not made anew either.
-    let core = cluster.bus(ManagerCore, "m2").await;
-    let found = jetstream::new(core.client().clone()).get_stream("longshore-log").await;
-    assert!(found.is_err(), "{found:?}");
-}
-
-#[tokio::test]
 async fn a_log_that_another_cluster_began_is_refused() {
     let mut cluster = asleep().await;
     std::fs::remove_dir_all(store(&cluster)).unwrap();
@@ -165,36 +146,6 @@ async fn a_log_that_another_cluster_began_is_refused() {
     cluster.manager("m2").kill();
     let said = fails(cluster.spawn_manager("m1", &cluster.data_dir("m1"), &[])).await;
     assert!(said.contains("the log contradicts this manager's store"), "{said}");
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), &target).unwrap();
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_log_that_has_lost_its_end_is_refused() {
-    let mut cluster = asleep().await;
-    let backup = cluster.folder().join("backup");
-    copy(&store(&cluster), &backup);
-    cluster.nats.restart().await;
-    cluster.start_manager("m1", &[]);
-    cluster.answers().await.submit(&api::service("later")).await.unwrap();
-    cluster.manager("m1").kill();
-    cluster.nats.kill();
-    std::fs::remove_dir_all(store(&cluster)).unwrap();
-    copy(&backup, &store(&cluster));
-    cluster.nats.restart().await;
-    let said = fails(cluster.spawn_manager("m1", &cluster.data_dir("m1"), &[])).await;
-    assert!(said.contains("the log ends at message"), "{said}");
 }
 
 #[tokio::test]

@@ -6,6 +6,9 @@
 //! | [`restarts`] | what `kill -9` of manager or server leaves: everything that was acknowledged |
 //! | [`outages`] | a server that is away at the start, later, or hangs |
 //! | [`refusals`] | what cannot be read or granted gets an answer, and stops nothing |
+//! | [`snapshots`] | snapshots, the trimmed log, who joins from there, the end of history |
+//! | [`healing`] | what NATS or a disk has lost: healed, or refused; backup and restore |
+//! | [`past`] | history, the cluster as it was, who asked for what |
 //! | [`beginnings`] | what a manager must not start on, and says why |
 //! | [`leadership`] | two managers: standing by, taking over, being fenced |
 //! | [`stream`] | the event stream and the service as others see them |
@@ -17,10 +20,13 @@
 mod auth;
 mod beginnings;
 mod command_line;
+mod healing;
 mod leadership;
 mod outages;
+mod past;
 mod refusals;
 mod restarts;
+mod snapshots;
 mod stream;
 mod work;
 

@@ -1,11 +1,14 @@
 //! Options of the verbs about the cluster as a whole.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use clap_complete::Shell;
 use longshore_proto::api::PAGE_MAX;
-use longshore_proto::name::JobName;
+use longshore_proto::name::{JobName, NodeName};
 
 use super::Format;
+use crate::parse::{self, Moment};
 
 /// `longshore events`
 #[derive(Debug, Args)]
@@ -17,6 +20,24 @@ pub(crate) struct Events {
     /// Only those of this job
     #[arg(long, value_name = "NAME")]
     pub(crate) job: Option<JobName>,
+    /// Only those of this task: its id, or the beginning of it
+    #[arg(long, value_name = "ID")]
+    pub(crate) task: Option<String>,
+    /// Only those on this node
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<NodeName>,
+    /// Only those of this type, such as task.failed, or of all that begin with it, such as task
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) event_type: Option<String>,
+    /// Only those since: how long ago (10m), or a time
+    #[arg(long, value_name = "TIME", value_parser = parse::time)]
+    pub(crate) since: Option<u64>,
+    /// Only those before: how long ago (10m), or a time
+    #[arg(long, value_name = "TIME", value_parser = parse::time, conflicts_with = "follow")]
+    pub(crate) until: Option<u64>,
+    /// Who asked for what, instead of what happened
+    #[arg(long, conflicts_with = "follow")]
+    pub(crate) audit: bool,
     /// Those of every namespace
     #[arg(short = 'A', long, conflicts_with = "job")]
     pub(crate) all_namespaces: bool,
@@ -29,6 +50,41 @@ pub(crate) struct Events {
     /// The form: a line each, whichever
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Format,
+}
+
+/// `longshore diff`
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// The earlier moment: an index of the log, how long ago (10m), or a time
+    #[arg(long, value_name = "TIME|INDEX", value_parser = parse::moment)]
+    pub(crate) from: Moment,
+    /// The later moment [default: now]
+    #[arg(long, value_name = "TIME|INDEX", value_parser = parse::moment)]
+    pub(crate) to: Option<Moment>,
+    /// The form of the differences
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+/// `longshore backup`
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The file to write; it must not be there yet
+    pub(crate) file: PathBuf,
+}
+
+/// `longshore restore`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Start the manager on the folder afterwards, on a NATS server without a cluster: it goes on where the \
+                  backup ends. Workers keep what they run, and report it."
+)]
+pub(crate) struct Restore {
+    /// The file that `longshore backup` has written
+    pub(crate) file: PathBuf,
+    /// Where the manager will keep its state; it must hold no cluster yet
+    #[arg(long, env = "LONGSHORE_DATA_DIR", value_name = "FOLDER")]
+    pub(crate) data_dir: PathBuf,
 }
 
 /// `longshore doctor`

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use longshore_proto::name::JobName;
 
 use super::Format;
+use crate::parse::{self, Moment};
 
 /// `longshore job`
 #[derive(Debug, Subcommand)]
@@ -47,6 +48,9 @@ pub(crate) struct Ls {
 pub(crate) struct Status {
     /// The job
     pub(crate) name: JobName,
+    /// Show the cluster as it was: an index of the log, how long ago (10m), or a time
+    #[arg(long, value_name = "TIME|INDEX", value_parser = parse::moment)]
+    pub(crate) at: Option<Moment>,
     /// The form of the answer
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Format,

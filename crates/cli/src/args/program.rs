@@ -38,6 +38,22 @@ pub(crate) struct Manager {
     /// How long a node may be silent before its tasks are replaced
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = quantity::parse_duration)]
     pub(crate) lost_after: Duration,
+    /// After how many records a snapshot is made, and the log trimmed behind the one before
+    #[arg(
+        long, value_name = "COUNT", default_value_t = 10_000,
+        value_parser = clap::value_parser!(u64).range(10..)
+    )]
+    pub(crate) snapshot_records: u64,
+    /// How long this manager keeps history, and how far back time travel goes
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = quantity::parse_duration)]
+    pub(crate) history_age: Duration,
+    /// About how many bytes of history this manager keeps
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = quantity::parse_bytes)]
+    pub(crate) history_size: u64,
+    /// Should the log contradict this manager's store: make the store the truth, and the log anew. What the store
+    /// does not hold is lost: choose the manager with the highest index
+    #[arg(long)]
+    pub(crate) heal_log: bool,
     /// How long the event stream keeps events
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = quantity::parse_duration)]
     pub(crate) events_age: Duration,

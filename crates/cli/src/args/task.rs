@@ -10,7 +10,7 @@ use longshore_proto::spec::{Affinity, JobType, Mount, Port, PullPolicy, RestartP
 
 use super::container::Container;
 use super::{Format, WideFormat};
-use crate::parse::{self, Variable};
+use crate::parse::{self, Moment, Variable};
 
 /// `longshore run`
 #[derive(Debug, Args)]
@@ -164,6 +164,9 @@ pub(crate) struct Ps {
     /// Only those on this node
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<NodeName>,
+    /// Show the cluster as it was: an index of the log, how long ago (10m), or a time
+    #[arg(long, value_name = "TIME|INDEX", value_parser = parse::moment)]
+    pub(crate) at: Option<Moment>,
     /// The form of the list
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: WideFormat,

@@ -13,7 +13,7 @@ use longshore_bus::Incoming;
 use longshore_proto::api::{ListEvents, PAGE_MAX, Page};
 use longshore_proto::codec;
 use longshore_proto::event::Event;
-use longshore_proto::name::{JobName, Namespace};
+use longshore_proto::name::Namespace;
 use longshore_proto::permission::Role;
 use longshore_proto::subject::{Pattern, Scope};
 use tokio::time::MissedTickBehavior;
@@ -34,9 +34,26 @@ const SEEN_MAX: usize = 10_000;
 
 /// Prints events.
 pub(crate) async fn run(client: &Client, wish: &Events, printer: Printer) -> Result<Exit, Failure> {
+    let task = match &wish.task {
+        Some(id) => {
+            let found = client.task(id).await;
+            let problem = |error| Failure::asked(format_args!("find the task {id}"), &error);
+            Some(found.map_err(problem)?.id)
+        }
+        None => None,
+    };
     let wanted = Wanted {
         namespace: (!wish.all_namespaces).then(|| client.namespace().clone()),
-        job: wish.job.clone(),
+        list: ListEvents {
+            job: wish.job.clone(),
+            task,
+            node: wish.node.clone(),
+            event_type: wish.event_type.clone(),
+            since_ms: wish.since,
+            until_ms: wish.until,
+            audit: wish.audit,
+            ..ListEvents::default()
+        },
     };
     if !wish.follow {
         let (events, _) = newest(client, &wanted, wish.number).await?;
@@ -154,12 +171,8 @@ async fn newest(
     wanted: &Wanted,
     number: u32,
 ) -> Result<(Vec<Event>, u64), Failure> {
-    let question = ListEvents {
-        job: wanted.job.clone(),
-        newest: true,
-        limit: Some(number.min(PAGE_MAX)),
-        ..ListEvents::default()
-    };
+    let limit = Some(number.min(PAGE_MAX));
+    let question = ListEvents { newest: true, limit, ..wanted.list.clone() };
     let (index, page) = client
         .events(wanted.scope(), &question)
         .await
@@ -174,12 +187,7 @@ async fn page_after(
     wanted: &Wanted,
     after: Place,
 ) -> Result<Page<Event>, Failure> {
-    let question = ListEvents {
-        job: wanted.job.clone(),
-        after: Some(after),
-        limit: Some(PAGE_MAX),
-        newest: false,
-    };
+    let question = ListEvents { after: Some(after), limit: Some(PAGE_MAX), ..wanted.list.clone() };
     let answer = client.events(wanted.scope(), &question).await;
     Ok(answer.map_err(|error| Failure::asked("read the events on", &error))?.1)
 }
@@ -196,7 +204,8 @@ fn print(event: &Event, format: Format, printer: Printer) -> Result<(), Failure>
 struct Wanted {
     /// Those of one namespace, and those of no namespace at all; absent means everything.
     namespace: Option<Namespace>,
-    job: Option<JobName>,
+    /// What else; its place and number are not looked at here.
+    list: ListEvents,
 }
 
 impl Wanted {
@@ -206,8 +215,7 @@ impl Wanted {
 
     fn fits(&self, event: &Event) -> bool {
         let elsewhere = self.namespace.is_some() && event.namespace.is_some();
-        (!elsewhere || event.namespace == self.namespace)
-            && (self.job.is_none() || event.job == self.job)
+        (!elsewhere || event.namespace == self.namespace) && self.list.fits(event)
     }
 }
 
@@ -301,13 +309,14 @@ mod tests {
 
     #[test]
     fn only_what_is_wanted_fits() {
-        let all = Wanted { namespace: None, job: None };
+        let all = Wanted { namespace: None, list: ListEvents::default() };
         assert!(all.fits(&event(1, 0, None)) && all.fits(&event(1, 0, Some("web"))));
-        let web =
-            Wanted { namespace: Some(Namespace::standard()), job: Some("web".parse().unwrap()) };
+        let list = ListEvents { job: Some("web".parse().unwrap()), ..ListEvents::default() };
+        let web = Wanted { namespace: Some(Namespace::standard()), list };
         assert!(web.fits(&event(1, 0, Some("web"))));
         assert!(!web.fits(&event(1, 0, Some("db"))) && !web.fits(&event(1, 0, None)));
-        let team = Wanted { namespace: Some("team-a".parse().unwrap()), job: None };
+        let team =
+            Wanted { namespace: Some("team-a".parse().unwrap()), list: ListEvents::default() };
         assert!(team.fits(&event(1, 0, None)), "a node's event is everybody's");
         assert!(!team.fits(&event(1, 0, Some("web"))));
     }

@@ -125,7 +125,7 @@ pub(crate) async fn status(
     wish: &job::Status,
     printer: Printer,
 ) -> Result<Exit, Failure> {
-    let name = &wish.name;
+    let (name, client) = (&wish.name, client.at(wish.at.clone()));
     let problem = |error| Failure::asked(format_args!("show the job {name}"), &error);
     let view = client.job(name).await.map_err(problem)?;
     match wish.output {

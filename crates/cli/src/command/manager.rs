@@ -1,7 +1,7 @@
 //! `longshore manager`: from options to a running manager.
 
 use longshore_bus::Credentials;
-use longshore_manager::Options;
+use longshore_manager::{Keeping, Options};
 use longshore_proto::permission::Role;
 
 use crate::args::{Global, program::Manager};
@@ -51,7 +51,13 @@ fn options(global: &Global, wish: Manager) -> Result<Options, Failure> {
         data_dir: wish.data_dir,
         name,
         settings: Default::default(),
-        replicas: usize::from(wish.replicas),
+        keeping: Keeping {
+            snapshot_records: wish.snapshot_records,
+            history_age_max: wish.history_age,
+            history_bytes_max: wish.history_size,
+            replicas: usize::from(wish.replicas),
+        },
+        heal_log: wish.heal_log,
         events_age_max: wish.events_age,
         events_bytes_max: wish.events_size,
     };
@@ -93,7 +99,7 @@ mod tests {
     #[test]
     fn the_least_is_a_folder() {
         let options = made(&[]).unwrap();
-        assert_eq!((options.name.as_str(), options.replicas), ("manager", 1));
+        assert_eq!((options.name.as_str(), options.keeping.replicas), ("manager", 1));
         assert!(options.core.is_none() && options.bus.credentials.is_none());
         assert!(options.bus.wait_for_server, "a manager waits for its server");
         assert_eq!(

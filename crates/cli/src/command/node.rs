@@ -15,7 +15,8 @@ pub(crate) async fn list(
     wish: &node::Ls,
     printer: Printer,
 ) -> Result<Exit, Failure> {
-    let nodes = client.nodes().await.map_err(|error| Failure::asked("list the nodes", &error))?;
+    let nodes = client.at(wish.at.clone()).nodes().await;
+    let nodes = nodes.map_err(|error| Failure::asked("list the nodes", &error))?;
     match wish.output {
         WideFormat::Json => {
             printer.json(&nodes.iter().map(json::Node::from).collect::<Vec<_>>())?

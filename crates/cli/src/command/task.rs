@@ -15,6 +15,7 @@ use crate::wait;
 
 /// Lists tasks.
 pub(crate) async fn list(client: &Client, wish: Ps, printer: Printer) -> Result<Exit, Failure> {
+    let client = client.at(wish.at);
     let question =
         ListTasks { job: wish.job, node: wish.node, ended: wish.all, ..ListTasks::default() };
     let tasks =

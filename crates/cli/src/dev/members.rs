@@ -60,7 +60,13 @@ impl Members {
             data_dir: place.manager(),
             name: user("dev")?,
             settings: Default::default(),
-            replicas: 1,
+            keeping: longshore_manager::Keeping {
+                snapshot_records: 10_000,
+                history_age_max: EVENTS_AGE_MAX,
+                history_bytes_max: EVENTS_BYTES_MAX,
+                replicas: 1,
+            },
+            heal_log: false,
             events_age_max: EVENTS_AGE_MAX,
             events_bytes_max: EVENTS_BYTES_MAX,
         };

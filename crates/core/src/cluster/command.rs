@@ -14,7 +14,7 @@ use longshore_proto::validate;
 use super::draft::Draft;
 use super::effect::{Effect, Reply};
 use super::input::{Command, Ticket};
-use super::record::{CommandAnswer, CommandKey, Fact, Hash};
+use super::record::{Audit, CommandAnswer, CommandKey, Fact, Hash};
 use super::state::{COMMAND_MEMORY_MS, State};
 
 /// Decides on a command, or repeats the answer that it got before.
@@ -33,7 +33,9 @@ pub(super) fn decide(
     let reply = match known(draft, &key, request) {
         Some(answer) => answer,
         None => grant(draft, command, &actor).inspect(|answer| {
-            draft.record(Fact::CommandGranted { key, request, answer: answer.clone() });
+            let (verb, of) = command.told();
+            let audit = Some(Audit { actor: actor.clone(), verb: verb.to_owned(), of });
+            draft.record(Fact::CommandGranted { key, request, answer: answer.clone(), audit });
         }),
     };
     draft.effect(Effect::Answer { ticket, reply: Reply::Command(reply) });

@@ -54,6 +54,11 @@ pub enum Input {
         /// What it says.
         reports: Reports,
     },
+    /// A manager stands by.
+    ManagerSeen {
+        /// Its name.
+        name: UserName,
+    },
     /// Somebody wants to know that everything acknowledged so far is seen here, and that this manager still
     /// leads: answered with the receipt of the next record, which is made for it if need be.
     Barrier {
@@ -64,6 +69,17 @@ pub enum Input {
     BusLost,
     /// This manager's connection to the bus is back.
     BusBack,
+}
+
+impl Command {
+    /// The verb, and what it is about, for people who look back.
+    pub fn told(&self) -> (&'static str, String) {
+        match self {
+            Self::SubmitJob(job) => ("job.submit", format!("{}/{}", job.namespace, job.name)),
+            Self::StopJob(key) => ("job.stop", format!("{}/{}", key.namespace, key.name)),
+            Self::StopTask { namespace, id } => ("task.stop", format!("{namespace}/{id}")),
+        }
+    }
 }
 
 /// What can be asked for that changes something.

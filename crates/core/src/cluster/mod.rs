@@ -54,11 +54,10 @@ use longshore_proto::spec::{Resources, SchedulerKind};
 use longshore_scheduler::Scheduler;
 
 use crate::time::{Now, Time};
-use changes::Changes;
 use draft::Draft;
 pub use effect::{Effect, Proposal, Receipt, Reply, Step};
 pub use input::{Command, Input, Ticket};
-use record::{Fact, Hash, Record};
+use record::{Fact, Record};
 pub use state::{NotNext, State};
 
 /// How often silence, waits and ends are looked at, in milliseconds.
@@ -154,6 +153,11 @@ impl Cluster {
         Self { identity, settings, state, live: Live::default() }
     }
 
+    /// Who this manager is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// What is known for certain. While a proposal is under way it is part of this.
     pub fn state(&self) -> &State {
         &self.state
@@ -169,22 +173,7 @@ impl Cluster {
         bytes: &[u8],
         stream_sequence: u64,
     ) -> Result<(Vec<persist::Write>, Vec<Event>), NotNext> {
-        self.state.meta.stream_sequence = stream_sequence;
-        if let Err(reason) = self.state.check_next(record) {
-            self.state.meta.records_skipped += 1;
-            return Err(reason);
-        }
-        let revision = self.state.next_revision(record.epoch);
-        let mut changes = Changes::default();
-        let mut events = Vec::new();
-        for (ordinal, fact) in record.facts.iter().enumerate() {
-            self.state.apply(fact, revision, record.at_ms, &mut changes);
-            let ordinal = u32::try_from(ordinal).unwrap_or(u32::MAX);
-            let event = publish::event(&self.state, fact, record.index, ordinal, record.at_ms);
-            events.extend(event);
-        }
-        self.state.seal(record.index, Hash::of(bytes), record.at_ms, &mut changes);
-        Ok((persist::writes(&self.state, &changes), events))
+        self.state.follow(record, bytes, stream_sequence)
     }
 
     /// Takes in a node's sign of life while another manager leads: nothing is decided, but questions are
@@ -258,6 +247,11 @@ impl Cluster {
                 }
                 Input::Reports { ticket, node, reports } => {
                     node::reports(&mut draft, live, ticket, &node, &reports);
+                }
+                Input::ManagerSeen { name } => {
+                    if !draft.state.meta.managers.contains(&name) {
+                        draft.record(Fact::ManagerJoined { name });
+                    }
                 }
                 Input::Barrier { ticket } => draft.barrier(ticket),
                 Input::BusLost => live.bus_lost_at = Some(now.time),

@@ -125,6 +125,11 @@ pub fn write_meta(meta: &Meta) -> Write {
     write(meta_key(), &(), Some(meta))
 }
 
+/// Reads what stands once.
+pub fn read_meta(value: &[u8]) -> Result<Meta, LoadError> {
+    Ok(read::<(), Meta>("meta", value)?.1)
+}
+
 impl State {
     /// Rebuilds state from everything that is stored, in any order.
     pub fn load<'a>(
@@ -137,7 +142,7 @@ impl State {
             let (key, value) = pair?;
             let text = String::from_utf8_lossy(&key);
             match text.split('/').next() {
-                Some("meta") => state.meta = read::<(), Meta>("meta", &value)?.1,
+                Some("meta") => state.meta = read_meta(&value)?,
                 Some("job") => {
                     let (key, job) = read::<JobKey, Job>("job", &value)?;
                     state.jobs.insert(key, job);

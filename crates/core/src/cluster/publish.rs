@@ -1,11 +1,11 @@
 //! What a fact looks like to the world outside: its event.
 
-use longshore_proto::event::Event;
+use longshore_proto::event::{AUDIT, Event};
 use longshore_proto::id::TaskId;
 use longshore_proto::name::JobKey;
 use longshore_proto::state::{JobStatus, TaskState};
 
-use super::record::Fact;
+use super::record::{CommandAnswer, Fact};
 use super::state::State;
 
 /// The event of a fact that was just applied; `None` for facts that are nobody else's business.
@@ -48,9 +48,28 @@ pub(super) fn event(
             reason: Some(format!("manager {name}, version {version}, epoch {}", state.meta.epoch)),
             ..blank
         }),
-        Fact::CommandGranted { .. }
-        | Fact::TaskStopRequested { .. }
-        | Fact::JobForgotten { .. } => None,
+        Fact::ManagerJoined { name } => Some(Event {
+            event_type: "cluster.manager-joined".into(),
+            reason: Some(format!("manager {name}")),
+            ..blank
+        }),
+        Fact::CommandGranted { key, answer, audit, .. } => {
+            let audit = audit.as_ref()?;
+            let job = match answer {
+                CommandAnswer::Submitted(answer) => Some(answer.name.clone()),
+                CommandAnswer::JobStopped(answer) => Some(answer.name.clone()),
+                CommandAnswer::TaskStopped(answer) => Some(answer.job.clone()),
+            };
+            Some(Event {
+                event_type: format!("{AUDIT}{}", audit.verb),
+                namespace: audit.of.split('/').next().and_then(|name| name.parse().ok()),
+                job,
+                reason: Some(format!("{}, command {}", audit.of, key.id)),
+                actor: Some(audit.actor.clone()),
+                ..blank
+            })
+        }
+        Fact::TaskStopRequested { .. } | Fact::JobForgotten { .. } => None,
         Fact::JobSubmitted { version, job: spec, actor } => {
             let mut event = job(&spec.key(), "submitted");
             event.reason = Some(format!("version {version}"));

@@ -119,6 +119,12 @@ pub enum Fact {
         /// Its version.
         version: String,
     },
+    /// A manager stands by that belongs to the cluster from now on: it may lead, and know of records that the others
+    /// do not.
+    ManagerJoined {
+        /// Its name.
+        name: UserName,
+    },
     /// A command was granted; the same id gets the same answer for 24 hours.
     CommandGranted {
         /// Whose command, and which.
@@ -127,6 +133,9 @@ pub enum Fact {
         request: Hash,
         /// The answer.
         answer: CommandAnswer,
+        /// Who asked, and for what; absent in records of the first version.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        audit: Option<Audit>,
     },
     /// A job was submitted, or scaled: a new version.
     JobSubmitted {
@@ -293,6 +302,17 @@ pub struct CommandKey {
     pub id: CommandId,
 }
 
+/// Who asked for something, and what, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// The NATS identity, and in brackets what the program says of itself.
+    pub actor: String,
+    /// The verb, as in its subject.
+    pub verb: String,
+    /// What it was about.
+    pub of: String,
+}
+
 /// The answer to a command that was granted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -334,6 +354,28 @@ mod tests {
         };
         let facts: NodeFacts = codec::decode(&codec::encode(&before)).unwrap();
         assert_eq!((facts.tasks_max, facts.mount_paths), (500, vec![]));
+    }
+
+    /// A granted command before it told who asked.
+    #[derive(Serialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum FactBefore {
+        CommandGranted { key: CommandKey, request: Hash, answer: CommandAnswer },
+    }
+
+    #[test]
+    fn a_command_of_before_has_no_audit() {
+        let key = CommandKey {
+            role: Role::Operator,
+            user: "alice".parse().unwrap(),
+            id: CommandId(uuid::Uuid::from_u128(3)),
+        };
+        let stopped = JobStopped { name: "web".parse().unwrap(), tasks_live: 1 };
+        let (request, answer) = (Hash::of(b"x"), CommandAnswer::JobStopped(stopped));
+        let before =
+            FactBefore::CommandGranted { key: key.clone(), request, answer: answer.clone() };
+        let fact: Fact = codec::decode(&codec::encode(&before)).unwrap();
+        assert_eq!(fact, Fact::CommandGranted { key, request, answer, audit: None });
     }
 
     #[test]

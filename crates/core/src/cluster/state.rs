@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use longshore_proto::event::Event;
 use longshore_proto::id::{ClusterId, ManagerId, Revision, TaskId};
 use longshore_proto::name::{JobKey, NodeName, SpecName, UserName};
 use longshore_proto::spec::{JobSpec, Port, TaskSpec};
@@ -17,6 +18,8 @@ use longshore_scheduler::Fleet;
 use serde::{Deserialize, Serialize};
 
 use super::changes::Changes;
+use super::persist::{self, Write};
+use super::publish;
 use super::record::{CommandAnswer, CommandKey, Fact, Hash, NodeFacts, Record};
 
 /// How many ended tasks a slot remembers besides the current one.
@@ -51,6 +54,12 @@ pub struct Meta {
     pub records_skipped: u64,
     /// The node that got the last task by round-robin.
     pub round_robin_last: Option<NodeName>,
+    /// The managers that belong to the cluster: each was recorded before it could lead.
+    #[serde(default)]
+    pub managers: BTreeSet<UserName>,
+    /// Whether that list is complete: absent where the cluster began before it was kept.
+    #[serde(default)]
+    pub managers_known: bool,
 }
 
 /// A job.
@@ -224,6 +233,33 @@ impl State {
         Ok(())
     }
 
+    /// Applies a record that somebody committed. Gives what must be written and its events.
+    ///
+    /// # Errors
+    /// The message is not the next record; nothing was changed but the count of such messages.
+    pub fn follow(
+        &mut self,
+        record: &Record,
+        bytes: &[u8],
+        stream_sequence: u64,
+    ) -> Result<(Vec<Write>, Vec<Event>), NotNext> {
+        self.meta.stream_sequence = stream_sequence;
+        if let Err(reason) = self.check_next(record) {
+            self.meta.records_skipped += 1;
+            return Err(reason);
+        }
+        let revision = self.next_revision(record.epoch);
+        let mut changes = Changes::default();
+        let mut events = Vec::new();
+        for (ordinal, fact) in record.facts.iter().enumerate() {
+            self.apply(fact, revision, record.at_ms, &mut changes);
+            let ordinal = u32::try_from(ordinal).unwrap_or(u32::MAX);
+            events.extend(publish::event(self, fact, record.index, ordinal, record.at_ms));
+        }
+        self.seal(record.index, Hash::of(bytes), record.at_ms, &mut changes);
+        Ok((persist::writes(self, &changes), events))
+    }
+
     /// The revision of what the given record decides.
     pub fn next_revision(&self, epoch: u64) -> Revision {
         Revision { epoch, index: self.meta.index + 1 }
@@ -242,14 +278,21 @@ impl State {
     /// Folds one fact of the record that is being made or replayed.
     pub fn apply(&mut self, fact: &Fact, revision: Revision, at_ms: u64, changes: &mut Changes) {
         match fact {
-            Fact::ClusterCreated { cluster } => self.meta.cluster = Some(*cluster),
+            Fact::ClusterCreated { cluster } => {
+                self.meta.cluster = Some(*cluster);
+                self.meta.managers_known = true;
+            }
+            Fact::ManagerJoined { name } => {
+                self.meta.managers.insert(name.clone());
+            }
             Fact::LeaderElected { manager, name, version } => {
                 self.meta.epoch = revision.epoch;
                 self.meta.leader = Some(*manager);
                 self.meta.leader_name = Some(name.clone());
+                self.meta.managers.insert(name.clone());
                 self.meta.leader_version.clone_from(version);
             }
-            Fact::CommandGranted { key, request, answer } => {
+            Fact::CommandGranted { key, request, answer, .. } => {
                 let command = Command { request: *request, answer: answer.clone(), at_ms };
                 self.commands_by_time.insert((at_ms, key.clone()));
                 self.commands.insert(key.clone(), command);

@@ -1,0 +1,92 @@
+//! Snapshots in NATS: an object store in the managers' account, with room for two of them.
+//!
+//! The older of the two is overwritten, so that one whole snapshot stands at every moment.
+
+use std::path::Path;
+
+use async_nats::jetstream;
+use async_nats::jetstream::object_store::{Config, ObjectInfo, ObjectMetadata, ObjectStore};
+use async_nats::jetstream::stream::StorageType;
+use futures_util::StreamExt;
+use longshore_bus::Bus;
+use longshore_proto::subject::snapshot_stream;
+
+use crate::error::ManagerError;
+
+/// The two places.
+const NAMES: [&str; 2] = ["snapshot-a", "snapshot-b"];
+
+/// The bucket.
+pub(crate) struct Bucket {
+    objects: ObjectStore,
+}
+
+impl Bucket {
+    /// Opens the bucket, and makes it when it is missing.
+    pub(crate) async fn open(core: &Bus, replicas: usize) -> Result<Self, ManagerError> {
+        let context = jetstream::new(core.client().clone());
+        let stream = snapshot_stream(core.root());
+        let name = stream.strip_prefix("OBJ_").unwrap_or(&stream);
+        if let Ok(objects) = context.get_object_store(name).await {
+            return Ok(Self { objects });
+        }
+        let config = Config {
+            bucket: name.to_owned(),
+            description: Some("Longshore: snapshots of the state behind the log".into()),
+            storage: StorageType::File,
+            num_replicas: replicas,
+            ..Config::default()
+        };
+        let made = context.create_object_store(config).await;
+        let objects =
+            made.map_err(|error| ManagerError::Stream { stream, detail: error.to_string() })?;
+        Ok(Self { objects })
+    }
+
+    /// What is there: the index of each snapshot, the newest first.
+    async fn list(&self) -> Result<Vec<(u64, ObjectInfo)>, ManagerError> {
+        let mut listing = self.objects.list().await.map_err(|error| failed(&error))?;
+        let mut found = Vec::new();
+        while let Some(object) = listing.next().await {
+            let object = object.map_err(|error| failed(&error))?;
+            let index = object.description.as_deref().and_then(|index| index.parse().ok());
+            found.extend(index.map(|index| (index, object)));
+        }
+        found.sort_unstable_by_key(|(index, _)| std::cmp::Reverse(*index));
+        Ok(found)
+    }
+
+    /// The index of the newest snapshot.
+    pub(crate) async fn newest(&self) -> Result<Option<u64>, ManagerError> {
+        Ok(self.list().await?.first().map(|(index, _)| *index))
+    }
+
+    /// Fetches the newest snapshot into a file; false when there is none. The library checks its digest.
+    pub(crate) async fn download(&self, to: &Path) -> Result<bool, ManagerError> {
+        let Some((_, newest)) = self.list().await?.into_iter().next() else { return Ok(false) };
+        let mut object = self.objects.get(&newest.name).await.map_err(|error| failed(&error))?;
+        let mut file = tokio::fs::File::create(to).await.map_err(|error| failed(&error))?;
+        tokio::io::copy(&mut object, &mut file).await.map_err(|error| failed(&error))?;
+        file.sync_all().await.map_err(|error| failed(&error))?;
+        Ok(true)
+    }
+
+    /// Stores a snapshot in the place of the older one.
+    pub(crate) async fn upload(&self, index: u64, from: &Path) -> Result<(), ManagerError> {
+        let present = self.list().await?;
+        let keep = present.first().map(|(_, object)| object.name.clone());
+        let name = NAMES.into_iter().find(|name| keep.as_deref() != Some(*name));
+        let metadata = ObjectMetadata {
+            name: name.unwrap_or("snapshot-a").to_owned(),
+            description: Some(index.to_string()),
+            ..ObjectMetadata::default()
+        };
+        let mut file = tokio::fs::File::open(from).await.map_err(|error| failed(&error))?;
+        self.objects.put(metadata, &mut file).await.map_err(|error| failed(&error))?;
+        Ok(())
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> ManagerError {
+    ManagerError::Bucket { detail: error.to_string() }
+}

@@ -1,0 +1,75 @@
+//! Who stands by. A manager says so in the lease's bucket, and the leader has the log list it.
+//!
+//! A manager leads only once the log lists it, so whoever finds the log lost knows whether somebody else may hold
+//! records that it does not.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::header::NATS_MESSAGE_TTL;
+use async_nats::jetstream;
+use futures_util::StreamExt;
+use longshore_bus::Bus;
+use longshore_proto::name::{Root, UserName};
+use longshore_proto::subject::{lease_stream, member_subject};
+use tokio::sync::mpsc;
+use tracing::debug;
+
+/// How often a leader looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(300);
+
+/// The managers' keys in the lease's bucket.
+#[derive(Debug, Clone)]
+pub(crate) struct Members {
+    context: jetstream::Context,
+    root: Root,
+}
+
+impl Members {
+    pub(crate) fn new(core: &Bus) -> Self {
+        let mut context = jetstream::new(core.client().clone());
+        context.set_timeout(Duration::from_secs(2));
+        Self { context, root: core.root().clone() }
+    }
+
+    /// Says that a manager stands by. What is lost is said again.
+    pub(crate) async fn announce(&self, name: &UserName) {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_MESSAGE_TTL, "10s");
+        let subject = member_subject(&self.root, name);
+        let sent = self.context.publish_with_headers(subject, headers, bytes::Bytes::new()).await;
+        if let Err(error) = sent {
+            debug!(%error, "a manager did not say that it stands by");
+        }
+    }
+
+    /// Tells of every manager that says that it stands by, once.
+    pub(crate) async fn watch(&self, seen: mpsc::UnboundedSender<UserName>) {
+        let mut told = BTreeSet::new();
+        loop {
+            for name in self.look().await {
+                if told.insert(name.clone()) && seen.send(name).is_err() {
+                    return;
+                }
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    async fn look(&self) -> Vec<UserName> {
+        let prefix = format!("$KV.{}-lease.manager.", self.root);
+        let Ok(stream) = self.context.get_stream_no_info(lease_stream(&self.root)).await else {
+            return Vec::new();
+        };
+        let Ok(subjects) = stream.info_builder().subjects(format!("{prefix}*")).fetch().await
+        else {
+            return Vec::new();
+        };
+        let names = subjects.filter_map(async |subject| {
+            let (subject, _) = subject.ok()?;
+            subject.strip_prefix(&prefix)?.parse().ok()
+        });
+        names.collect().await
+    }
+}

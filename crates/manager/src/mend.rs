@@ -1,0 +1,151 @@
+//! When the log and the store do not fit together: join from a snapshot, heal the log from the own disk, or refuse.
+//!
+//! | what is found | what is done |
+//! |---|---|
+//! | a snapshot in the bucket that continues what the store holds | it is taken over, and the log read on from there |
+//! | none, no other manager ever belonged to the cluster, and what still stands in the log is in its journal | its store holds all that was ever acknowledged: it heals the log |
+//! | none, and others belong to the cluster, too | one of them may know more: an operator chooses (`longshore manager --heal-log`) |
+//!
+//! Healing is one procedure, whatever was lost: the own state goes into the bucket as a snapshot, what still stands
+//! in the stream is purged, and the next record is appended behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_bus::Bus;
+use longshore_core::cluster::record::Record;
+use longshore_core::cluster::state::Meta;
+use longshore_proto::name::UserName;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use crate::bucket::Bucket;
+use crate::error::{Broken, ManagerError};
+use crate::keeper::Keeping;
+use crate::lease::Lease;
+use crate::log::Log;
+use crate::snapshot;
+use crate::store::Store;
+use crate::streams::Streams;
+
+/// How long a manager that may not heal waits for one that may.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The wait between two looks for a snapshot.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Everything that mending needs.
+pub(crate) struct Mender<'a> {
+    pub(crate) core: &'a Bus,
+    pub(crate) store: &'a Arc<Store>,
+    pub(crate) streams: &'a Streams,
+    pub(crate) keeping: &'a Keeping,
+    pub(crate) name: &'a UserName,
+    /// Whether an operator has chosen this manager's store as the truth.
+    pub(crate) chosen: bool,
+}
+
+impl Mender<'_> {
+    /// Mends what is broken, or gives it back as the reason why this manager cannot go on.
+    pub(crate) async fn mend(&self, broken: Broken, lease: Lease) -> Result<(), ManagerError> {
+        error!(%broken, "the log and this manager's store do not fit together");
+        let meta = self.store.load_meta()?;
+        let start = Instant::now();
+        let mut lease = Some(lease);
+        loop {
+            match self.join(&meta, &broken).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error @ ManagerError::Bucket { .. }) => {
+                    debug!(%error, "the bucket of snapshots cannot be read");
+                }
+                Err(error) => return Err(error),
+            }
+            let may_heal = self.chosen || (self.is_sole(&meta) && self.proves_prefix().await?);
+            if meta.index > 0
+                && may_heal
+                && let Some(lease) = lease.take()
+            {
+                return self.heal(&meta, lease).await;
+            }
+            if start.elapsed() >= PATIENCE {
+                return Err(broken.into());
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Whether no other manager ever belonged to the cluster: then everything that was acknowledged is on this disk.
+    fn is_sole(&self, meta: &Meta) -> bool {
+        meta.managers_known && meta.managers.iter().eq([self.name])
+    }
+
+    /// Whether what still stands in the log, if anything does, ends with a record of this manager's journal.
+    async fn proves_prefix(&self) -> Result<bool, ManagerError> {
+        let Some(tip) = Log::tip(self.core).await? else { return Ok(true) };
+        match Record::decode(&tip) {
+            Ok(record) => self.store.holds(record.index, &tip),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Takes over the snapshot in the bucket, if there is one that continues what this store holds.
+    async fn join(&self, meta: &Meta, broken: &Broken) -> Result<bool, ManagerError> {
+        let bucket = Bucket::open(self.core, self.keeping.replicas).await?;
+        let file = self.store.points().passing("incoming");
+        if !bucket.download(&file).await? {
+            return Ok(false);
+        }
+        let (store, meta, broken) = (Arc::clone(self.store), meta.clone(), broken.clone());
+        // Without a stream, records after the snapshot would be lost unseen.
+        let Some(created) = Log::created(self.core).await? else { return Ok(false) };
+        let joined = tokio::task::spawn_blocking(move || {
+            let (head, entries) = snapshot::open(&file)?;
+            let empty = meta.index == 0;
+            let same_log =
+                store.log_created()? == head.log_created && matches!(broken, Broken::Begins { .. });
+            let continues =
+                head.continues(meta.index, meta.chain) || (same_log && head.index > meta.index);
+            if !empty && (meta.cluster != Some(head.cluster) || !continues) {
+                return Ok(false);
+            }
+            let known = store.log_created()?.is_some_and(|known| known == created);
+            if known && (head.index, head.stream_sequence) == (meta.index, meta.stream_sequence) {
+                return Ok(false);
+            }
+            info!(index = head.index, "joining from a snapshot");
+            store.install(&head, entries, 0)?;
+            store.set_log_created(&created)?;
+            Ok(true)
+        });
+        joined.await.map_err(|_| ManagerError::Bug("the thread that reads snapshots ended"))?
+    }
+
+    /// Makes the own store the truth.
+    async fn heal(&self, meta: &Meta, lease: Lease) -> Result<(), ManagerError> {
+        warn!(index = meta.index, "healing the log from this manager's own store");
+        let log = Log::make(self.core, self.streams).await?;
+        // Two managers must not heal at once.
+        let held = lease.acquire(watch::Sender::new(true).subscribe()).await;
+        let end = log.end().await?;
+        let store = Arc::clone(self.store);
+        let created = log.created_at();
+        let shared = tokio::task::spawn_blocking(move || {
+            store.set_log_created(&created)?;
+            store.move_to(end)?;
+            let point = store.make_point()?;
+            store.write_shared(&point)
+        });
+        let (path, head) = shared
+            .await
+            .map_err(|_| ManagerError::Bug("the thread that writes snapshots ended"))??;
+        let bucket = Bucket::open(self.core, self.keeping.replicas).await?;
+        bucket.upload(head.index, &path).await?;
+        // Only now, because what stands in the stream may be the only copy until then.
+        log.look().trim(end + 1).await?;
+        self.store.set_restored(false)?;
+        held.release().await;
+        warn!(index = meta.index, "the log is healed: it goes on behind a snapshot of this store");
+        Ok(())
+    }
+}

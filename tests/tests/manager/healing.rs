@@ -1,0 +1,228 @@
+//! What NATS or a disk has lost: noticed at once, and healed from what is left, or refused with a clear word.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_nats::jetstream;
+use longshore_proto::permission::Role::ManagerCore;
+use longshore_tests::program::Program;
+use longshore_tests::{Api, Cluster, api};
+
+use crate::SOON;
+
+/// A manager that must end by itself, and what it says then.
+async fn fails(mut manager: Program) -> String {
+    let status = manager.ended(2 * SOON).await;
+    assert_eq!(status.code(), Some(1), "{}", manager.log());
+    manager.log()
+}
+
+fn streams(cluster: &Cluster) -> PathBuf {
+    cluster.folder().join("nats/store/jetstream/CORE/streams")
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+/// Every job is there, and the cluster goes on.
+async fn goes_on(api: &Api, jobs: &[&str]) {
+    for name in jobs {
+        assert_eq!(api.job(name).await.unwrap().version, 1, "{name}");
+    }
+    let name = format!("after-{}", jobs.len());
+    api.submit(&api::service(&name)).await.unwrap();
+    assert_eq!(api.job(&name).await.unwrap().version, 1);
+}
+
+#[tokio::test]
+async fn a_sole_manager_heals_a_log_that_is_gone_from_its_own_disk_and_others_join() {
+    let mut cluster = Cluster::start().await;
+    let api = cluster.api().await;
+    api.submit(&api::service("web")).await.unwrap();
+    let before = api.status().await.unwrap();
+    cluster.manager("m1").kill();
+    cluster.nats.kill();
+    std::fs::remove_dir_all(streams(&cluster)).unwrap();
+    cluster.nats.restart().await;
+    cluster.start_manager("m1", &[]);
+    cluster.manager("m1").says("the log is healed", SOON).await;
+    let api = cluster.answers().await;
+    goes_on(&api, &["web"]).await;
+    let after = api.status().await.unwrap();
+    assert_eq!((after.id, after.epoch), (before.id, before.epoch + 1));
+    let history = api.history().await.unwrap();
+    assert!(history.iter().any(|event| event.event_type == "cluster.created"), "{history:?}");
+    cluster.start_manager("m2", &[]);
+    cluster.manager("m2").says("joining from a snapshot", SOON).await;
+    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.manager("m1").kill();
+    goes_on(&api, &["web", "after-1"]).await;
+}
+
+#[tokio::test]
+async fn a_leader_whose_log_loses_its_end_notices_and_heals_it_with_all_that_was_acknowledged() {
+    let mut cluster = Cluster::start().await;
+    let api = cluster.api().await;
+    api.submit(&api::service("web")).await.unwrap();
+    // The server is restored from an old copy of its data, while the manager runs on.
+    let backup = cluster.folder().join("backup");
+    cluster.nats.kill();
+    copy(&streams(&cluster), &backup);
+    cluster.nats.restart().await;
+    api.submit(&api::service("later")).await.unwrap();
+    cluster.nats.kill();
+    std::fs::remove_dir_all(streams(&cluster)).unwrap();
+    copy(&backup, &streams(&cluster));
+    cluster.nats.restart().await;
+    cluster.manager("m1").says("the log ends at message", SOON).await;
+    cluster.manager("m1").says("the log is healed", SOON).await;
+    let api = cluster.answers().await;
+    goes_on(&api, &["web", "later"]).await;
+    assert!(cluster.manager("m1").is_running());
+}
+
+/// Two managers that have both led, and a job; both killed, and the log lost.
+async fn both_have_led() -> Cluster {
+    let mut cluster = Cluster::start().await;
+    let api = cluster.api().await;
+    cluster.start_manager("m2", &[]);
+    cluster.manager("m2").says("this one stands by", SOON).await;
+    api.submit(&api::service("web")).await.unwrap();
+    cluster.manager("m1").kill();
+    cluster.manager("m2").says("this manager leads", SOON).await;
+    api.submit(&api::service("second")).await.unwrap();
+    cluster.manager("m2").kill();
+    cluster.nats.kill();
+    std::fs::remove_dir_all(streams(&cluster)).unwrap();
+    cluster.nats.restart().await;
+    cluster
+}
+
+#[tokio::test]
+async fn where_others_have_led_an_operator_chooses_and_the_rest_joins_by_itself() {
+    let mut cluster = both_have_led().await;
+    let (m1, m2) = (cluster.data_dir("m1"), cluster.data_dir("m2"));
+    for (name, data_dir) in [("m1", &m1), ("m2", &m2)] {
+        let said = fails(cluster.spawn_manager(name, data_dir, &[])).await;
+        assert!(said.contains("longshore-log is gone"), "{said}");
+        assert!(said.contains("--heal-log") && said.contains("docs/operations.md"), "{said}");
+    }
+    // It was not made anew either.
+    let core = cluster.bus(ManagerCore, "m2").await;
+    let found = jetstream::new(core.client().clone()).get_stream("longshore-log").await;
+    assert!(found.is_err(), "{found:?}");
+
+    cluster.start_manager("m2", &["--heal-log"]);
+    let api = cluster.answers().await;
+    goes_on(&api, &["web", "second"]).await;
+    // The other one is behind, and sees by a hash that the snapshot continues what it holds.
+    cluster.start_manager("m1", &[]);
+    cluster.manager("m1").says("joining from a snapshot", SOON).await;
+    cluster.manager("m1").says("this one stands by", SOON).await;
+    cluster.manager("m2").kill();
+    goes_on(&api, &["web", "second", "after-2"]).await;
+}
+
+#[tokio::test]
+async fn a_standby_whose_store_is_damaged_sets_it_aside_and_joins_again() {
+    let mut cluster = Cluster::start().await;
+    let api = cluster.api().await;
+    cluster.start_manager("m2", &[]);
+    cluster.manager("m2").says("this one stands by", SOON).await;
+    for count in 0..20 {
+        api.submit(&api::service(&format!("job-{count}"))).await.unwrap();
+    }
+    cluster.manager("m2").kill();
+    damage(&cluster.data_dir("m2").join("manager"));
+    cluster.start_manager("m2", &[]);
+    cluster.manager("m2").says("it is set aside", SOON).await;
+    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.manager("m1").kill();
+    let names: Vec<String> = (0..20).map(|count| format!("job-{count}")).collect();
+    goes_on(&api, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let kept = std::fs::read_dir(cluster.data_dir("m2"))
+        .unwrap()
+        .any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("manager.damaged-"));
+    assert!(kept, "the damaged store is kept");
+}
+
+/// Cuts every file of a store to a half.
+fn damage(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            damage(&path);
+        } else {
+            let bytes = std::fs::read(&path).unwrap();
+            std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_store_and_a_lost_log_are_never_taken_for_an_empty_cluster() {
+    let mut cluster = Cluster::start().await;
+    cluster.api().await.submit(&api::service("web")).await.unwrap();
+    cluster.manager("m1").kill();
+    cluster.nats.kill();
+    std::fs::remove_dir_all(streams(&cluster)).unwrap();
+    damage(&cluster.data_dir("m1").join("manager"));
+    cluster.nats.restart().await;
+    for _ in 0..2 {
+        let said = fails(cluster.spawn_manager("m1", &cluster.data_dir("m1"), &[])).await;
+        assert!(said.contains("longshore-log is gone"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_of_a_running_cluster_becomes_a_cluster_again_and_nothing_is_overwritten() {
+    let cluster = Cluster::start().await;
+    let api = cluster.api().await;
+    let cli = cluster.cli();
+    for count in 0..30 {
+        api.submit(&api::service(&format!("job-{count}"))).await.unwrap();
+    }
+    let before = api.status().await.unwrap();
+    let file = cluster.folder().join("monday.backup");
+    let shown = file.display().to_string();
+    assert_eq!(cli.ok(&["backup", &shown]).await.trim(), shown);
+    cli.run(&["backup", &shown]).await.exited(1).told("is there already");
+    api.submit(&api::service("too-late")).await.unwrap();
+
+    let restored = cluster.folder().join("restored").display().to_string();
+    cli.run(&["restore", &shown, "--data-dir", &restored]).await.succeeded().told("index");
+    cli.run(&["restore", &shown, "--data-dir", &restored]).await.exited(1).told("already");
+    // Not over a cluster that is there.
+    let said = fails(cluster.spawn_manager("m2", Path::new(&restored), &[])).await;
+    assert!(
+        said.contains("holds the log of a cluster") && said.contains("nothing is changed"),
+        "{said}"
+    );
+    goes_on(&api, &["job-0", "too-late"]).await;
+
+    let mut other = Cluster::server().await;
+    other.start_manager_on("m1", Path::new(&restored), &[]);
+    let api = other.answers().await;
+    let after = api.status().await.unwrap();
+    assert_eq!((after.id, after.jobs), (before.id, 30));
+    assert!(after.epoch > before.epoch + 100, "beyond every reign that the backup has missed");
+    goes_on(&api, &["job-0", "job-29"]).await;
+    let history = api.history().await.unwrap();
+    let submits = history.iter().filter(|event| event.event_type == "job.submitted").count();
+    assert_eq!(submits, 31, "the history came along");
+    other.start_manager("m2", &[]);
+    other.manager("m2").says("this one stands by", SOON).await;
+    other.manager("m1").kill();
+    goes_on(&api, &["job-0", "job-29", "after-2"]).await;
+    tokio::time::timeout(Duration::from_secs(10), api.status()).await.unwrap().unwrap();
+}
