@@ -8,7 +8,9 @@
 //! | [`users`] | the users of a NATS server and their credential files |
 //! | [`nats`] | a NATS server of the test's own |
 //! | [`cluster`] | server, managers and workers together |
+//! | [`quorum`] | three servers and three managers |
 //! | [`api`] | the manager asked over the bus, as an operator |
+//! | [`load`] | a client that submits without pause, and what must hold afterwards |
 //! | [`played`] | a worker that the test plays, without containers |
 //! | [`cli`] | the command line, run as a person would |
 //! | [`docker`] | Docker, asked directly: what really runs |
@@ -28,15 +30,18 @@ pub mod cli;
 pub mod cluster;
 pub mod docker;
 pub mod eventually;
+pub mod load;
 pub mod nats;
 pub mod played;
 pub mod program;
 pub mod proxy;
+pub mod quorum;
 pub mod users;
 
 pub use api::Api;
 pub use cluster::Cluster;
 pub use eventually::{always, eventually};
+pub use quorum::Quorum;
 
 /// The image that `scripts/setup` makes from the machine's own busybox.
 pub const IMAGE: &str = "longshore-busybox:1";

@@ -4,6 +4,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `server.conf` | the server's configuration; written once, and the operator's from then on |
+//! | `server-<name>.conf` | that of each server, where there are several; a secret |
 //! | `accounts.conf` | accounts, users and rights, included by `server.conf`; always written as a whole |
 //! | `users.toml` | the list of users that `accounts.conf` is made from; no secrets |
 //! | `<role>-<name>.creds` | what a client proves with who it is; a secret, readable by its owner alone |
@@ -22,7 +23,7 @@ use longshore_proto::permission::Role;
 use crate::failure::Failure;
 
 pub(crate) use file::shell_word;
-pub(crate) use server::ServerConf;
+pub(crate) use server::{Membership, ServerConf};
 
 /// Files that everybody may read.
 const OPEN: u32 = 0o644;
@@ -34,6 +35,9 @@ const USERS: &str = "users.toml";
 const ACCOUNTS: &str = "accounts.conf";
 /// The server's configuration.
 const SERVER: &str = "server.conf";
+/// How the names of the configurations begin and end where there are several servers.
+const MEMBER_PREFIX: &str = "server-";
+const MEMBER_SUFFIX: &str = ".conf";
 
 /// A folder, held for as long as this value lives: two programs that change it take turns.
 #[derive(Debug)]
@@ -178,15 +182,22 @@ impl Folder {
 
     /// Writes the server's configuration. One that was there stays beside it: it may have been changed by hand.
     pub(crate) fn write_server_conf(&self, conf: &ServerConf<'_>) -> Result<PathBuf, Failure> {
-        let path = self.server_conf_path();
+        let (path, mode) = match conf.membership {
+            None => (self.server_conf_path(), OPEN),
+            Some(Membership { name, .. }) => {
+                (self.path.join(format!("{MEMBER_PREFIX}{name}{MEMBER_SUFFIX}")), SECRET)
+            }
+        };
         let text = conf.text()?;
         match std::fs::read_to_string(&path) {
             Ok(before) if before != text => {
-                file::write(&self.path.join(format!("{SERVER}.old")), &before, OPEN)?;
+                let mut old = path.as_os_str().to_owned();
+                old.push(".old");
+                file::write(Path::new(&old), &before, mode)?;
             }
             _ => {}
         }
-        file::write(&path, &text, OPEN)?;
+        file::write(&path, &text, mode)?;
         Ok(path)
     }
 
@@ -212,18 +223,24 @@ fn own_files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
         .map(|name| path.join(name))
         .filter(|f| f.exists())
         .collect();
-    files.extend(credential_files(path)?);
+    let is_of_member =
+        |name: &str| name.starts_with(MEMBER_PREFIX) && name.ends_with(MEMBER_SUFFIX);
+    files.extend(files_named(path, |name| is_of_member(name) || is_credential(name))?);
     Ok(files)
 }
 
-fn credential_files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn is_credential(name: &str) -> bool {
+    let stem = name.strip_suffix(".creds").unwrap_or_default();
+    Role::ALL.iter().any(|role| stem.starts_with(&format!("{role}-")))
+}
+
+/// The files in a folder whose names fit, in order.
+fn files_named(path: &Path, fits: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, Failure> {
     let problem = |error| Failure::new(format!("cannot list {}", path.display())).cause(&error);
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(problem)? {
         let file = entry.map_err(problem)?.path();
-        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let stem = name.strip_suffix(".creds").unwrap_or_default();
-        if Role::ALL.iter().any(|role| stem.starts_with(&format!("{role}-"))) {
+        if file.file_name().and_then(|name| name.to_str()).is_some_and(&fits) {
             files.push(file);
         }
     }
@@ -233,7 +250,7 @@ fn credential_files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 
 /// Their keys are in no list any more, and open nothing.
 fn remove_credentials(path: &Path) -> Result<(), Failure> {
-    credential_files(path)?.iter().try_for_each(|file| file::remove(file))
+    files_named(path, is_credential)?.iter().try_for_each(|file| file::remove(file))
 }
 
 #[cfg(test)]

@@ -252,8 +252,9 @@ impl Watch {
         let mut told = Vec::new();
         for task in tasks {
             let now = (task.attempt, state_shown(task), task.reason.clone());
-            // What an older version left behind is no news.
-            let old = first && task.version < self.version && task.state.is_terminal();
+            // What an older version left behind is no news, and where any version counts, what had ended before.
+            let before = self.version == 0 || task.version < self.version;
+            let old = first && before && task.state.is_terminal();
             if seen.get(&task.id) != Some(&now) {
                 if !old {
                     told.push(sentence(task));

@@ -130,6 +130,16 @@ pub enum ManagerError {
         /// What the server says.
         detail: String,
     },
+    /// Nobody answers for a stream just now.
+    #[error(
+        "the stream {stream} is not ready: {detail}; if it lasts, see that a majority of the NATS servers is up, and what this manager may do there"
+    )]
+    Unready {
+        /// Which one.
+        stream: String,
+        /// What the server says.
+        detail: String,
+    },
     /// The server dropped settings that safety rests on.
     #[error(
         "the NATS server does not keep the setting {setting} of stream {stream}; it is too old: use nats-server 2.12 or newer"
@@ -216,6 +226,11 @@ pub enum ManagerError {
 }
 
 impl ManagerError {
+    /// Whether waiting mends it.
+    pub(crate) fn passes(&self) -> bool {
+        matches!(self, Self::Unready { .. } | Self::Read { .. })
+    }
+
     /// Whether the store itself is broken, so that it must be rebuilt from elsewhere. A disk that is full or fails,
     /// a folder that may not be read and a store of a newer version are not that.
     pub(crate) fn is_damage(&self) -> bool {

@@ -69,6 +69,9 @@ pub use keeper::Keeping;
 /// This version, as it is told to others.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// The wait before another try of what passes by itself.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
 /// How a manager is run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -126,17 +129,32 @@ pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), Mana
     let manager = Manager { bus, core, store, past, identity, options, clock: Clock::start() };
     let mut loaded = Some(state);
     let mut heal = manager.options.heal_log;
+    let mut complaint = String::new();
     while !cancel.is_cancelled() {
-        match Box::pin(manager.part(loaded.take(), &cancel)).await {
-            Ok(()) => {}
+        let mut ended = Box::pin(manager.part(loaded.take(), &cancel)).await;
+        if let Err(ManagerError::Broken(broken)) = ended {
+            let mending = Box::pin(manager.mend(broken, heal));
+            ended = tokio::select! {
+                mended = mending => mended,
+                () = cancel.cancelled() => break,
+            };
+            // What an operator has chosen is done once.
+            heal &= ended.is_err();
+        }
+        match ended {
+            Ok(()) => complaint.clear(),
             Err(ManagerError::Fenced { by }) => {
                 info!(%by, "this manager no longer leads; what it had not committed is dropped");
             }
-            Err(ManagerError::Broken(broken)) => {
-                let mending = Box::pin(manager.mend(broken, std::mem::take(&mut heal)));
+            Err(error) if error.passes() => {
+                let told = error.to_string();
+                if told != complaint {
+                    warn!("{told}; trying again until it is");
+                    complaint = told;
+                }
                 tokio::select! {
-                    mended = mending => mended?,
-                    () = cancel.cancelled() => break,
+                    () = tokio::time::sleep(RETRY_DELAY) => {}
+                    () = cancel.cancelled() => {}
                 }
             }
             Err(error) => return Err(error),

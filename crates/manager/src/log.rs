@@ -18,6 +18,7 @@ use longshore_core::cluster::Cluster;
 use longshore_core::cluster::record::{Hash, Record};
 use longshore_proto::subject::{Subject, log_stream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::error::{Broken, ManagerError};
@@ -36,6 +37,11 @@ const RETRY_DELAY: Duration = Duration::from_millis(250);
 const READ_PATIENCE: Duration = Duration::from_secs(5);
 /// How often a leader looks whether the log still holds what it wrote.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// For how long it must be told, each time that is asked, that the log is broken, before that is believed: by
+/// the one server that has it; or by whoever of several calls itself the leader. One that was asleep, or is cut
+/// off from the others, calls itself so for up to ten seconds longer than it is, and knows less than was committed.
+const DOUBT_OF_ONE: Duration = Duration::from_secs(2);
+const DOUBT_OF_SEVERAL: Duration = Duration::from_secs(12);
 /// The most messages that are applied and stored together while following, and the most bytes.
 const FOLLOWED_MAX: usize = 512;
 const FOLLOWED_BYTES_MAX: usize = 4 << 20;
@@ -46,6 +52,7 @@ pub struct Log {
     context: jetstream::Context,
     stream: Stream,
     subject: String,
+    look: Look,
     /// The sequence that the next append expects to be the last.
     last: watch::Sender<u64>,
 }
@@ -56,6 +63,10 @@ pub(crate) struct Look {
     context: jetstream::Context,
     stream: String,
     created: String,
+    /// How long what is broken must be told.
+    patience: Duration,
+    /// Since when it is told.
+    broken_since: Option<Instant>,
 }
 
 /// What became of an append.
@@ -85,7 +96,16 @@ impl Log {
         let known = store.log_created()?;
         let restored = store.is_restored()?;
         let bound = known.is_some() || store.must_join()? || restored;
-        match find(&context, &name).await? {
+        let asked_at = Instant::now();
+        let found = loop {
+            match find(&context, &name).await? {
+                None if bound && asked_at.elapsed() < doubt(streams) => {
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
+                found => break found,
+            }
+        };
+        match found {
             None if bound => return Err(Broken::Gone { stream: name }.into()),
             None => info!(stream = %name, "making the log"),
             Some(stream) => {
@@ -105,7 +125,7 @@ impl Log {
             }
         }
         let log = Self::make(core, streams).await?;
-        store.set_log_created(&log.created_at())?;
+        store.set_log_created(&log.look.created)?;
         Ok(log)
     }
 
@@ -116,7 +136,15 @@ impl Log {
         check_log_settings(&log_stream(root), stream.cached_info().config.clone())?;
         set_up(&context, event_config(root, streams)).await?;
         set_up(&context, lease_config(root, streams)).await?;
-        Ok(Self { context, stream, subject: Subject::Log.text(root), last: watch::Sender::new(0) })
+        let look = Look {
+            context: context.clone(),
+            stream: log_stream(root),
+            created: stream.cached_info().created.to_string(),
+            patience: doubt(streams),
+            broken_since: None,
+        };
+        let (subject, last) = (Subject::Log.text(root), watch::Sender::new(0));
+        Ok(Self { context, stream, subject, look, last })
     }
 
     /// When the log's stream was created, as the server says it; `None` when there is none.
@@ -140,12 +168,12 @@ impl Log {
 
     /// When this log's stream was created, as the server says it.
     pub(crate) fn created_at(&self) -> String {
-        self.stream.cached_info().created.to_string()
+        self.look.created.clone()
     }
 
     /// The sequence of the last message.
     pub(crate) async fn end(&self) -> Result<u64, ManagerError> {
-        self.check_end(0).await.or_else(|error| match error {
+        self.look.end(0).await.or_else(|error| match error {
             ManagerError::Broken(Broken::Begins { end, .. }) => Ok(end),
             error => Err(error),
         })
@@ -158,7 +186,15 @@ impl Log {
         follower: &mut Follower<'_>,
     ) -> Result<(), ManagerError> {
         let known = cluster.state().meta.stream_sequence;
-        let end = self.check_end(known).await?;
+        let end = loop {
+            match self.check_end(known).await {
+                Err(error) if self.look.broken_since.is_some() && error.passes() => {
+                    debug!(%error, "the end of the log is asked for again");
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
+                told => break told?,
+            }
+        };
         if known > 0 && end > 0 {
             self.check_tip(cluster, known).await?;
         }
@@ -182,17 +218,16 @@ impl Log {
     }
 
     /// Where the log ends, after a check that it still holds everything up to a message that was applied.
-    pub(crate) async fn check_end(&self, known: u64) -> Result<u64, ManagerError> {
-        self.look().check_end(known).await
+    ///
+    /// # Errors
+    /// What is broken is an error that passes until it was told for long enough.
+    pub(crate) async fn check_end(&mut self, known: u64) -> Result<u64, ManagerError> {
+        self.look.check_end(known).await
     }
 
     /// A look at the stream that can be taken elsewhere.
     pub(crate) fn look(&self) -> Look {
-        Look {
-            context: self.context.clone(),
-            stream: self.stream.cached_info().config.name.clone(),
-            created: self.created_at(),
-        }
+        self.look.clone()
     }
 
     /// The sequence of the last message that was read or written here, as it moves.
@@ -227,7 +262,7 @@ impl Log {
             };
             match made {
                 Ok(messages) => return Ok(Tail { messages }),
-                Err(detail) if self.look().info().await?.is_none() => {
+                Err(detail) if self.look.info().await?.is_none() => {
                     return Err(read_error(detail));
                 }
                 Err(detail) => {
@@ -308,6 +343,11 @@ impl Log {
     }
 }
 
+/// For how long a broken log must be told before that is believed.
+fn doubt(streams: &Streams) -> Duration {
+    if streams.replicas > 1 { DOUBT_OF_SEVERAL } else { DOUBT_OF_ONE }
+}
+
 fn context(core: &Bus) -> jetstream::Context {
     let mut context = jetstream::new(core.client().clone());
     context.set_timeout(Duration::from_secs(5));
@@ -316,7 +356,32 @@ fn context(core: &Bus) -> jetstream::Context {
 
 impl Look {
     /// See [`Log::check_end`].
-    async fn check_end(&self, known: u64) -> Result<u64, ManagerError> {
+    async fn check_end(&mut self, known: u64) -> Result<u64, ManagerError> {
+        match self.end(known).await {
+            // That the log was trimmed is no mistake of a server that knows too little.
+            Err(ManagerError::Broken(broken)) if !matches!(broken, Broken::Begins { .. }) => {
+                let since = *self.broken_since.get_or_insert_with(|| {
+                    warn!(
+                        "{broken}, says a NATS server; it is asked again before that is believed"
+                    );
+                    Instant::now()
+                });
+                if since.elapsed() >= self.patience {
+                    return Err(broken.into());
+                }
+                Err(ManagerError::Read { detail: broken.to_string() })
+            }
+            told => {
+                if told.is_ok() {
+                    self.broken_since = None;
+                }
+                told
+            }
+        }
+    }
+
+    /// Where the log ends, as it is told now.
+    async fn end(&self, known: u64) -> Result<u64, ManagerError> {
         let Some(info) = self.info().await? else {
             return Err(Broken::Gone { stream: self.stream.clone() }.into());
         };
@@ -364,7 +429,7 @@ impl Look {
 
     /// Looks again and again whether the log still holds everything up to a position that moves. Ends with what
     /// is broken.
-    pub(crate) async fn watch(self, position: watch::Receiver<u64>) -> ManagerError {
+    pub(crate) async fn watch(mut self, position: watch::Receiver<u64>) -> ManagerError {
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
             // Read before the question: what is written meanwhile only makes the log longer.

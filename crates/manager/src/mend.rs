@@ -56,7 +56,7 @@ impl Mender<'_> {
             match self.join(&meta, &broken).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
-                Err(error @ ManagerError::Bucket { .. }) => {
+                Err(error) if error.passes() || matches!(error, ManagerError::Bucket { .. }) => {
                     debug!(%error, "the bucket of snapshots cannot be read");
                 }
                 Err(error) => return Err(error),

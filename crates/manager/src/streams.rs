@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, StorageType, Stream};
 use async_nats::jetstream::{self, ErrorCode};
 use longshore_proto::name::Root;
@@ -14,8 +14,6 @@ use crate::error::ManagerError;
 
 /// The wait between two tries while JetStream does not answer.
 const RETRY_DELAY: Duration = Duration::from_millis(250);
-/// How often a stream is looked for while the server does not answer: for over a minute.
-const FIND_TRIES_MAX: u32 = 30;
 /// The largest message that a stream takes: a record is at most half of it.
 const MESSAGE_BYTES_MAX: i32 = 512 << 10;
 
@@ -54,24 +52,16 @@ pub(crate) async fn wait_for_jetstream(context: &jetstream::Context) -> Result<(
     }
 }
 
-/// Finds a stream. Stays while the server does not answer, as it may while its cluster elects a leader.
+/// Finds a stream; `None` when the server says that there is none.
 pub(crate) async fn find(
     context: &jetstream::Context,
     name: &str,
 ) -> Result<Option<Stream>, ManagerError> {
-    for tries in 1.. {
-        match context.get_stream(name).await {
-            Ok(stream) => return Ok(Some(stream)),
-            Err(error) if is_missing(&error.kind()) => return Ok(None),
-            Err(error) if tries >= FIND_TRIES_MAX => return Err(stream_error(name, &error)),
-            Err(error) if tries == 1 => {
-                tracing::warn!(stream = name, %error, "JetStream does not answer; trying again");
-            }
-            Err(_) => {}
-        }
-        tokio::time::sleep(RETRY_DELAY * 4).await;
+    match context.get_stream(name).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) if is_missing(&error.kind()) => Ok(None),
+        Err(error) => Err(get_error(name, &error)),
     }
-    Err(ManagerError::Bug("a loop without an end has ended"))
 }
 
 /// Makes a stream, or changes its settings in place: never by deleting it.
@@ -81,13 +71,40 @@ pub(crate) async fn set_up(
 ) -> Result<Stream, ManagerError> {
     let name = config.name.clone();
     if let Err(error) = context.create_or_update_stream(config).await {
-        return Err(stream_error(&name, &error));
+        let passes = match error.kind() {
+            CreateStreamErrorKind::TimedOut | CreateStreamErrorKind::JetStreamUnavailable => true,
+            CreateStreamErrorKind::JetStream(error) => passes(&error),
+            _ => false,
+        };
+        return Err(stream_error(&name, passes, error.to_string()));
     }
-    context.get_stream(&name).await.map_err(|error| stream_error(&name, &error))
+    context.get_stream(&name).await.map_err(|error| get_error(&name, &error))
 }
 
-pub(crate) fn stream_error(stream: &str, error: &dyn std::fmt::Display) -> ManagerError {
-    ManagerError::Stream { stream: stream.to_owned(), detail: error.to_string() }
+/// Why a stream was not found out about.
+fn get_error(stream: &str, error: &GetStreamError) -> ManagerError {
+    let passes = match error.kind() {
+        GetStreamErrorKind::Request => true,
+        GetStreamErrorKind::JetStream(error) => passes(&error),
+        _ => false,
+    };
+    stream_error(stream, passes, error.to_string())
+}
+
+fn stream_error(stream: &str, passes: bool, detail: String) -> ManagerError {
+    let stream = stream.to_owned();
+    if passes {
+        ManagerError::Unready { stream, detail }
+    } else {
+        ManagerError::Stream { stream, detail }
+    }
+}
+
+/// Whether a refusal passes by itself: servers of a cluster that have just started, or lost one of them, elect
+/// whom to ask first; and some of those that are to hold a stream may join later.
+fn passes(error: &jetstream::Error) -> bool {
+    const UNAVAILABLE: usize = 503;
+    error.code() == UNAVAILABLE || error.error_code() == ErrorCode::CLUSTER_NO_PEERS
 }
 
 pub(crate) fn is_missing(kind: &GetStreamErrorKind) -> bool {

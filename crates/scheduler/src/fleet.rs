@@ -16,7 +16,8 @@ mod journal;
 pub(crate) mod lanes;
 pub mod node;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use longshore_proto::name::{JobKey, NodeName, SpecName};
 use longshore_proto::spec::Resources;
@@ -37,6 +38,10 @@ fn base_log2(nodes: usize) -> u32 {
     nodes.max(BASE_MIN).next_power_of_two().ilog2()
 }
 
+/// Finds without an order that could decide anything: it is never walked through where order counts, and its hash
+/// is the same on every run.
+pub(crate) type Finder<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+
 /// A node that is not of the fleet while tasks hold something of it.
 #[derive(Debug, Clone, PartialEq)]
 struct Absent {
@@ -47,7 +52,10 @@ struct Absent {
 /// Every node, and what the tasks that were placed hold of each.
 #[derive(Debug, Clone, Default)]
 pub struct Fleet {
+    /// By name, in order.
     lane_of: BTreeMap<NodeName, u32>,
+    /// The same to look up: tasks come and go by the name of their node.
+    finder: Finder<NodeName, u32>,
     /// By lane; `None` where nobody stands.
     nodes: Vec<Option<Node>>,
     lanes: Lanes,
@@ -78,7 +86,7 @@ impl PartialEq for Fleet {
 impl Fleet {
     /// A node joined or changed. What its tasks hold, and its measurement, stay as they are.
     pub fn upsert(&mut self, name: &NodeName, machine: &Machine<'_>) {
-        let Some(&lane) = self.lane_of.get(name) else { return self.join(name, machine) };
+        let Some(lane) = self.lane(name) else { return self.join(name, machine) };
         let Some(node) = self.nodes.get_mut(lane as usize).and_then(Option::as_mut) else { return };
         let before = node.capacity_amounts();
         let mut reshaped = node.tell(machine);
@@ -104,13 +112,15 @@ impl Fleet {
         self.nodes.resize_with(self.lanes.len(), || None);
         self.nodes[lane as usize] = Some(node);
         self.lane_of.insert(name.clone(), lane);
+        self.finder.insert(name.clone(), lane);
         self.generation += 1;
         self.changed(lane, [None; 2], 0);
     }
 
     /// A node is no longer of the fleet. What its tasks hold is remembered until they release it.
     pub fn remove(&mut self, name: &NodeName) {
-        let Some(lane) = self.lane_of.remove(name) else { return };
+        let Some(lane) = self.finder.remove(name) else { return };
+        self.lane_of.remove(name);
         let Some(mut node) = self.nodes.get_mut(lane as usize).and_then(Option::take) else {
             return;
         };
@@ -131,7 +141,7 @@ impl Fleet {
     /// about), and the cost function rounds to a 64th of the capacity, so that noise changes nothing. The
     /// first figure after none is taken as it is. A node that is not of the fleet is passed over.
     pub fn set_measured(&mut self, name: &NodeName, measured: Option<Resources>) {
-        let Some(&lane) = self.lane_of.get(name) else { return };
+        let Some(lane) = self.lane(name) else { return };
         let Some(node) = self.nodes.get_mut(lane as usize).and_then(Option::as_mut) else { return };
         let was_fresh = node.is_fresh();
         if node.measure(measured) {
@@ -145,7 +155,7 @@ impl Fleet {
     pub fn reserve(&mut self, name: &NodeName, demand: &Demand<'_>) {
         self.census.add(demand.resources);
         let groups = [demand.kin, demand.image];
-        let Some(&lane) = self.lane_of.get(name) else {
+        let Some(lane) = self.lane(name) else {
             let absent = self
                 .absent
                 .entry(name.clone())
@@ -170,7 +180,7 @@ impl Fleet {
     pub fn release(&mut self, name: &NodeName, demand: &Demand<'_>) {
         self.census.subtract(demand.resources);
         let groups = [demand.kin, demand.image];
-        let Some(&lane) = self.lane_of.get(name) else {
+        let Some(lane) = self.lane(name) else {
             let Some(absent) = self.absent.get_mut(name) else { return };
             absent.node.release(demand);
             for group in groups.into_iter().flatten() {
@@ -212,7 +222,7 @@ impl Fleet {
 
     /// The node of this name.
     pub fn node(&self, name: &NodeName) -> Option<&Node> {
-        self.at(*self.lane_of.get(name)?)
+        self.at(self.lane(name)?)
     }
 
     /// Every node, in the order of names.
@@ -242,7 +252,7 @@ impl Fleet {
     }
 
     pub(crate) fn lane(&self, name: &NodeName) -> Option<u32> {
-        self.lane_of.get(name).copied()
+        self.finder.get(name).copied()
     }
 
     /// Nodes by name from after the given one to the end, and then from the beginning.

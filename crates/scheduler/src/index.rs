@@ -21,11 +21,15 @@
 //! | [`profile`] | what only labels and attributes decide: constraints, affinities, domains |
 //! | [`kernel`] | what is computed for 64 nodes side by side |
 //! | [`tree`] | the best of blocks, groups of blocks and domains |
-//! | [`view`] | everything known about one demand |
+//! | [`subject`] | what a view is of |
+//! | [`judgement`] | how each node stands to one demand |
+//! | [`view`] | everything known about one demand: that, and which node is best |
 
 mod columns;
+mod judgement;
 mod kernel;
 mod profile;
+mod subject;
 mod tree;
 mod view;
 
@@ -42,10 +46,12 @@ use crate::demand::Demand;
 use crate::fleet::Fleet;
 use columns::Columns;
 use profile::{Profile, ProfileKey};
-use view::{Owned, View};
+use subject::{Company, Owned};
+use view::View;
 
-/// Views are forgotten, the longest unused first, when they hold more than this.
+/// Views are forgotten, the longest unused first, when they hold more than this or are more than so many.
 const VIEW_BYTES_MAX: usize = 128 << 20;
+const VIEWS_MAX: usize = 4096;
 /// Profiles are forgotten when there are more than this.
 const PROFILES_MAX: usize = 256;
 
@@ -73,6 +79,8 @@ pub(crate) struct Index {
     popular: Option<(u64, Popular)>,
     profiles: Vec<(ProfileKey, Arc<Profile>)>,
     views: Vec<View>,
+    /// When each view was used last, by the count of uses.
+    used: Vec<u64>,
     /// Views by the hash of their demand.
     by_hash: BTreeMap<u64, Vec<u32>>,
     clock: u64,
@@ -89,6 +97,7 @@ impl Index {
             popular: None,
             profiles: Vec::new(),
             views: Vec::new(),
+            used: Vec::new(),
             by_hash: BTreeMap::new(),
             clock: 0,
             view_bytes: 0,
@@ -100,10 +109,11 @@ impl Index {
         &'i mut self,
         fleet: &'i Fleet,
         demand: &Demand<'_>,
-    ) -> (&'i View, Ground<'i>) {
+    ) -> (&'i mut View, Ground<'i>) {
         self.catch_up(fleet);
         let at = self.find(fleet, demand);
         self.clock += 1;
+        self.used[at] = self.clock;
         let ground = Ground {
             fleet,
             kind: self.kind,
@@ -113,16 +123,14 @@ impl Index {
             weights: &self.weights,
             popular: self.popular.as_ref().map(|(_, popular)| popular),
         };
-        if let Some(view) = self.views.get_mut(at) {
-            let stale_profile = view.profile().generation() != fleet.generation();
-            if stale_profile {
-                view.set_profile(profile(&mut self.profiles, fleet, demand));
-            }
-            self.view_bytes -= view.bytes();
-            view.catch_up(&ground, self.clock);
-            self.view_bytes += view.bytes();
+        let view = &mut self.views[at];
+        if view.profile().generation() != fleet.generation() {
+            view.set_profile(profile(&mut self.profiles, fleet, demand));
         }
-        (&self.views[at], ground)
+        self.view_bytes -= view.bytes();
+        view.catch_up(&ground);
+        self.view_bytes += view.bytes();
+        (view, ground)
     }
 
     /// Brings what all views share up to date.
@@ -146,67 +154,89 @@ impl Index {
 
     /// The place of the demand's view, which is made when there is none.
     fn find(&mut self, fleet: &Fleet, demand: &Demand<'_>) -> usize {
-        let company = view::Company::of(fleet, demand);
-        let hash = view::hash(demand, &company);
+        let company = Company::of(fleet, demand);
+        let hash = subject::hash(demand, &company);
         if let Some(same) = self.by_hash.get(&hash) {
             let found = same.iter().find(|at| self.views[**at as usize].is_of(demand, &company));
             if let Some(at) = found {
                 return *at as usize;
             }
         }
-        self.make_room(fleet);
-        let profile = profile(&mut self.profiles, fleet, demand);
+        let profile = self.profile(fleet, demand);
+        let reused = self.make_room();
         let parent = self.parent(demand, &company);
-        let owned = Owned::of(demand);
-        let view = match parent.and_then(|at| self.views.get(at)) {
-            Some(parent) => parent.child(owned, company, hash),
-            None => View::new(owned, company, hash, profile),
-        };
         let at = self.views.len();
+        let mut view = View::new(Owned::of(demand), company, hash, profile, reused);
+        if let Some(parent) = parent {
+            view.know_what(&self.views[parent]);
+        }
         self.view_bytes += view.bytes();
         self.views.push(view);
-        self.by_hash.entry(hash).or_default().push(u32::try_from(at).unwrap_or(u32::MAX));
+        self.used.push(self.clock);
+        self.by_hash.entry(hash).or_default().push(number(at));
         at
     }
 
     /// The view of the same demand without company: most of what it knows holds with company too.
-    fn parent(&self, demand: &Demand<'_>, company: &view::Company) -> Option<usize> {
+    fn parent(&self, demand: &Demand<'_>, company: &Company) -> Option<usize> {
         if company.is_none() {
             return None;
         }
-        let alone = view::Company::none();
-        let same = self.by_hash.get(&view::hash(demand, &alone))?;
+        let alone = Company::none();
+        let same = self.by_hash.get(&subject::hash(demand, &alone))?;
         let found = same.iter().find(|at| self.views[**at as usize].is_of(demand, &alone));
         found.map(|at| *at as usize)
     }
 
-    /// Forgets the views that were unused for longest while there are too many.
-    fn make_room(&mut self, fleet: &Fleet) {
+    /// Forgets the view that was unused for longest while there is too much, and gives what is left of the last:
+    /// memory that is there need not be asked for.
+    fn make_room(&mut self) -> Option<View> {
+        let mut forgotten = None;
+        while self.view_bytes > VIEW_BYTES_MAX || self.views.len() >= VIEWS_MAX {
+            let oldest = (0..self.used.len()).min_by_key(|at| self.used[*at])?;
+            let view = self.views.swap_remove(oldest);
+            self.used.swap_remove(oldest);
+            self.view_bytes -= view.bytes();
+            self.renumber(view.hash(), oldest, None);
+            if let Some(moved) = self.views.get(oldest) {
+                self.renumber(moved.hash(), self.views.len(), Some(oldest));
+            }
+            forgotten = Some(view);
+        }
+        forgotten
+    }
+
+    /// A view is found at another place from now on, or nowhere.
+    fn renumber(&mut self, hash: u64, was: usize, now: Option<usize>) {
+        let Some(same) = self.by_hash.get_mut(&hash) else { return };
+        same.retain(|at| *at as usize != was);
+        same.extend(now.map(number));
+        if same.is_empty() {
+            self.by_hash.remove(&hash);
+        }
+    }
+
+    /// The profile of a demand, of the fleet's present generation.
+    fn profile(&mut self, fleet: &Fleet, demand: &Demand<'_>) -> Arc<Profile> {
         if self.profiles.len() > PROFILES_MAX {
             let used = |profile: &Arc<Profile>| Arc::strong_count(profile) > 1;
             let generation = fleet.generation();
             self.profiles
                 .retain(|(_, profile)| used(profile) && profile.generation() == generation);
         }
-        if self.view_bytes <= VIEW_BYTES_MAX {
-            return;
-        }
-        let mut ages: Vec<u64> = self.views.iter().map(View::used_at).collect();
-        ages.sort_unstable();
-        let Some(bound) = ages.get(ages.len() / 2).copied() else { return };
-        self.views.retain(|view| view.used_at() > bound);
-        self.view_bytes = self.views.iter().map(View::bytes).sum();
-        self.by_hash.clear();
-        for (view, at) in self.views.iter().zip(0..) {
-            self.by_hash.entry(view.hash()).or_default().push(at);
-        }
+        profile(&mut self.profiles, fleet, demand)
     }
 
     fn forget_all(&mut self) {
         self.views.clear();
+        self.used.clear();
         self.by_hash.clear();
         self.view_bytes = 0;
     }
+}
+
+fn number(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
 /// The profile of a demand, of the fleet's present generation.

@@ -137,11 +137,11 @@ impl Scheduler {
                 None => Err(Box::new(Unplaceable { nodes, rejected })),
             };
         }
-        let best = view.pick(&ground, None);
+        let best = view.pick(&ground);
         let Some((best, node)) = best.and_then(|best| Some((best, best.name(fleet)?))) else {
             return Err(Box::new(Unplaceable { nodes, rejected }));
         };
-        let next = (feasible > 1).then(|| view.pick(&ground, Some(best.lane))).flatten();
+        let next = (feasible > 1).then(|| view.next(&ground, &best)).flatten();
         let runner_up = next
             .and_then(|next| Some((next.name(fleet)?.clone(), view.terms(&ground, next).total())));
         let terms = view.terms(&ground, best);
@@ -158,7 +158,7 @@ impl Scheduler {
         let (view, ground) = self.index(fleet, policy.kind()).view(fleet, demand);
         let lane = match policy {
             Policy::RoundRobin { last } => fleet.in_turn(last).find(|lane| view.is_feasible(*lane)),
-            _ => view.pick(&ground, None).map(|best| best.lane),
+            _ => view.pick(&ground).map(|best| best.lane),
         };
         lane.and_then(|lane| fleet.at(lane))
     }

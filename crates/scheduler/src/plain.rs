@@ -118,7 +118,7 @@ fn spread_points<'f>(
 ) -> Vec<i32> {
     let mut counts: Vec<BTreeMap<Option<&str>, i64>> = vec![BTreeMap::new(); demand.spread.len()];
     if let Some(kin) = demand.kin {
-        for (&lane, &tasks) in fleet.groups().members(kin) {
+        for (lane, tasks) in fleet.groups().members(kin) {
             let Some(node) = fleet.at(lane) else { continue };
             for (counts, spread) in counts.iter_mut().zip(demand.spread) {
                 *counts.entry(node.attribute(&spread.attribute)).or_insert(0) += i64::from(tasks);

@@ -1,17 +1,10 @@
 //! What `kill -9` of the manager or of the server leaves: everything that was acknowledged, once.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use longshore_bus::Ask;
-use longshore_proto::api::{JobSubmitted, SubmitJob};
-use longshore_proto::name::Namespace;
 use longshore_proto::permission::Role::Worker;
 use longshore_proto::state::{JobStatus, TaskState};
-use longshore_proto::subject::{ApiVerb, Scope};
+use longshore_tests::load::Load;
 use longshore_tests::played::Played;
-use longshore_tests::{Api, Cluster, api, eventually};
+use longshore_tests::{Cluster, api, eventually};
 
 use crate::SOON;
 
@@ -58,83 +51,32 @@ async fn a_killed_manager_knows_everything_it_acknowledged_and_goes_on() {
     assert!(wanted.iter().all(|old| again.iter().any(|new| new.task == old.task)), "{again:?}");
 }
 
-/// Submits jobs one after another for as long as it is wanted, each retried with its own id until it is
-/// acknowledged. Gives what was acknowledged.
-async fn submit_all_along(api: Api, done: Arc<AtomicBool>) -> BTreeMap<String, u64> {
-    let mut acknowledged = BTreeMap::new();
-    while !done.load(Ordering::Relaxed) {
-        let name = format!("job-{}", acknowledged.len());
-        let job = api::service(&name);
-        let scope = Scope::Namespace(Namespace::standard());
-        let ask = Ask::write(api::command_id(), 2 * SOON);
-        let answer: JobSubmitted =
-            api.ask(scope, ApiVerb::JobSubmit, &SubmitJob { job }, ask).await.unwrap();
-        acknowledged.insert(name, answer.version);
-    }
-    acknowledged
-}
-
-/// Every acknowledged job is known, once; the history in order, without a gap.
-async fn nothing_is_lost(api: &Api, acknowledged: &BTreeMap<String, u64>) {
-    assert!(
-        acknowledged.len() >= 10,
-        "only {} jobs: the test has shown nothing",
-        acknowledged.len()
-    );
-    for (name, version) in acknowledged {
-        assert_eq!(*version, 1, "{name} was submitted once");
-        assert_eq!(api.job(name).await.unwrap().version, 1, "{name}");
-    }
-    let history = api.history().await.unwrap();
-    let submits = history.iter().filter(|event| event.event_type == "job.submitted").count();
-    assert_eq!(submits, acknowledged.len(), "each submit is one event");
-    let places: Vec<(u64, u32)> =
-        history.iter().map(|event| (event.index, event.ordinal)).collect();
-    assert!(places.is_sorted_by(|a, b| a < b), "{places:?}");
-}
-
 #[tokio::test]
 async fn under_load_repeated_kills_of_the_manager_lose_and_double_nothing() {
     let mut cluster = Cluster::start().await;
-    let done = Arc::new(AtomicBool::new(false));
-    let load = tokio::spawn(submit_all_along(cluster.api().await, Arc::clone(&done)));
-    let api = cluster.api().await;
+    let load = Load::start(cluster.api().await);
     for _ in 0..4 {
-        let jobs = api.status().await.unwrap().jobs;
-        eventually("the load goes on", SOON, async || {
-            let now = api.status().await.map_err(|error| error.to_string())?.jobs;
-            if now >= jobs + 5 { Ok(()) } else { Err(format!("{now} jobs")) }
-        })
-        .await;
+        load.goes_on(5).await;
         cluster.manager("m1").kill();
         cluster.start_manager("m1", &[]);
-        cluster.answers().await;
     }
-    done.store(true, Ordering::Relaxed);
-    let acknowledged = load.await.unwrap();
-    nothing_is_lost(&api, &acknowledged).await;
+    load.goes_on(5).await;
+    let api = cluster.answers().await;
+    load.ends_with_nothing_lost(&api).await;
     assert_eq!(api.status().await.unwrap().records_skipped, 0);
 }
 
 #[tokio::test]
 async fn under_load_repeated_kills_of_the_server_lose_and_double_nothing() {
     let mut cluster = Cluster::start().await;
-    let done = Arc::new(AtomicBool::new(false));
-    let load = tokio::spawn(submit_all_along(cluster.api().await, Arc::clone(&done)));
-    let api = cluster.api().await;
+    let load = Load::start(cluster.api().await);
     for _ in 0..3 {
-        let jobs = api.status().await.unwrap().jobs;
-        eventually("the load goes on", SOON, async || {
-            let now = api.status().await.map_err(|error| error.to_string())?.jobs;
-            if now >= jobs + 5 { Ok(()) } else { Err(format!("{now} jobs")) }
-        })
-        .await;
+        load.goes_on(5).await;
         cluster.nats.kill();
         cluster.nats.restart().await;
-        cluster.answers().await;
     }
-    done.store(true, Ordering::Relaxed);
-    let acknowledged = load.await.unwrap();
-    nothing_is_lost(&api, &acknowledged).await;
+    load.goes_on(5).await;
+    let api = cluster.answers().await;
+    load.ends_with_nothing_lost(&api).await;
     assert!(cluster.manager("m1").is_running());
 }

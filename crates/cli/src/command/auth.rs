@@ -9,7 +9,7 @@ use longshore_proto::permission::Role;
 use serde::Serialize;
 
 use crate::args::{Format, Global};
-use crate::auth::{Existing, Folder, ServerConf, shell_word};
+use crate::auth::{Existing, Folder, Membership, ServerConf, shell_word};
 use crate::connect;
 use crate::failure::{Exit, Failure};
 use crate::render::Printer;
@@ -64,6 +64,13 @@ pub(crate) struct Init {
     /// Where the server listens
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:4222", value_parser = listen)]
     listen: String,
+    /// One of three servers that keep every stream together; said once for each [ports: 4222, and 6222 for the
+    /// other servers]
+    #[arg(
+        long = "server", value_name = "NAME=HOST[:PORT[:ROUTE_PORT]]", value_parser = member,
+        conflicts_with_all = ["listen", "monitor"]
+    )]
+    servers: Vec<Member>,
     /// Where the server can be looked at over HTTP, without a password [default: nowhere]
     #[arg(long, value_name = "HOST:PORT", value_parser = listen)]
     monitor: Option<String>,
@@ -73,6 +80,16 @@ pub(crate) struct Init {
     /// Make all keys anew where there are some already
     #[arg(long)]
     force: bool,
+}
+
+/// One of several servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Member {
+    name: UserName,
+    /// Where clients reach it, as `HOST:PORT`.
+    listen: String,
+    /// Where the other servers reach it, as `HOST:PORT`.
+    route: String,
 }
 
 /// `longshore auth worker` and its like
@@ -180,10 +197,9 @@ fn init(root: Option<&Root>, wish: &Init, printer: Printer) -> Result<(), Failur
     users.push((Role::Operator, &operator));
     users.extend(wish.observer.iter().map(|name| (Role::Observer, name)));
 
-    let store = wish.store_dir.clone().unwrap_or_else(|| dir.join("store"));
-    let store = std::path::absolute(&store).map_err(|error| {
-        Failure::new(format!("cannot tell where {} is", store.display())).cause(&error)
-    })?;
+    if !wish.servers.is_empty() {
+        check_members(&wish.servers)?;
+    }
     let existing = if wish.force { Existing::Replace } else { Existing::Refuse };
     let root = root.cloned().unwrap_or_else(Root::standard);
     let mut folder = Folder::create(dir, root, existing)?;
@@ -191,15 +207,29 @@ fn init(root: Option<&Root>, wish: &Init, printer: Printer) -> Result<(), Failur
     for (role, name) in users {
         made.push(folder.add(role, name, Existing::Refuse)?);
     }
-    let monitor = wish.monitor.as_deref();
-    let conf = ServerConf { listen: &wish.listen, store: &store, monitor };
-    let server = folder.write_server_conf(&conf)?;
+    let servers = write_servers(&folder, wish)?;
     let [accounts, list] = folder.save()?;
 
-    for file in [&server, &accounts, &list].into_iter().chain(&made) {
+    for file in servers.iter().chain([&accounts, &list]).chain(&made) {
         printer.line(&file.display().to_string())?;
     }
-    let url = url(&wish.listen);
+    let addresses: Vec<&str> = match wish.servers.as_slice() {
+        [] => vec![&wish.listen],
+        members => members.iter().map(|member| member.listen.as_str()).collect(),
+    };
+    let urls: Vec<String> = addresses.iter().map(|listen| url(listen)).collect();
+    let url = urls.join(",");
+    let replicas = if wish.servers.is_empty() { "" } else { " --replicas 3" };
+    let start: Vec<String> = servers
+        .iter()
+        .map(|file| format!("nats-server -c {}", shell_word(file)))
+        .zip(wish.servers.iter().map(Some).chain([None]))
+        .map(|(start, member)| match member {
+            Some(member) => format!("{start}   # on {}, with accounts.conf beside it", member.name),
+            None => start,
+        })
+        .collect();
+    let start = start.join("\n  ");
     let creds = |role, name| shell_word(&folder.credentials_path(role, name));
     let worker = workers.first().map_or_else(
         || {
@@ -217,22 +247,72 @@ fn init(root: Option<&Root>, wish: &Init, printer: Printer) -> Result<(), Failur
         },
     );
     printer.talk(&format!(
-        "Next:\n  nats-server -c {}\n  \
-         longshore manager --nats {url} --data-dir FOLDER --creds {} --core-creds {}\n  {worker}\n  \
+        "Next:\n  {start}\n  \
+         longshore manager --nats {url}{replicas} --data-dir FOLDER --creds {} --core-creds {}\n  {worker}\n  \
          longshore status --nats {url} --creds {}   # or set LONGSHORE_NATS_URL and LONGSHORE_CREDS\n\
          Each .creds file is a secret: give it to its user alone.",
-        shell_word(&server),
         creds(Role::Manager, &wish.manager),
         creds(Role::ManagerCore, &wish.manager),
         creds(Role::Operator, &operator),
     ));
-    if !is_loopback(&wish.listen) {
+    if let Some(address) = addresses.into_iter().find(|address| !is_loopback(address)) {
         printer.warning(&format!(
-            "{} can be reached from other machines, and TLS is not set up: what is said there can be read on the \
-             way. Set the `tls` block in {}",
-            wish.listen,
-            server.display()
+            "{address} can be reached from other machines, and TLS is not set up: what is said there can be read on \
+             the way. Set the `tls` block in {}",
+            servers.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
         ));
+    }
+    Ok(())
+}
+
+/// Writes the configuration of the one server, or that of each.
+fn write_servers(folder: &Folder, wish: &Init) -> Result<Vec<PathBuf>, Failure> {
+    let store = wish.store_dir.clone().unwrap_or_else(|| wish.place.dir.join("store"));
+    let store = std::path::absolute(&store).map_err(|error| {
+        Failure::new(format!("cannot tell where {} is", store.display())).cause(&error)
+    })?;
+    if wish.servers.is_empty() {
+        let monitor = wish.monitor.as_deref();
+        let conf = ServerConf { listen: &wish.listen, store: &store, monitor, membership: None };
+        return Ok(vec![folder.write_server_conf(&conf)?]);
+    }
+    let password = uuid::Uuid::new_v4().simple().to_string();
+    let routes: Vec<String> = wish.servers.iter().map(|member| member.route.clone()).collect();
+    let write = |member: &Member| {
+        // Several may be tried out on one machine.
+        let store =
+            if wish.store_dir.is_some() { store.clone() } else { store.join(member.name.as_str()) };
+        let membership = Membership {
+            name: &member.name,
+            listen: &member.route,
+            routes: &routes,
+            password: &password,
+        };
+        folder.write_server_conf(&ServerConf {
+            listen: &member.listen,
+            store: &store,
+            monitor: None,
+            membership: Some(membership),
+        })
+    };
+    wish.servers.iter().map(write).collect()
+}
+
+/// Whether so many servers of these names and addresses make sense.
+fn check_members(members: &[Member]) -> Result<(), Failure> {
+    if !matches!(members.len(), 3 | 5) {
+        let many = members.len();
+        return Err(Failure::new(format!("--server was said {many} times"))
+            .hint("name three servers (or five), so that one may die, or leave it out for a single one")
+            .exit(Exit::Usage));
+    }
+    let names: BTreeSet<&UserName> = members.iter().map(|member| &member.name).collect();
+    let addresses: BTreeSet<&String> =
+        members.iter().flat_map(|member| [&member.listen, &member.route]).collect();
+    if names.len() < members.len() || addresses.len() < 2 * members.len() {
+        return Err(Failure::new("two of the servers have the same name or address")
+            .hint("give each a name and a host of its own, or ports of its own on one host")
+            .exit(Exit::Usage));
     }
     Ok(())
 }
@@ -348,6 +428,29 @@ fn listen(text: &str) -> Result<String, String> {
     }
 }
 
+/// A server as `NAME=HOST[:PORT[:ROUTE_PORT]]`.
+fn member(text: &str) -> Result<Member, String> {
+    let form = "write NAME=HOST, NAME=HOST:PORT or NAME=HOST:PORT:ROUTE_PORT, such as n1=10.0.0.1";
+    let (name, place) = text.split_once('=').ok_or(form)?;
+    let name = name.parse::<UserName>().map_err(|error| error.to_string())?;
+    // The colons within [...] belong to the address.
+    let (host, ports) = match place.find(']') {
+        Some(end) => place.split_at(end + 1),
+        None => place.split_at(place.find(':').unwrap_or(place.len())),
+    };
+    if !ports.is_empty() && !ports.starts_with(':') {
+        return Err(form.to_owned());
+    }
+    let mut ports = ports.split(':').skip(1);
+    let port = ports.next().unwrap_or("4222");
+    let route_port = ports.next().unwrap_or("6222");
+    if ports.next().is_some() {
+        return Err(form.to_owned());
+    }
+    let address = |port| listen(&format!("{host}:{port}")).map_err(|_| form.to_owned());
+    Ok(Member { name, listen: address(port)?, route: address(route_port)? })
+}
+
 fn host(listen: &str) -> &str {
     listen.rsplit_once(':').map_or(listen, |(host, _)| host)
 }
@@ -383,11 +486,30 @@ mod tests {
             observer: Some(name("billing")),
             workers: vec![name("w2"), name("w1"), name("w2")],
             listen: "127.0.0.1:4222".to_owned(),
+            servers: vec![],
             monitor: None,
             store_dir: None,
             force,
         };
         init(None, &wish, Printer)
+    }
+
+    #[test]
+    fn servers_of_a_cluster_are_read_and_checked() {
+        let made = member("n1=10.0.0.1").unwrap();
+        assert_eq!((made.listen.as_str(), made.route.as_str()), ("10.0.0.1:4222", "10.0.0.1:6222"));
+        let made = member("n1=[::1]:1:2").unwrap();
+        assert_eq!((made.listen.as_str(), made.route.as_str()), ("[::1]:1", "[::1]:2"));
+        for bad in ["", "n1", "n1=", "=h", "N=h", "n1=h:x", "n1=h:1:0", "n1=h:1:2:3", "n1=[::1]x"] {
+            assert!(member(bad).is_err(), "{bad}");
+        }
+        let of = |texts: &[&str]| -> Vec<Member> {
+            texts.iter().map(|text| member(text).unwrap()).collect()
+        };
+        assert!(check_members(&of(&["a=h1", "b=h2", "c=h3"])).is_ok());
+        for bad in [&["a=h1", "b=h2"][..], &["a=h1", "b=h2", "a=h3"], &["a=h1", "b=h2", "c=h1"]] {
+            assert!(check_members(&of(bad)).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -82,7 +82,9 @@ impl Keys {
             observer: Some(key(Role::Observer, &name)?),
         };
         folder.save()?;
-        let conf = ServerConf { listen: "127.0.0.1:-1", store: &place.store(), monitor: None };
+        let store = place.store();
+        let conf =
+            ServerConf { listen: "127.0.0.1:-1", store: &store, monitor: None, membership: None };
         let conf = folder.write_server_conf(&conf)?;
         Ok((keys, conf))
     }

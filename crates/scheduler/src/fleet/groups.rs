@@ -1,8 +1,10 @@
 //! Groups of tasks that are counted by node: those of one spec (its own kind), and those of one image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use longshore_proto::name::{JobKey, SpecName};
+
+use super::Finder;
 
 /// A group, by number. Numbers differ from manager to manager and decide nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,7 +15,7 @@ pub struct GroupId(pub(crate) u32);
 pub(crate) struct Groups {
     kin: BTreeMap<JobKey, BTreeMap<SpecName, GroupId>>,
     images: BTreeMap<String, GroupId>,
-    counts: Vec<BTreeMap<u32, u32>>,
+    counts: Vec<Finder<u32, u32>>,
 }
 
 impl Groups {
@@ -45,19 +47,24 @@ impl Groups {
 
     fn mint(&mut self) -> GroupId {
         let id = GroupId(u32::try_from(self.counts.len()).unwrap_or(u32::MAX));
-        self.counts.push(BTreeMap::new());
+        self.counts.push(Finder::default());
         id
     }
 
     /// How many tasks of the group the node on a lane has.
     pub(crate) fn count(&self, group: GroupId, lane: u32) -> u32 {
-        self.members(group).get(&lane).copied().unwrap_or(0)
+        self.counts.get(group.0 as usize).and_then(|counts| counts.get(&lane)).copied().unwrap_or(0)
     }
 
-    /// The lanes that have tasks of the group, with how many.
-    pub(crate) fn members(&self, group: GroupId) -> &BTreeMap<u32, u32> {
-        static NONE: BTreeMap<u32, u32> = BTreeMap::new();
-        self.counts.get(group.0 as usize).unwrap_or(&NONE)
+    /// Whether the group has no task anywhere.
+    pub(crate) fn is_empty(&self, group: GroupId) -> bool {
+        self.counts.get(group.0 as usize).is_none_or(HashMap::is_empty)
+    }
+
+    /// The lanes that have tasks of the group, with how many, in no order that could be relied on.
+    pub(crate) fn members(&self, group: GroupId) -> impl Iterator<Item = (u32, u32)> {
+        let counts = self.counts.get(group.0 as usize).into_iter().flatten();
+        counts.map(|(lane, count)| (*lane, *count))
     }
 
     pub(super) fn add(&mut self, group: GroupId, lane: u32, tasks: u32) {

@@ -53,8 +53,13 @@ impl Lanes {
     }
 
     /// The class of the node on a lane.
-    pub(crate) fn class(&self, lane: usize) -> usize {
-        self.class_of[lane] as usize
+    pub(crate) fn class(&self, lane: usize) -> u32 {
+        self.class_of[lane]
+    }
+
+    /// The class of the node on each lane of a block.
+    pub(crate) fn classes(&self, block: usize) -> &[u32] {
+        &self.class_of[block * BLOCK..(block + 1) * BLOCK]
     }
 
     /// The class of every node of a block; `None` where there are several.

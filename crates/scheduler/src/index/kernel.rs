@@ -12,15 +12,49 @@ use crate::index::columns::{Block, Lane64};
 /// How many lanes one vector has.
 const WIDTH: usize = 8;
 
-/// The least cost among the feasible nodes of a block, and which of them cost just that, as bits. No bits when
-/// none is feasible.
-pub(crate) fn least_cost(
+/// The least costs of a block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Least {
+    /// The least cost among the feasible nodes.
+    pub(crate) least: f64,
+    /// Which of them cost just that, as bits. None when none is feasible.
+    pub(crate) ties: u64,
+    /// The least cost among the others, and which cost just that.
+    pub(crate) next: f64,
+    pub(crate) next_ties: u64,
+}
+
+/// What a demand does to the costs of a block's nodes, by dimension.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Factors<'f> {
+    /// The same to all of them.
+    Alike(&'f [f64; DIMENSIONS]),
+    /// To each its own.
+    Each(&'f [Lane64; DIMENSIONS]),
+}
+
+/// The two least costs among the feasible nodes of a block; the second only where it is asked for.
+pub(crate) fn least_costs(
     level: Level,
     block: &Block,
-    factors: &[f64; DIMENSIONS],
+    factors: Factors<'_>,
     feasible: u64,
-) -> (f64, u64) {
-    dispatch!(level, simd => least_cost_by(simd, block, factors, feasible))
+    with_next: bool,
+) -> Least {
+    match factors {
+        Factors::Alike(factors) => {
+            dispatch!(level, simd => {
+                let factor = |r: usize, _| f64x8::splat(simd, factors[r]);
+                least_costs_by(simd, block, factor, factors[2] != 0.0, feasible, with_next)
+            })
+        }
+        Factors::Each(factors) => {
+            dispatch!(level, simd => {
+                let factor = |r: usize, at| part(simd, &factors[r], at);
+                least_costs_by(simd, block, factor, true, feasible, with_next)
+            })
+        }
+    }
 }
 
 /// Which nodes of a block lack a resource: for each dimension, as bits.
@@ -34,32 +68,53 @@ fn part<S: Simd>(simd: S, figures: &Lane64, at: usize) -> f64x8<S> {
 }
 
 #[inline(always)]
-fn least_cost_by<S: Simd>(
+fn least_costs_by<S: Simd>(
     simd: S,
     block: &Block,
-    factors: &[f64; DIMENSIONS],
+    factor: impl Fn(usize, usize) -> f64x8<S>,
+    with_disk: bool,
     feasible: u64,
-) -> (f64, u64) {
+    with_next: bool,
+) -> Least {
     let [cpu, memory, disk, tasks] = &block.live;
     let nothing = f64x8::splat(simd, f64::INFINITY);
-    let (mut costs, mut least) = ([nothing; BLOCK / WIDTH], nothing);
+    let mut costs = [nothing; BLOCK / WIDTH];
     for (at, entry) in costs.iter_mut().enumerate() {
-        let mut cost = part(simd, cpu, at) * factors[0] + part(simd, memory, at) * factors[1];
+        let risen = |r: usize, row: &Lane64| part(simd, row, at) * factor(r, at);
+        let mut cost = risen(0, cpu) + risen(1, memory);
         // What is not wanted would add a zero.
-        if factors[2] != 0.0 {
-            cost += part(simd, disk, at) * factors[2];
+        if with_disk {
+            cost += risen(2, disk);
         }
-        cost += part(simd, tasks, at) * factors[3];
+        cost += risen(3, tasks);
         let can = mask64x8::from_bitmask(simd, feasible >> (at * WIDTH) & 0xff);
         *entry = can.select(cost, nothing);
-        least = least.min(*entry);
     }
+    let (least, ties) = least_of(simd, &costs);
+    let (mut next, mut next_ties) = (f64::INFINITY, 0);
+    if with_next {
+        for (at, cost) in costs.iter_mut().enumerate() {
+            let taken = mask64x8::from_bitmask(simd, ties >> (at * WIDTH) & 0xff);
+            *cost = taken.select(nothing, *cost);
+        }
+        (next, next_ties) = least_of(simd, &costs);
+        next_ties &= feasible & !ties;
+    }
+    Least { least, ties: ties & feasible, next, next_ties }
+}
+
+/// The least cost, and where it is, as bits.
+#[inline(always)]
+fn least_of<S: Simd>(simd: S, costs: &[f64x8<S>; BLOCK / WIDTH]) -> (f64, u64) {
+    let halves = [costs[0].min(costs[1]), costs[2].min(costs[3])];
+    let others = [costs[4].min(costs[5]), costs[6].min(costs[7])];
+    let least = halves[0].min(halves[1]).min(others[0].min(others[1]));
     let least = least.as_slice().iter().copied().fold(f64::INFINITY, f64::min);
     let (same, mut ties) = (f64x8::splat(simd, least), 0);
     for (at, cost) in costs.iter().enumerate() {
         ties |= cost.simd_eq(same).to_bitmask() << (at * WIDTH);
     }
-    (least, ties & feasible)
+    (least, ties)
 }
 
 #[inline(always)]

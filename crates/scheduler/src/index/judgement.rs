@@ -1,0 +1,459 @@
+//! How each node stands to one demand: whether it can take the task and what is in the way, what it costs, and
+//! which nodes of a block are best.
+
+use std::sync::Arc;
+
+use crate::cost::points::{IMAGE_POINTS, POINTS_MAX};
+use crate::cost::{Key, STALE_FACTOR, dot};
+use crate::demand::{Amounts, DIMENSIONS, Dimension};
+use crate::explain::Rejected;
+use crate::filter::{self, Reason, Verdict};
+use crate::fleet::lanes::BLOCK;
+use crate::fleet::{Change, GroupId};
+use crate::index::Ground;
+use crate::index::columns::{Block, Figures};
+use crate::index::kernel::{self, Factors};
+use crate::index::profile::Profile;
+use crate::index::subject::{Company, Owned};
+use crate::index::tree::Best;
+
+/// How each node stands to one demand.
+#[derive(Debug)]
+pub(crate) struct Judgement {
+    pub(super) demand: Owned,
+    /// What is wanted of each dimension, to be compared; what is not wanted is never lacking.
+    wanted: [f64; DIMENSIONS],
+    pub(super) company: Company,
+    pub(super) profile: Arc<Profile>,
+    /// By class of capacity.
+    pub(super) factors: Vec<[f64; DIMENSIONS]>,
+    pub(super) verdicts: Vec<u8>,
+    /// Which nodes of each block can take the task, as bits: what is asked most lies closest together.
+    feasible: Vec<u64>,
+    /// How many nodes have each verdict.
+    counts: Box<[u32; Verdict::COUNT]>,
+    /// Which nodes have members of the company, as bits.
+    pub(super) members: Vec<u64>,
+    /// How many of its kind each value of each spread has.
+    pub(super) spread_counts: Vec<Vec<i64>>,
+}
+
+impl Judgement {
+    /// A judgement of nothing yet, in the memory of one that is not needed any more.
+    pub(super) fn new(
+        demand: Owned,
+        company: Company,
+        profile: Arc<Profile>,
+        reused: Option<Self>,
+    ) -> Self {
+        let wanted = wanted(&demand.amounts);
+        let new = Self {
+            demand,
+            wanted,
+            company,
+            profile,
+            factors: Vec::new(),
+            verdicts: Vec::new(),
+            feasible: Vec::new(),
+            counts: Box::new([0; Verdict::COUNT]),
+            members: Vec::new(),
+            spread_counts: Vec::new(),
+        };
+        let Some(Self { verdicts, feasible, counts, .. }) = reused else { return new };
+        Self { verdicts, feasible, counts, ..new }
+    }
+
+    /// Takes over what another knows, of the same demand without company.
+    pub(super) fn copy(&mut self, parent: &Self) {
+        self.factors.clone_from(&parent.factors);
+        self.verdicts.clone_from(&parent.verdicts);
+        self.feasible.clone_from(&parent.feasible);
+        self.counts.clone_from(&parent.counts);
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.verdicts.len()
+            + self.feasible.len() * 8
+            + size_of_val(&*self.counts)
+            + self.members.len() * 8
+    }
+
+    /// Whether blocks are scanned side by side, so that all of them are soon looked at.
+    pub(super) fn is_fast(&self, ground: &Ground<'_>) -> bool {
+        ground.popular.is_none() && !self.profile.has_points() && self.profile.shape().is_in_order()
+    }
+
+    pub(super) fn count_company(&mut self, ground: &Ground<'_>) {
+        let groups = ground.fleet.groups();
+        self.members.clear();
+        self.members.resize(ground.fleet.lanes().len() / BLOCK, 0);
+        for group in self.company.groups() {
+            for (lane, _) in groups.members(group) {
+                self.members[lane as usize / BLOCK] |= 1 << (lane as usize % BLOCK);
+            }
+        }
+        let values = self.profile.values();
+        self.spread_counts = values.iter().map(|values| vec![0; *values]).collect();
+        if let Some(kin) = self.company.kin
+            && !values.is_empty()
+        {
+            let members = groups.members(kin);
+            members.for_each(|(lane, count)| self.count_spread(lane, i64::from(count)));
+        }
+    }
+
+    fn count_spread(&mut self, lane: u32, by: i64) {
+        let shape = self.profile.shape();
+        // Tasks on a node that is gone crowd nobody.
+        let Some(block) = shape.block_of(lane as usize) else { return };
+        let values = self.profile.domain_values(shape.domain_of(block));
+        for (counts, value) in self.spread_counts.iter_mut().zip(values) {
+            counts[*value as usize] += by;
+        }
+    }
+
+    /// Counts its company where that has changed.
+    pub(super) fn hear(&mut self, ground: &Ground<'_>, change: &Change) {
+        let concerns = |group: Option<GroupId>| group.is_some() && change.groups.contains(&group);
+        if change.by == 0 || !concerns(self.company.kin) && !concerns(self.company.image) {
+            return;
+        }
+        if concerns(self.company.kin) && !self.spread_counts.is_empty() {
+            self.count_spread(change.lane, i64::from(change.by));
+        }
+        let lane = change.lane as usize;
+        let groups = ground.fleet.groups();
+        let present = self.company.groups().any(|group| groups.count(group, change.lane) > 0);
+        let word = &mut self.members[lane / BLOCK];
+        *word = *word & !(1 << (lane % BLOCK)) | u64::from(present) << (lane % BLOCK);
+    }
+
+    /// Judges one node again, and notes it; whether it can take the task.
+    pub(super) fn judge_again(&mut self, ground: &Ground<'_>, lane: usize, node: &Figures) -> bool {
+        let verdict = self.judge(ground, lane, node);
+        let feasible = verdict == Verdict::FEASIBLE;
+        let word = &mut self.feasible[lane / BLOCK];
+        if !feasible || *word >> (lane % BLOCK) & 1 == 0 {
+            *word = *word & !(1 << (lane % BLOCK)) | u64::from(feasible) << (lane % BLOCK);
+            let was = std::mem::replace(&mut self.verdicts[lane], verdict.0);
+            self.counts[usize::from(was)] -= 1;
+            self.counts[usize::from(verdict.0)] += 1;
+        }
+        feasible
+    }
+
+    /// Whether every node of a block has enough of everything.
+    fn has_room(&self, block: &Block) -> bool {
+        let wanted = &self.demand.amounts;
+        (0..DIMENSIONS).all(|r| wanted[r] as f64 <= block.free_least[r].max(0.0))
+    }
+
+    /// Judges every node, and counts the verdicts; `then` hears of each block.
+    pub(super) fn judge_all(&mut self, ground: &Ground<'_>, mut then: impl FnMut(&Self, usize)) {
+        let blocks = ground.columns.len();
+        self.verdicts.resize(blocks * BLOCK, 0);
+        self.feasible.resize(blocks, 0);
+        self.counts.fill(0);
+        for at in 0..blocks {
+            let mut verdicts = [Verdict::FEASIBLE.0; BLOCK];
+            let feasible = self.judge_block(ground, at, &mut verdicts);
+            self.feasible[at] = feasible;
+            self.counts[usize::from(Verdict::FEASIBLE.0)] += feasible.count_ones();
+            if feasible != u64::MAX {
+                let others = verdicts.iter().filter(|verdict| **verdict != Verdict::FEASIBLE.0);
+                others.for_each(|verdict| self.counts[usize::from(*verdict)] += 1);
+            }
+            self.verdicts[at * BLOCK..(at + 1) * BLOCK].copy_from_slice(&verdicts);
+            then(self, at);
+        }
+    }
+
+    /// Judges a block; gives those who can take the task, as bits.
+    fn judge_block(&self, ground: &Ground<'_>, at: usize, verdicts: &mut [u8; BLOCK]) -> u64 {
+        let block = ground.columns.block(at);
+        let mut feasible = block.open & self.profile.allowed(at);
+        if feasible != u64::MAX {
+            *verdicts = block.standing;
+            if let Some(stated) = self.profile.block_verdicts(at) {
+                for (verdict, stated) in verdicts.iter_mut().zip(stated) {
+                    *verdict = if *verdict == 0 { *stated } else { *verdict };
+                }
+            }
+        }
+        if self.looks_at_company() {
+            each_bit(feasible, |bit| {
+                let verdict = self.judge_company(ground, at * BLOCK + bit);
+                if verdict != Verdict::FEASIBLE {
+                    verdicts[bit] = verdict.0;
+                    feasible &= !(1 << bit);
+                }
+            });
+        }
+        if self.has_room(block) {
+            return feasible;
+        }
+        let lacking = kernel::lacking(ground.level, block, &self.demand.amounts);
+        for (r, lacking) in Dimension::ALL.into_iter().zip(lacking) {
+            let lack = Verdict::of(filter::lack_of(r)).0;
+            each_bit(feasible & lacking, |bit| verdicts[bit] = lack);
+            feasible &= !lacking;
+        }
+        feasible
+    }
+
+    /// Judges one node, as [`filter::judge`] does.
+    fn judge(&self, ground: &Ground<'_>, lane: usize, node: &Figures) -> Verdict {
+        if node.standing != Verdict::FEASIBLE {
+            return node.standing;
+        }
+        let stated = self.profile.verdict(lane);
+        if stated != Verdict::FEASIBLE.0 {
+            return Verdict(stated);
+        }
+        if self.looks_at_company() {
+            let verdict = self.judge_company(ground, lane);
+            if verdict != Verdict::FEASIBLE {
+                return verdict;
+            }
+        }
+        if (0..DIMENSIONS).all(|r| self.wanted[r] <= node.free[r]) {
+            return Verdict::FEASIBLE;
+        }
+        let lacks =
+            |r: &Dimension| filter::lacks(node.free[*r as usize], self.demand.amounts[*r as usize]);
+        let lacking = Dimension::ALL.into_iter().find(lacks);
+        lacking.map_or(Verdict::FEASIBLE, |r| Verdict::of(filter::lack_of(r)))
+    }
+
+    /// Whether the tasks that are there may stand in the way.
+    fn looks_at_company(&self) -> bool {
+        !self.demand.ports.is_empty() || self.demand.distinct_hosts
+    }
+
+    /// Judges by the tasks that are there: their kind and their ports.
+    fn judge_company(&self, ground: &Ground<'_>, lane: usize) -> Verdict {
+        if self.demand.distinct_hosts
+            && self.is_member(lane)
+            && let (Some(kin), Ok(lane)) = (self.company.kin, u32::try_from(lane))
+            && ground.fleet.groups().count(kin, lane) > 0
+        {
+            return Verdict::of(Reason::OwnKind);
+        }
+        if !self.demand.ports.is_empty()
+            && let Some(node) = u32::try_from(lane).ok().and_then(|lane| ground.fleet.at(lane))
+            && node.holds_any_port()
+            && self.demand.ports.iter().any(|port| node.holds_port(port.host, port.protocol))
+        {
+            return Verdict::of(Reason::PortTaken);
+        }
+        Verdict::FEASIBLE
+    }
+
+    fn is_member(&self, lane: usize) -> bool {
+        self.members.get(lane / BLOCK).is_some_and(|word| word >> (lane % BLOCK) & 1 == 1)
+    }
+
+    /// The points against a node, but for spread.
+    pub(super) fn points(&self, ground: &Ground<'_>, lane: usize) -> i32 {
+        let mut points = self.profile.points(lane);
+        if !self.members.is_empty() && self.is_member(lane) {
+            let lane = u32::try_from(lane).unwrap_or(u32::MAX);
+            let count = |group| {
+                i32::try_from(ground.fleet.groups().count(group, lane)).unwrap_or(POINTS_MAX)
+            };
+            let kin = match self.company.kin {
+                Some(kin) if self.demand.anti_affinity > 0 => {
+                    i32::from(self.demand.anti_affinity).saturating_mul(count(kin))
+                }
+                _ => 0,
+            };
+            let image = self.company.image.is_some_and(|image| count(image) > 0);
+            points += kin.min(POINTS_MAX) - if image { IMAGE_POINTS } else { 0 };
+        }
+        points.clamp(-POINTS_MAX, POINTS_MAX)
+    }
+
+    /// The cost of a feasible node.
+    fn adjusted(&self, ground: &Ground<'_>, lane: usize, node: &Figures) -> f64 {
+        let penalty = if node.is_stale { STALE_FACTOR } else { 1.0 };
+        let weight = ground.weights.of(self.points(ground, lane));
+        dot(&node.live, &self.factors[node.class as usize]) * penalty * weight
+    }
+
+    /// What decides first about a feasible node.
+    pub(super) fn first(&self, ground: &Ground<'_>, lane: usize, node: &Figures) -> f64 {
+        match ground.popular {
+            Some(popular) => popular.lost_of(node.free, &self.demand.amounts),
+            None => self.adjusted(ground, lane, node),
+        }
+    }
+
+    /// Where a feasible node stands.
+    pub(super) fn key(&self, ground: &Ground<'_>, lane: usize, node: &Figures) -> Key {
+        let first = self.first(ground, lane, node);
+        let second = match ground.popular {
+            Some(_) => self.adjusted(ground, lane, node),
+            None => {
+                let weight = ground.weights.of(self.points(ground, lane));
+                self.committed(node) * weight
+            }
+        };
+        Key { first, second, tie: node.tie, lane: u32::try_from(lane).unwrap_or(u32::MAX) }
+    }
+
+    /// The cost of a node if nothing were measured anywhere, without preferences.
+    pub(super) fn committed(&self, node: &Figures) -> f64 {
+        dot(&node.committed, &self.factors[node.class as usize])
+    }
+
+    /// The best feasible nodes of a block, of those with or without a fresh measurement. Which one is next is
+    /// looked for only where that is asked.
+    pub(super) fn scan(
+        &self,
+        ground: &Ground<'_>,
+        block: usize,
+        of_stale: bool,
+        with_next: bool,
+    ) -> Best {
+        let shape = self.profile.shape();
+        if let Some(lanes) = shape.lanes(block) {
+            let lanes = lanes.iter().map(|lane| *lane as usize);
+            return self.scan_lanes(ground, lanes, of_stale);
+        }
+        let figures = ground.columns.block(block);
+        let simple = ground.popular.is_none()
+            && !self.profile.has_points()
+            && self.members.get(block).is_none_or(|members| *members == 0);
+        let alike = if of_stale { !figures.stale } else { figures.stale } == 0;
+        if !simple || !alike {
+            let feasible = self.feasible[block];
+            let lanes = (0..BLOCK).filter(|bit| feasible >> bit & 1 == 1);
+            return self.scan_lanes(ground, lanes.map(|bit| block * BLOCK + bit), of_stale);
+        }
+        let lanes = ground.fleet.lanes();
+        if let Some(class) = lanes.block_class(block) {
+            let factors = Factors::Alike(&self.factors[class]);
+            return self.scan_alike(ground, block, factors, of_stale, with_next);
+        }
+        let mut each = [[0.0; BLOCK]; DIMENSIONS];
+        for (bit, class) in lanes.classes(block).iter().enumerate() {
+            // A vacant lane may bear a class that is gone.
+            let factors = self.factors.get(*class as usize).copied().unwrap_or_default();
+            for r in 0..DIMENSIONS {
+                each[r][bit] = factors[r];
+            }
+        }
+        self.scan_alike(ground, block, Factors::Each(&each), of_stale, with_next)
+    }
+
+    /// Scans node by node.
+    fn scan_lanes(
+        &self,
+        ground: &Ground<'_>,
+        lanes: impl Iterator<Item = usize>,
+        of_stale: bool,
+    ) -> Best {
+        let mut best = Best::NONE;
+        for lane in lanes {
+            let node = ground.columns.node(lane);
+            if self.feasible[lane / BLOCK] >> (lane % BLOCK) & 1 == 1 && node.is_stale == of_stale {
+                best.add(self.key(ground, lane, node));
+            }
+        }
+        best
+    }
+
+    /// Scans a block to which nothing applies but costs: all of them side by side.
+    fn scan_alike(
+        &self,
+        ground: &Ground<'_>,
+        at: usize,
+        factors: Factors<'_>,
+        of_stale: bool,
+        with_next: bool,
+    ) -> Best {
+        let feasible = self.feasible[at];
+        if feasible == 0 {
+            return Best::NONE;
+        }
+        let block = ground.columns.block(at);
+        let least = kernel::least_costs(ground.level, block, factors, feasible, with_next);
+        let penalty = if of_stale { STALE_FACTOR } else { 1.0 };
+        let mut best = Best::NONE;
+        let mut add = |first: f64, ties: u64| {
+            each_bit(ties, |bit| {
+                let tie = block.tie[bit];
+                // Where nothing more is measured than committed, both costs are the same sum.
+                let second = if block.measured >> bit & 1 == 0 {
+                    first
+                } else {
+                    self.committed(ground.columns.node(at * BLOCK + bit))
+                };
+                let lane = u32::try_from(at * BLOCK + bit).unwrap_or(u32::MAX);
+                best.add(Key { first: first * penalty, second, tie, lane });
+            });
+        };
+        add(least.least, least.ties);
+        if least.ties.count_ones() > 1 {
+            return best;
+        }
+        if with_next {
+            add(least.next, least.next_ties);
+            return best;
+        }
+        Best::only(best.best)
+    }
+
+    /// How many nodes can take the task.
+    pub(crate) fn feasible(&self) -> u32 {
+        self.counts[usize::from(Verdict::FEASIBLE.0)]
+    }
+
+    /// Whether the node on a lane can take the task.
+    pub(crate) fn is_feasible(&self, lane: u32) -> bool {
+        let (block, bit) = (lane as usize / BLOCK, lane as usize % BLOCK);
+        self.feasible.get(block).is_some_and(|word| word >> bit & 1 == 1)
+    }
+
+    /// Why the others cannot.
+    pub(crate) fn rejected(&self) -> Rejected {
+        let mut rejected = Rejected::default();
+        if self.feasible() as usize + self.counts[usize::from(Verdict::VACANT.0)] as usize
+            == self.verdicts.len()
+        {
+            return rejected;
+        }
+        for (verdict, &count) in (0..=u8::MAX).zip(self.counts.iter()) {
+            if count > 0 {
+                rejected.add(Verdict(verdict), count, |index| self.profile.text(index));
+            }
+        }
+        rejected
+    }
+
+    /// The points against each domain.
+    pub(super) fn domain_points(&self, domain: usize) -> i32 {
+        if self.spread_counts.is_empty() {
+            return 0;
+        }
+        let values = self.profile.domain_values(domain);
+        let each = self.demand.spread.iter().zip(&self.spread_counts).zip(values);
+        let points: i64 = each
+            .map(|((spread, counts), value)| i64::from(spread.weight) * counts[*value as usize])
+            .sum();
+        i32::try_from(points).unwrap_or(i32::MAX - POINTS_MAX)
+    }
+}
+
+/// What is wanted, to be compared with what is free.
+fn wanted(amounts: &Amounts) -> [f64; DIMENSIONS] {
+    amounts.map(|amount| if amount == 0 { f64::NEG_INFINITY } else { amount as f64 })
+}
+
+/// Calls with the number of each bit that is set, the lowest first.
+fn each_bit(mut bits: u64, mut act: impl FnMut(usize)) {
+    while bits != 0 {
+        act(bits.trailing_zeros() as usize);
+        bits &= bits - 1;
+    }
+}

@@ -1,0 +1,103 @@
+//! Three NATS servers and three managers, of which any one may die, sleep or be cut off, while a client submits
+//! without pause: whatever was acknowledged is there afterwards, once.
+
+use std::time::Duration;
+
+use longshore_bus::Ask;
+use longshore_proto::api::{JobSubmitted, SubmitJob};
+use longshore_proto::name::Namespace;
+use longshore_proto::permission::Role::Worker;
+use longshore_proto::state::NodeStatus;
+use longshore_proto::subject::{ApiVerb, Scope};
+use longshore_tests::load::Load;
+use longshore_tests::played::Played;
+use longshore_tests::quorum::{MACHINES, QUORUM};
+use longshore_tests::{Quorum, api, eventually};
+use rustix::process::Signal;
+
+/// So many jobs more mean that the cluster works again.
+const SOME: usize = 5;
+
+#[tokio::test]
+async fn each_manager_and_each_server_may_die_under_load() {
+    let mut quorum = Quorum::start(&["w1"]).await;
+    let node = Played::join(quorum.bus(Worker, "w1").await).await.unwrap();
+    let load = Load::start(quorum.api().await);
+    load.goes_on(SOME).await;
+    for _ in 0..MACHINES.len() {
+        let leader = quorum.leader().await;
+        quorum.manager(leader).kill();
+        load.goes_on(SOME).await;
+        quorum.start_manager(leader);
+    }
+    for machine in 0..MACHINES.len() {
+        quorum.server(machine).kill();
+        load.goes_on(SOME).await;
+        quorum.start_server(machine);
+        load.goes_on(SOME).await;
+    }
+    // A whole machine: the leader's manager and the server beside it.
+    let leader = quorum.leader().await;
+    quorum.manager(leader).kill();
+    quorum.server(leader).kill();
+    load.goes_on(SOME).await;
+    quorum.start_server(leader);
+    quorum.start_manager(leader);
+    let api = quorum.answers().await;
+    load.ends_with_nothing_lost(&api).await;
+    assert_eq!(api.status().await.unwrap().records_skipped, 0);
+    let nodes = api.nodes().await.unwrap();
+    assert_eq!(nodes.iter().map(|node| node.status).collect::<Vec<_>>(), [NodeStatus::Ready]);
+    drop(node);
+}
+
+#[tokio::test]
+async fn a_leader_or_a_server_that_sleeps_and_wakes_breaks_nothing() {
+    let mut quorum = Quorum::start(&["w1"]).await;
+    let load = Load::start(quorum.api().await);
+    load.goes_on(SOME).await;
+    // Past its lease: another one leads meanwhile, and the sleeper wakes as somebody who was fenced.
+    let sleeper = quorum.leader().await;
+    quorum.manager(sleeper).signal(Signal::STOP);
+    load.goes_on(SOME).await;
+    quorum.manager(sleeper).signal(Signal::CONT);
+    load.goes_on(SOME).await;
+    for machine in 0..MACHINES.len() {
+        quorum.server(machine).signal(Signal::STOP);
+        load.goes_on(SOME).await;
+        quorum.server(machine).signal(Signal::CONT);
+        load.goes_on(SOME).await;
+    }
+    let api = quorum.answers().await;
+    load.ends_with_nothing_lost(&api).await;
+    let mut running = 0;
+    for machine in 0..MACHINES.len() {
+        running += usize::from(quorum.manager(machine).is_running());
+    }
+    assert_eq!(running, MACHINES.len(), "no manager gave up");
+}
+
+#[tokio::test]
+async fn without_a_quorum_nothing_is_acknowledged_and_afterwards_everything_goes_on() {
+    let mut quorum = Quorum::start(&["w1"]).await;
+    let load = Load::start(quorum.api().await);
+    load.goes_on(SOME).await;
+    quorum.server(0).kill();
+    quorum.server(1).kill();
+    // The server that is left may still be believed for a moment to have the others with it.
+    let api = quorum.api().await;
+    eventually("a submit is not acknowledged", QUORUM, async || {
+        let question = SubmitJob { job: api::service("without-quorum") };
+        let ask = Ask::write(api::command_id(), Duration::from_secs(3));
+        let scope = Scope::Namespace(Namespace::standard());
+        let answer: Result<JobSubmitted, _> =
+            api.ask(scope, ApiVerb::JobSubmit, &question, ask).await;
+        answer.map_or(Ok(()), |answer| Err(format!("{answer:?}")))
+    })
+    .await;
+    quorum.start_server(0);
+    quorum.start_server(1);
+    load.goes_on(SOME).await;
+    let api = quorum.answers().await;
+    load.ends_with_nothing_lost(&api).await;
+}
