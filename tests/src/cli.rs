@@ -74,10 +74,16 @@ impl Cli {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
-            tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_bytes()).await.unwrap();
-        }
-        let output = tokio::time::timeout(DEADLINE, child.wait_with_output())
+        let stdin = child.stdin.take();
+        // Beside the reading, or else a verb that writes while it reads would wait for us, and we for it. One that
+        // ends before it has read everything is fine.
+        let write = async {
+            if let (Some(input), Some(mut stdin)) = (input, stdin) {
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_bytes()).await;
+            }
+        };
+        let both = async { tokio::join!(child.wait_with_output(), write).0 };
+        let output = tokio::time::timeout(DEADLINE, both)
             .await
             .unwrap_or_else(|_| panic!("`longshore {shown}` does not end within {DEADLINE:?}"))
             .unwrap();

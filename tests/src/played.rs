@@ -224,6 +224,7 @@ impl Played {
             exit_code: state.is_terminal().then_some(0),
             reason: None,
             ports: Vec::new(),
+            health: None,
             at_ms: 1_700_000_000_000,
         };
         self.report_all(vec![report]).await

@@ -139,6 +139,8 @@ pub(crate) enum Verb {
     Status(task::Status),
     /// Print what a task, or every task of a job, writes
     Logs(task::Logs),
+    /// Run a command in a task's container
+    Exec(task::Exec),
     /// Jobs: submit, list, look at, stop
     #[command(subcommand)]
     Job(job::Job),

@@ -9,6 +9,7 @@ pub(crate) mod dev;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod events;
+pub(crate) mod exec;
 pub(crate) mod job;
 pub(crate) mod logs;
 pub(crate) mod manager;
@@ -33,6 +34,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::Ps(wish) => task::list(&client().await?, wish, printer).await,
         Verb::Status(wish) => status::run(&client().await?, &wish, printer).await,
         Verb::Logs(wish) => Box::pin(logs::run(&client().await?, &wish, printer)).await,
+        Verb::Exec(wish) => Box::pin(exec::run(&client().await?, &wish, printer)).await,
         Verb::Job(Job::Submit(wish)) => Box::pin(job::submit(global, &wish, printer)).await,
         Verb::Job(Job::Ls(wish)) => job::list(&client().await?, &wish, printer).await,
         Verb::Job(Job::Status(wish)) => job::status(&client().await?, &wish, printer).await,

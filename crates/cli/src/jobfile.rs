@@ -10,6 +10,7 @@ use std::path::Path;
 
 use longshore_proto::constraint::Constraint;
 use longshore_proto::container::{ContainerSpec, CpuMode, LogDriver, Network};
+use longshore_proto::health::{HealthCheck, Probe};
 use longshore_proto::name::{Datacenter, JobName, Namespace, SpecName};
 use longshore_proto::spec::{
     Affinity, JobSpec, JobType, Mount, MountSource, OnNodeLoss, PullPolicy, ReschedulePolicy,
@@ -167,6 +168,84 @@ struct TaskFile {
     init: bool,
     stop_signal: Option<String>,
     log: Option<LogEntry>,
+    health: Option<Health>,
+}
+
+/// `health = { type = "http", port = "web", path = "/healthz", … }`.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "HealthTable")]
+struct Health(HealthCheck);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HealthTable {
+    #[serde(rename = "type")]
+    kind: HealthKind,
+    #[serde(default, deserialize_with = "field::health_port")]
+    port: Option<String>,
+    path: Option<String>,
+    #[serde(default, deserialize_with = "field::command")]
+    command: Vec<String>,
+    #[serde(default, deserialize_with = "field::interval")]
+    interval: Option<u64>,
+    #[serde(default, deserialize_with = "field::timeout")]
+    timeout: Option<u64>,
+    #[serde(default, deserialize_with = "field::retries")]
+    retries: Option<u32>,
+    #[serde(default, deserialize_with = "field::start_period")]
+    start_period: Option<u64>,
+}
+
+/// What is asked of a task.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum HealthKind {
+    Http,
+    Tcp,
+    Exec,
+    Image,
+}
+
+impl TryFrom<HealthTable> for Health {
+    type Error = String;
+
+    fn try_from(table: HealthTable) -> Result<Self, String> {
+        let refuse = |text: &str| Err(format!("health: {text}"));
+        let probe = match (table.kind, table.port, table.path, table.command) {
+            (HealthKind::Http, Some(port), path, words) if words.is_empty() => {
+                Probe::Http { port, path: path.unwrap_or_else(|| "/".to_owned()) }
+            }
+            (HealthKind::Tcp, Some(port), None, words) if words.is_empty() => Probe::Tcp { port },
+            (HealthKind::Exec, None, None, command) if !command.is_empty() => {
+                Probe::Exec { command }
+            }
+            (HealthKind::Image, None, None, words) if words.is_empty() => Probe::Image,
+            (HealthKind::Http, ..) => {
+                return refuse(
+                    "http needs a port, and may have a path; write port = \"web\", path = \"/healthz\"",
+                );
+            }
+            (HealthKind::Tcp, ..) => {
+                return refuse("tcp needs a port and nothing else; write port = \"web\"");
+            }
+            (HealthKind::Exec, ..) => {
+                return refuse(
+                    "exec needs a command and nothing else; write command = [\"pg_isready\"]",
+                );
+            }
+            (HealthKind::Image, ..) => {
+                return refuse("image has neither port, path nor command; leave them out");
+            }
+        };
+        let usual = HealthCheck::usual(probe);
+        Ok(Self(HealthCheck {
+            interval_ms: table.interval.unwrap_or(usual.interval_ms),
+            timeout_ms: table.timeout.unwrap_or(usual.timeout_ms),
+            retries: table.retries.unwrap_or(usual.retries),
+            start_period_ms: table.start_period.unwrap_or(usual.start_period_ms),
+            ..usual
+        }))
+    }
 }
 
 /// `log = "local"` or `log = { driver = "local", options = { max-size = "5m" } }`.
@@ -407,6 +486,7 @@ impl TaskFile {
         };
         TaskSpec {
             container,
+            health: self.health.map(|health| health.0),
             instances: self.instances,
             pull: self.pull,
             entrypoint: self.entrypoint,
@@ -503,6 +583,7 @@ mod tests {
         init = true
         stop_signal = "SIGQUIT"
         log = { driver = "local", options = { max-size = "1m" } }
+        health = { type = "http", port = "web", path = "/up", interval = "2s", timeout = "1s", retries = 2, start_period = "1m" }
     "#;
 
     fn toml(text: &str) -> Result<JobSpec, Failure> {
@@ -595,6 +676,13 @@ mod tests {
             ]
             .map(|(target, source, read_only)| Mount { target: target.into(), source, read_only })
             .to_vec(),
+            health: Some(HealthCheck {
+                probe: Probe::Http { port: "web".into(), path: "/up".into() },
+                interval_ms: 2_000,
+                timeout_ms: 1_000,
+                retries: 2,
+                start_period_ms: 60_000,
+            }),
             container: ContainerSpec {
                 working_dir: Some("/app".into()),
                 user: Some("1000:1000".into()),
@@ -708,6 +796,11 @@ mod tests {
             ("cap_add = [\"a b\"]", "capability", "NET_ADMIN"),
             ("devices = [\"kvm\"]", "devices", "/dev/kvm"),
             ("gpus = 0", "gpus", "write all"),
+            ("health = { type = \"http\" }", "health", "port = \"web\""),
+            ("health = { type = \"exec\" }", "health", "pg_isready"),
+            ("health = { type = \"image\", port = 1 }", "health", "leave them out"),
+            ("health = { type = \"tcp\", port = 1, timeout = 5 }", "timeout", "write 500ms"),
+            ("health = { type = \"tcp\", port = 1, retries = -1 }", "retries", "whole number"),
             ("init = 1", "init", "write true or false"),
             ("privileged = \"yes\"", "privileged", "write true or false"),
             ("labels = { a = 1 }", "labels", "in quotes"),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use longshore_proto::api::{ClusterView, JobView, NodeView, SpecView, TaskView};
 use longshore_proto::event::Event;
+use longshore_proto::health::Health;
 use longshore_proto::spec::{Port, Resources};
 use serde::Serialize;
 
@@ -28,6 +29,7 @@ pub(crate) struct Task<'a> {
     container_id: Option<&'a str>,
     image: &'a str,
     ports: Vec<TaskPort<'a>>,
+    health: Option<&'a str>,
     exit_code: Option<i64>,
     reason: Option<&'a str>,
     placement: Option<&'a str>,
@@ -53,6 +55,7 @@ impl<'a> From<&'a TaskView> for Task<'a> {
             container_id: task.container_id.as_deref(),
             image: &task.image,
             ports: task.ports.iter().map(TaskPort::from).collect(),
+            health: task.health.map(Health::as_str),
             exit_code: task.exit_code,
             reason: task.reason.as_deref(),
             placement: task.placement.as_deref(),
@@ -304,6 +307,7 @@ pub(crate) mod tests {
             container_id: None,
             image: "busybox:1".into(),
             ports: vec![],
+            health: None,
             exit_code: None,
             reason: None,
             placement: None,
@@ -366,7 +370,7 @@ pub(crate) mod tests {
                 "id": "00000000-0000-0000-0000-000000000007",
                 "namespace": "default", "job": "web", "spec": "main", "slot": 0, "version": 1,
                 "state": "running", "state_known": "running", "attempt": 1, "node": null,
-                "container_id": null, "image": "busybox:1", "ports": [], "exit_code": null, "reason": null,
+                "container_id": null, "image": "busybox:1", "ports": [], "health": null, "exit_code": null, "reason": null,
                 "placement": null, "replaces": null,
                 "created_at": "2023-11-14T22:13:20.123Z", "started_at": null, "finished_at": null,
             })

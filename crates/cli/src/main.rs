@@ -34,7 +34,9 @@ mod logging;
 mod parse;
 mod render;
 mod signal;
+mod stream;
 mod table;
+mod terminal;
 mod wait;
 
 use std::process::ExitCode;

@@ -183,7 +183,8 @@ pub(crate) fn publish(text: &str) -> Result<Port, ParseError> {
         Some((host, None)) => (None, Some(host)),
         Some((_, Some((ip, host)))) => {
             let bare = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
-            (Some(bare.parse().map_err(|_| refuse())?), Some(host))
+            // As Docker has it: an address and no port leave the port open.
+            (Some(bare.parse().map_err(|_| refuse())?), Some(host).filter(|host| !host.is_empty()))
         }
     };
     let port = |digits: &str| match digits.parse::<u16>() {
@@ -450,6 +451,7 @@ mod tests {
         let named = port("web=127.0.0.1:8080:80/udp");
         assert_eq!((named.name.as_deref(), named.host, named.container), (Some("web"), 8080, 80));
         assert!(port("web=80").is_dynamic());
+        assert!(port("127.0.0.1::80").is_dynamic() && port("[::1]::80").host_ip.is_some());
         assert_eq!(port_range("20000-20010"), Ok(20_000..=20_010));
         for bad in ["", "1", "0-5", "5-4", "1-70000", "a-b"] {
             assert!(port_range(bad).is_err(), "{bad}");

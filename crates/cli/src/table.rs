@@ -196,6 +196,7 @@ pub(crate) fn task(task: &TaskView) -> String {
     pairs(vec![
         ("task", Some(task_name(task))),
         ("state", Some(state_shown(task).to_owned())),
+        ("health", task.health.map(|health| health.as_str().to_owned())),
         ("last known", (state_shown(task) != task.state.as_str()).then(|| task.state.to_string())),
         ("reason", task.reason.clone()),
         ("id", Some(task.id.to_string())),

@@ -252,6 +252,7 @@ impl Writer {
             exit_code: None,
             reason: None,
             ports: vec![],
+            health: None,
             at_ms: self.now_ms,
         };
         let reports = Reports { node_id, boot_id, reports: vec![report] };

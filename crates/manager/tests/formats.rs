@@ -123,6 +123,7 @@ fn lived() -> Life {
             exit_code: None,
             reason: None,
             ports: Vec::new(),
+            health: None,
             at_ms: 1_763_800_000_000,
         };
         let reports = Reports { node_id, boot_id, reports: vec![report] };

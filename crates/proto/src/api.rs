@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
 use crate::event::{AUDIT, Event};
+use crate::health::Health;
 use crate::id::{ClusterId, ManagerId, NodeId, TaskId};
 use crate::name::{Datacenter, JobName, Namespace, NodeName, SpecName};
 use crate::node::tasks_max_usual;
@@ -274,6 +275,9 @@ pub struct TaskView {
     /// Its ports; one that its worker chooses has the number 0 until it has chosen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
+    /// Its health, where it is asked for and it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// The exit code of the attempt that ended last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i64>,

@@ -8,6 +8,7 @@
 //! | [`constraint`] | what a node must be, or had better be, to get a task |
 //! | [`spec`] | what the user wants: job, task spec, resources, policies |
 //! | [`container`] | how a task's container is made, beyond image, command and resources |
+//! | [`health`] | health checks, and what they find |
 //! | [`variable`] | variables in a task's texts, filled in on its node |
 //! | [`validate`] | the rules a spec must meet, each refusal naming the field and the cure |
 //! | [`state`] | states of tasks, nodes and jobs, and the one table of legal moves |
@@ -31,6 +32,7 @@ pub mod constraint;
 pub mod container;
 pub mod error;
 pub mod event;
+pub mod health;
 pub mod id;
 pub mod name;
 pub mod node;

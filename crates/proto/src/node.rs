@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::HealthReport;
 use crate::id::{BootId, ClusterId, NodeId, Revision, TaskId};
 use crate::name::{Datacenter, JobName, Namespace};
 use crate::spec::{Port, Resources, TaskSpec};
@@ -199,6 +200,10 @@ pub struct TaskReport {
     /// Its ports with those that the worker has chosen; empty where there was nothing to choose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
+    /// Its health, where it is asked for and it runs. A report of the state that is known, with a higher sequence,
+    /// says that the health has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthReport>,
     /// When, by the worker's clock, in milliseconds since the Unix epoch. Shown, never compared.
     pub at_ms: u64,
 }

@@ -1,9 +1,11 @@
-//! What operators ask of a worker directly: the logs of a task, as a stream.
+//! What operators ask of a worker directly: the logs of a task, or a command in its container, as a stream.
 //!
 //! The operator names a session (unguessable) and itself; the worker answers on
 //! `node.<node>.out.<user>.<session>`, never on a subject that the asker names. The stream has flow
 //! control: the worker sends at most [`WINDOW_CHUNKS`] chunks beyond the last one that was credited, and ends
 //! a session that has not been credited for [`CREDIT_TIMEOUT_MS`].
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +42,67 @@ pub struct LogsRequest {
     pub timestamps: bool,
 }
 
+/// A wish to run a command in a task's container, on `node.<node>.rpc.exec`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// Who asks: the answer goes to this user's `out` subject.
+    pub user: UserName,
+    /// The stream's name.
+    pub session: SessionId,
+    /// In whose container.
+    pub task: TaskId,
+    /// The command's words.
+    pub command: Vec<String>,
+    /// Variables beyond the container's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Who runs it, as for `docker exec`; absent means the container's own user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_as: Option<String>,
+    /// Where it begins; absent means the container's own folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// The size of its terminal; absent means that it gets none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalSize>,
+    /// Whether it gets an input ([`Input`]).
+    #[serde(default)]
+    pub stdin: bool,
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Its width.
+    pub columns: u16,
+    /// Its height.
+    pub rows: u16,
+}
+
+/// One piece of what a command reads, on `node.<node>.rpc.input`. At most [`WINDOW_CHUNKS`] are under way beyond the
+/// last one that [`ChunkBody::Taken`] named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// The stream.
+    pub session: SessionId,
+    /// Counted from 1; a gap ends the session, because a command must not read half of what was meant.
+    pub sequence: u64,
+    /// What it carries.
+    pub body: InputBody,
+}
+
+/// What a piece of input carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InputBody {
+    /// Bytes for the command; at most [`CHUNK_BYTES_MAX`].
+    Bytes(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The terminal has another size.
+    Size(TerminalSize),
+    /// There is no more.
+    End,
+}
+
 /// The asker has taken everything up to a chunk, on `node.<node>.rpc.credit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credit {
@@ -69,6 +132,10 @@ pub enum ChunkBody {
     Stdout(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Bytes of standard error.
     Stderr(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The input up to this piece has reached the command.
+    Taken(u64),
+    /// The command has ended with this code. Only of a command; [`ChunkBody::End`] follows.
+    Exit(i64),
     /// The stream is over.
     End,
     /// The stream is over because of this.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::constraint::{Attribute, Constraint};
 use crate::container::ContainerSpec;
+use crate::health::HealthCheck;
 use crate::name::{Datacenter, JobKey, JobName, Namespace, SpecName};
 
 /// A job as submitted.
@@ -171,6 +172,9 @@ pub struct TaskSpec {
     /// How its containers are made, beyond that.
     #[serde(default, skip_serializing_if = "ContainerSpec::is_usual")]
     pub container: ContainerSpec,
+    /// How the worker finds out whether a task does its work; absent means that running is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
 }
 
 /// What a node had better be, or had better not be.
@@ -495,6 +499,7 @@ impl TaskSpec {
             all_at_once: false,
             mounts: Vec::new(),
             container: ContainerSpec::default(),
+            health: None,
         }
     }
 
@@ -543,6 +548,7 @@ mod tests {
             "all_at_once",
             "mounts",
             "container",
+            "health",
         ] {
             assert!(!json.contains(field), "{field}: {json}");
         }

@@ -192,18 +192,24 @@ impl NodeVerb {
 pub enum RpcVerb {
     /// [`crate::rpc::LogsRequest`] → a stream of [`crate::rpc::Chunk`].
     Logs,
+    /// [`crate::rpc::ExecRequest`] → a stream of [`crate::rpc::Chunk`].
+    Exec,
+    /// [`crate::rpc::Input`].
+    Input,
     /// [`crate::rpc::Credit`].
     Credit,
 }
 
 impl RpcVerb {
     /// Every verb.
-    pub const ALL: [Self; 2] = [Self::Logs, Self::Credit];
+    pub const ALL: [Self; 4] = [Self::Logs, Self::Exec, Self::Input, Self::Credit];
 
     /// The last token of its subject.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Logs => "logs",
+            Self::Exec => "exec",
+            Self::Input => "input",
             Self::Credit => "credit",
         }
     }

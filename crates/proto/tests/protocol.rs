@@ -20,13 +20,16 @@ use longshore_proto::container::{
 };
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::event::Event;
+use longshore_proto::health::{Health, HealthCheck, HealthReport, Probe};
 use longshore_proto::id::{BootId, ClusterId, ManagerId, NodeId, Revision, SessionId, TaskId};
 use longshore_proto::name::{Namespace, Root};
 use longshore_proto::node::{
     AssignDelta, Assignment, Heartbeat, Register, Registered, Reports, ReportsCommitted, RunTask,
     Sync, SyncPage, TaskReport, Want,
 };
-use longshore_proto::rpc::{Chunk, ChunkBody, Credit, LogsRequest};
+use longshore_proto::rpc::{
+    Chunk, ChunkBody, Credit, ExecRequest, Input, InputBody, LogsRequest, TerminalSize,
+};
 use longshore_proto::spec::{
     Affinity, JobSpec, JobType, Mount, MountSource, OnNodeLoss, Port, Protocol, Resources,
     SchedulerKind, Spread, TaskSpec,
@@ -139,6 +142,10 @@ fn particular_job() -> JobSpec {
         spec.distinct_hosts = true;
         spec.ports = vec![Port { name: Some("web".into()), ..port(Port::DYNAMIC) }];
         spec.container = particular_container();
+        spec.health = Some(HealthCheck {
+            start_period_ms: 30_000,
+            ..HealthCheck::usual(Probe::Http { port: "web".into(), path: "/healthz".into() })
+        });
         spec.all_at_once = true;
         let mount = |target: &str, source, read_only| Mount {
             target: target.to_owned(),
@@ -169,6 +176,7 @@ fn task_view() -> TaskView {
         container_id: Some("4c01db0b339c".into()),
         image: "nginx:1.27".into(),
         ports: vec![Port { name: Some("web".into()), ..port(20_123) }],
+        health: Some(Health::Healthy),
         exit_code: None,
         reason: None,
         placement: Some("the only feasible of 1 nodes".into()),
@@ -483,6 +491,7 @@ fn nodes(examples: &mut Examples) {
         exit_code: Some(137),
         reason: Some("attempt 1 exited with code 137 (killed); restart in 1s".into()),
         ports: vec![Port { name: Some("web".into()), ..port(20_123) }],
+        health: Some(HealthReport { status: Health::Healthy, sequence: 1 }),
         at_ms: 1_763_800_002_000,
     };
     examples.message("Request:", &Reports { node_id, boot_id, reports: vec![report] });
@@ -506,6 +515,31 @@ fn rpc(examples: &mut Examples) {
         timestamps: false,
     };
     examples.message("Request (answered by the stream):", &request);
+    examples.heading(&title(RpcVerb::Exec));
+    let exec = ExecRequest {
+        user: "alice".parse().unwrap(),
+        session: SessionId(uuid(9)),
+        task: TaskId(uuid(7)),
+        command: vec!["sh".into(), "-l".into()],
+        env: BTreeMap::from([("TERM".to_owned(), "xterm".to_owned())]),
+        run_as: Some("root".into()),
+        working_dir: Some("/tmp".into()),
+        terminal: Some(TerminalSize { columns: 80, rows: 24 }),
+        stdin: true,
+    };
+    examples.message("Request (the answer is a stream of chunks):", &exec);
+    let taken = Chunk { sequence: 2, body: ChunkBody::Taken(1) };
+    examples.message("A chunk that says which input has been taken:", &taken);
+    let exit = Chunk { sequence: 3, body: ChunkBody::Exit(0) };
+    examples.message("The chunk before the last:", &exit);
+
+    examples.heading(&title(RpcVerb::Input));
+    let input = |sequence, body| Input { session: SessionId(uuid(9)), sequence, body };
+    examples.message("Bytes:", &input(1, InputBody::Bytes(b"ls\r".to_vec())));
+    let size = TerminalSize { columns: 120, rows: 40 };
+    examples.message("Another size of the terminal:", &input(2, InputBody::Size(size)));
+    examples.message("The end of the input:", &input(3, InputBody::End));
+
     examples.heading(&title(RpcVerb::Credit));
     examples.message("Payload (no answer):", &Credit { session, sequence: 32, end: false });
     let out = Subject::Out { node: "n1".parse().unwrap(), user: "alice".parse().unwrap(), session };

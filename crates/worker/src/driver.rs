@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
-use crate::logs;
+use crate::health;
 use crate::probe::{self, Probe};
+use crate::rpc;
 use crate::runtime::{Runtime, RuntimeInfo};
 use crate::session::Session;
 use crate::store::Store;
@@ -37,6 +38,8 @@ const BATCH_MAX: usize = 256;
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// How many containers are ended or removed at once: it is mostly waiting.
 const ENDS_MAX: usize = 64;
+/// How many tasks are asked for their health at once.
+const PROBES_MAX: usize = 32;
 /// How long a leaving worker waits for its containers beyond their grace.
 const LEAVE_MARGIN: Duration = Duration::from_secs(30);
 /// How long a leaving worker waits for its last reports to be answered.
@@ -87,6 +90,7 @@ pub(crate) struct Driver {
     beside: JoinSet<()>,
     starts: Arc<Semaphore>,
     ends: Arc<Semaphore>,
+    probes: Arc<Semaphore>,
 }
 
 impl Driver {
@@ -158,6 +162,7 @@ impl Driver {
             beside,
             starts: Arc::new(Semaphore::new(starts)),
             ends: Arc::new(Semaphore::new(ENDS_MAX)),
+            probes: Arc::new(Semaphore::new(PROBES_MAX)),
         })
     }
 
@@ -285,11 +290,7 @@ impl Driver {
             refused: Arc::default(),
         };
         self.beside.spawn(session.clone().listen(self.to_inbox.clone()));
-        self.beside.spawn(logs::serve(
-            session.clone(),
-            self.runtime.clone(),
-            self.to_inbox.clone(),
-        ));
+        self.beside.spawn(rpc::serve(session.clone(), self.runtime.clone(), self.to_inbox.clone()));
         self.beside.spawn(
             session.clone().stay_registered(self.register.subscribe(), self.to_inbox.clone()),
         );
@@ -361,6 +362,13 @@ impl Driver {
                         warn!(container, "{error}; trying again");
                     }
                     Input::Removed { container, result: result.map_err(Into::into) }
+                });
+            }
+            Action::ProbeTask(probe) => {
+                self.answer_with(Some(self.probes.clone()), async move {
+                    let (task, attempt) = (probe.task, probe.attempt);
+                    let result = health::ask(&*runtime, *probe).await;
+                    Input::Probed { task, attempt, result }
                 });
             }
             Action::ListContainers { ticket } => {

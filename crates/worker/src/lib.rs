@@ -4,7 +4,7 @@
 //!   NATS ──► session (register, sync, assignments, reports) ──┐              ┌──► store (fjall), then
 //!   Docker ─► watch (events, lists) ──────────────────────────┼──► driver ───┤
 //!   time ─────────────────────────────────────────────────────┘  (the brain) └──► Docker, NATS
-//!   NATS ──► logs (streams to operators) ──► Docker
+//!   NATS ──► rpc (logs and commands for operators) ──► Docker
 //! ```
 //!
 //! | module | what lives there |
@@ -12,7 +12,8 @@
 //! | `driver` | the loop: input → brain → store → actions |
 //! | `session` | what is said to the leader: register, sync, reports |
 //! | `watch` | whether the runtime answers, and its events |
-//! | `logs` | streams of logs to operators |
+//! | `health` | questions to tasks whether they do their work |
+//! | `rpc` | what operators ask: `logs`, and commands in containers (`exec`), answered by `out` |
 //! | [`policy`] | what the operator lets tasks do |
 //! | [`runtime`] | the seam to the container runtime, and Docker |
 //! | [`store`] | what survives the process |
@@ -22,9 +23,13 @@
 //! adopts them.
 
 mod driver;
+mod exec;
+mod health;
 mod logs;
+mod out;
 pub mod policy;
 pub mod probe;
+mod rpc;
 pub mod runtime;
 mod session;
 pub mod store;

@@ -1,124 +1,26 @@
 //! Streams of logs to operators.
-//!
-//! An operator asks on `rpc.logs` and names itself and a session; the answer goes to this worker's own `out`
-//! subject for that user, so that nobody can make a worker publish elsewhere. The worker is at most
-//! [`WINDOW_CHUNKS`] chunks ahead of the operator's credit, and ends a session that is not credited in time.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::StreamExt;
 use longshore_core::agent::LogSource;
 use longshore_proto::error::{ApiError, ErrorCode};
-use longshore_proto::id::SessionId;
-use longshore_proto::rpc::{
-    CHUNK_BYTES_MAX, CREDIT_TIMEOUT_MS, Chunk, ChunkBody, Credit, LogsRequest, WINDOW_CHUNKS,
-};
-use longshore_proto::subject::{Pattern, RpcVerb, Subject};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
-use tracing::{debug, warn};
+use longshore_proto::rpc::{CHUNK_BYTES_MAX, ChunkBody, LogsRequest};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::driver::Message;
+use crate::out::{Gone, Out};
 use crate::runtime::{LogChunk, LogsWish, Runtime};
-use crate::session::Session;
 
-/// How many streams a worker serves at once.
-const SESSIONS_MAX: usize = 64;
 /// How many lines that are ready are put together into as few chunks as possible.
 const READY_MAX: usize = 512;
 /// How often a follower looks for the next container of its task.
 const NEXT_CONTAINER_INTERVAL: Duration = Duration::from_millis(500);
-const CREDIT_TIMEOUT: Duration = Duration::from_millis(CREDIT_TIMEOUT_MS);
-
-/// Serves operators, for ever.
-pub(crate) async fn serve(
-    session: Session,
-    runtime: Arc<dyn Runtime>,
-    driver: mpsc::Sender<Message>,
-) {
-    let pattern = Pattern::RpcOf(session.node.clone());
-    let mut streams: HashMap<SessionId, watch::Sender<Credit>> = HashMap::new();
-    let mut running = JoinSet::new();
-    loop {
-        let mut questions = match session.bus.subscribe(&pattern).await {
-            Ok(questions) => questions,
-            Err(error) => {
-                warn!("{error}; trying again");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                continue;
-            }
-        };
-        while let Some(incoming) = questions.next().await {
-            while running.try_join_next().is_some() {}
-            streams.retain(|_, credit| !credit.is_closed());
-            match incoming.subject {
-                Some(Subject::Rpc { verb: RpcVerb::Logs, .. }) => {
-                    let Some(request) = session.read::<LogsRequest>(&incoming.payload, "rpc.logs")
-                    else {
-                        continue;
-                    };
-                    if streams.contains_key(&request.session) {
-                        continue;
-                    }
-                    let start = Credit { session: request.session, sequence: 0, end: false };
-                    let (to_stream, credit) = watch::channel(start);
-                    let mut out = Out::new(session.clone(), request.clone(), credit);
-                    if streams.len() >= SESSIONS_MAX {
-                        let busy = ApiError::new(
-                            ErrorCode::Unavailable,
-                            format!("node {} serves {SESSIONS_MAX} streams already", session.node),
-                        );
-                        running.spawn(async move { out.fail(busy).await });
-                        continue;
-                    }
-                    streams.insert(request.session, to_stream);
-                    running.spawn(stream(out, request, runtime.clone(), driver.clone()));
-                }
-                Some(Subject::Rpc { verb: RpcVerb::Credit, .. }) => {
-                    let Some(credit) = session.read::<Credit>(&incoming.payload, "rpc.credit")
-                    else {
-                        continue;
-                    };
-                    if let Some(to_stream) = streams.get(&credit.session) {
-                        to_stream.send_replace(credit);
-                    }
-                }
-                _ => debug!(
-                    subject = incoming.subject_text(),
-                    "no question that this worker answers"
-                ),
-            }
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-/// Why a stream stops early: nobody listens any more.
-struct Gone;
-
-/// Serves one stream.
-async fn stream(
-    mut out: Out,
-    request: LogsRequest,
-    runtime: Arc<dyn Runtime>,
-    driver: mpsc::Sender<Message>,
-) {
-    let (task, node) = (request.task, out.session.node.clone());
-    let refusal = match logs(&mut out, &request, &*runtime, &driver).await {
-        Ok(None) => return out.finish().await,
-        Ok(Some(refusal)) => refusal,
-        Err(Gone) => return debug!(%task, %node, "a stream of logs ends because nobody takes it"),
-    };
-    out.fail(refusal).await;
-}
 
 /// Sends what there is and, for a follower, what is yet to come, over the task's attempts on this node. Gives
 /// a refusal where there is nothing to send.
-async fn logs(
+pub(crate) async fn serve(
     out: &mut Out,
     request: &LogsRequest,
     runtime: &dyn Runtime,
@@ -187,12 +89,12 @@ async fn logs(
 }
 
 fn not_found(request: &LogsRequest, out: &Out, what: &str, hint: &str) -> ApiError {
-    let text = format!("node {} {what} ({})", out.session.node, request.task);
+    let text = format!("node {} {what} ({})", out.node(), request.task);
     ApiError::new(ErrorCode::NotFound, text).hint(hint)
 }
 
 /// Puts pieces of one kind that follow each other together, and cuts what is too long.
-fn gather<'a>(lines: impl Iterator<Item = &'a LogChunk>) -> Vec<ChunkBody> {
+pub(crate) fn gather<'a>(lines: impl Iterator<Item = &'a LogChunk>) -> Vec<ChunkBody> {
     let mut gathered: Vec<LogChunk> = Vec::new();
     for line in lines {
         let mut rest = line.bytes.clone();
@@ -212,70 +114,6 @@ fn gather<'a>(lines: impl Iterator<Item = &'a LogChunk>) -> Vec<ChunkBody> {
         if chunk.is_error { ChunkBody::Stderr(bytes) } else { ChunkBody::Stdout(bytes) }
     };
     gathered.into_iter().map(body).collect()
-}
-
-/// The way back to one operator.
-struct Out {
-    session: Session,
-    subject: Subject,
-    credit: watch::Receiver<Credit>,
-    sequence: u64,
-    deadline: Instant,
-}
-
-impl Out {
-    fn new(session: Session, request: LogsRequest, credit: watch::Receiver<Credit>) -> Self {
-        let subject = Subject::Out {
-            node: session.node.clone(),
-            user: request.user,
-            session: request.session,
-        };
-        Self { session, subject, credit, sequence: 0, deadline: Instant::now() + CREDIT_TIMEOUT }
-    }
-
-    /// Waits for something, unless the operator goes away meanwhile.
-    async fn unless_gone<T>(&mut self, wait: impl Future<Output = T>) -> Result<T, Gone> {
-        tokio::pin!(wait);
-        loop {
-            tokio::select! {
-                done = &mut wait => return Ok(done),
-                changed = self.credit.changed() => self.credited(changed.is_ok())?,
-                () = tokio::time::sleep_until(self.deadline) => return Err(Gone),
-            }
-        }
-    }
-
-    fn credited(&mut self, is_open: bool) -> Result<(), Gone> {
-        self.deadline = Instant::now() + CREDIT_TIMEOUT;
-        if !is_open || self.credit.borrow_and_update().end { Err(Gone) } else { Ok(()) }
-    }
-
-    /// Sends one piece when the window has room for it.
-    async fn send(&mut self, body: ChunkBody) -> Result<(), Gone> {
-        while self.sequence.saturating_sub(self.credit.borrow().sequence) >= WINDOW_CHUNKS {
-            let waited = tokio::time::timeout_at(self.deadline, self.credit.changed()).await;
-            self.credited(waited.is_ok_and(|changed| changed.is_ok()))?;
-        }
-        self.publish(body).await
-    }
-
-    async fn publish(&mut self, body: ChunkBody) -> Result<(), Gone> {
-        self.sequence += 1;
-        let chunk = Chunk { sequence: self.sequence, body };
-        // Where the bus is stuck the operator sees a gap, or nothing: either way it asks again.
-        self.session.bus.publish(&self.subject, &chunk).await.map_err(|error| {
-            debug!("{error}");
-            Gone
-        })
-    }
-
-    async fn finish(mut self) {
-        let _ = self.publish(ChunkBody::End).await;
-    }
-
-    async fn fail(&mut self, refusal: ApiError) {
-        let _ = self.publish(ChunkBody::Failed(refusal)).await;
-    }
 }
 
 #[cfg(test)]

@@ -389,6 +389,7 @@ mod tests {
             exit_code: Some(1),
             reason: Some("gave up".into()),
             ports: Vec::new(),
+            health: None,
             at_ms: 1_700_000_000_000,
         };
         Saved {
@@ -405,6 +406,7 @@ mod tests {
                 container_id: Some("c6".into()),
                 restarts_at_ms: vec![1_699_999_999_000],
                 ports: Vec::new(),
+                health: None,
                 end: Some(Box::new((9, report.clone()))),
             }],
             reports: vec![(9, report.clone())],

@@ -20,6 +20,7 @@ use longshore_core::agent::labels::Owner;
 use longshore_proto::api::Answer;
 use longshore_proto::codec;
 use longshore_proto::error::{ApiError, ErrorCode};
+use longshore_proto::health::{Health, HealthCheck, Probe};
 use longshore_proto::id::{ClusterId, NodeId, Revision, SessionId, TaskId};
 use longshore_proto::name::{Datacenter, NodeName, Root, UserName};
 use longshore_proto::node::{
@@ -28,12 +29,12 @@ use longshore_proto::node::{
 };
 use longshore_proto::permission::Role;
 use longshore_proto::rpc::{CHUNK_BYTES_MAX, Chunk, ChunkBody, Credit, LogsRequest, WINDOW_CHUNKS};
-use longshore_proto::spec::{PullPolicy, RestartMode, RestartPolicy, TaskSpec};
+use longshore_proto::spec::{Port, Protocol, PullPolicy, RestartMode, RestartPolicy, TaskSpec};
 use longshore_proto::state::TaskState;
 use longshore_proto::subject::{NodeVerb, Pattern, RpcVerb, Subject};
 use longshore_worker::policy::Policy;
-use longshore_worker::runtime::Runtime;
 use longshore_worker::runtime::docker::Docker;
+use longshore_worker::runtime::{ExecWish, Runtime};
 use longshore_worker::store::Store;
 use longshore_worker::{CapacityOverride, OnShutdown, Options, PORT_RANGE_USUAL, WorkerError};
 use tokio::net::{UnixListener, UnixStream};
@@ -198,12 +199,22 @@ impl Leader {
     }
 
     async fn run(&self, script: &str, mode: RestartMode) -> TaskId {
+        self.run_as(script, mode, |_| ()).await
+    }
+
+    async fn run_as(
+        &self,
+        script: &str,
+        mode: RestartMode,
+        change: impl FnOnce(&mut TaskSpec),
+    ) -> TaskId {
         let task = TaskId(Uuid::now_v7());
         let mut spec = TaskSpec::new("main".parse().unwrap(), IMAGE);
         spec.command = ["sh", "-c", script].map(str::to_owned).to_vec();
         spec.pull = PullPolicy::Never;
         spec.stop_grace_ms = 1_000;
         spec.restart = Some(RestartPolicy { delay_ms: 50, ..RestartPolicy::usual(mode) });
+        change(&mut spec);
         let run = RunTask {
             namespace: "default".parse().unwrap(),
             job: "web".parse().unwrap(),
@@ -390,6 +401,78 @@ async fn a_task_runs_is_stopped_and_everything_is_told() {
     let wanted =
         [TaskState::Preparing, TaskState::Running, TaskState::Stopping, TaskState::Stopped];
     assert_eq!(leader.history(task), wanted.map(|state| (1, state)));
+    worker.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_asked_for_its_health_in_every_way() {
+    let (server, node) = (Server::start(), Node::new());
+    let leader = Leader::start(&server, node.name.clone()).await;
+    let worker = node.start(&server, OnShutdown::Keep);
+    // A server of the task's own: what it answers to `/up` depends on a file.
+    let script =
+        "mkdir /www; echo up > /www/up; httpd -p 8080 -h /www; touch /tmp/fine; exec sleep 1000";
+    let checked = |probe: Probe| {
+        let check = HealthCheck {
+            interval_ms: 300,
+            retries: 2,
+            start_period_ms: 20_000,
+            ..HealthCheck::usual(probe)
+        };
+        leader.run_as(script, RestartMode::Always, |spec| {
+            spec.health = Some(check);
+            spec.ports = vec![Port {
+                host: Port::DYNAMIC,
+                container: 8080,
+                protocol: Protocol::Tcp,
+                host_ip: Some("127.0.0.1".parse().unwrap()),
+                name: Some("web".into()),
+            }];
+        })
+    };
+    let http = checked(Probe::Http { port: "web".into(), path: "/up".into() }).await;
+    let tcp = checked(Probe::Tcp { port: "8080".into() }).await;
+    let words = ["test", "-e", "/tmp/fine"].map(str::to_owned).to_vec();
+    let exec = checked(Probe::Exec { command: words }).await;
+    let found = |task: TaskId, attempt: u64, status: Health| {
+        let leader = &leader;
+        async move {
+            let is_it = |report: &&TaskReport| {
+                report.task == task
+                    && report.attempt == attempt
+                    && report.health.is_some_and(|health| health.status == status)
+            };
+            let what = format!("{task} {attempt} {status:?}");
+            leader.until(&what, |known| known.reports.iter().find(is_it).cloned()).await
+        }
+    };
+    let mut containers = Vec::new();
+    for task in [http, tcp, exec] {
+        containers.push(found(task, 1, Health::Healthy).await.container_id.unwrap());
+    }
+    // Each is broken in its own way, and started again with a container that is well.
+    for (container, command) in
+        containers.iter().zip(["rm /www/up", "killall httpd", "rm /tmp/fine"])
+    {
+        let wish = ExecWish {
+            container_id: container.clone(),
+            command: ["sh", "-c", command].map(str::to_owned).to_vec(),
+            ..ExecWish::default()
+        };
+        let mut exec = node.docker.exec(wish).await.unwrap();
+        while exec.output.next().await.is_some() {}
+        assert_eq!(node.docker.exec_result(exec.id).await.unwrap(), Some(0), "{command}");
+    }
+    for (task, why) in [
+        (http, "GET /up: status 404"),
+        (tcp, "port 8080: connection refused"),
+        (exec, "its check ended with code 1"),
+    ] {
+        let unhealthy = found(task, 1, Health::Unhealthy).await;
+        assert_eq!(unhealthy.reason, Some(format!("unhealthy ({why})")));
+        leader.reported(task, 2, TaskState::Preparing).await;
+        found(task, 2, Health::Healthy).await;
+    }
     worker.end().await;
 }
 

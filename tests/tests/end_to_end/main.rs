@@ -6,12 +6,14 @@
 //! | [`verbs`] | what each verb prints, for people and for programs |
 //! | [`containers`] | what a task's container looks like from the outside |
 //! | [`ends`] | exit codes, failures and their reasons, restarts, stops |
+//! | [`exec`] | commands in containers, and what a node chooses, refuses and finds |
 //! | [`survival`] | programs that die and come back, and containers that do not notice |
 //! | [`nodes`] | nodes that die, return, or cannot use Docker |
 //! | [`look`] | looking at tasks through the command line |
 
 mod containers;
 mod ends;
+mod exec;
 mod look;
 mod nodes;
 mod survival;

@@ -1,4 +1,4 @@
-//! Options of the verbs about tasks: `run`, `stop`, `ps`, `status`, `logs`.
+//! Options of the verbs about tasks: `run`, `stop`, `ps`, `status`, `logs`, `exec`.
 
 use std::time::Duration;
 
@@ -198,4 +198,31 @@ pub(crate) struct Logs {
     /// Begin each line with the time that it was written at
     #[arg(long)]
     pub(crate) timestamps: bool,
+}
+
+/// `longshore exec`
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "longshore exec [OPTIONS] NAME|ID COMMAND...",
+    after_help = "Ends with the command's own exit code, or 125 when Longshore failed. A shell: longshore exec -it ID sh"
+)]
+pub(crate) struct Exec {
+    /// Let the command read what this program reads
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Set an environment variable; a name alone takes its value from this environment
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = parse::variable)]
+    pub(crate) env: Vec<Variable>,
+    /// Who runs it, as name, uid, name:group or uid:gid [default: the container's own user]
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    /// Where it begins [default: the container's own folder]
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) workdir: Option<String>,
+    /// A task's id or its beginning, or the name of a job that has one task, and the command
+    #[arg(required = true, num_args = 2.., trailing_var_arg = true, value_name = "NAME|ID COMMAND")]
+    pub(crate) words: Vec<String>,
 }

@@ -38,6 +38,7 @@ fn the_schema_and_the_page_have_every_field_and_no_other() {
         ("name = \"a\"\ntask = [{ affinities = [{ x = 1 }] }]", "/$defs/affinity"),
         ("name = \"a\"\ntask = [{ spread = [{ x = 1 }] }]", "/$defs/spread"),
         ("name = \"a\"\ntask = [{ mounts = [{ x = 1 }] }]", "/$defs/mount"),
+        ("name = \"a\"\ntask = [{ health = { x = 1 } }]", "/$defs/health"),
         ("name = \"a\"\ntask = [{ log = { x = 1 } }]", "/$defs/log"),
     ] {
         let known = known(text);

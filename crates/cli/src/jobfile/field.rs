@@ -106,6 +106,34 @@ pub(super) fn max_delay<'de, D: Deserializer<'de>>(
     duration_ms(deserializer, "max_delay").map(Some)
 }
 
+pub(super) fn interval<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    duration_ms(deserializer, "interval").map(Some)
+}
+
+pub(super) fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    duration_ms(deserializer, "timeout").map(Some)
+}
+
+pub(super) fn start_period<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    duration_ms(deserializer, "start_period").map(Some)
+}
+
+pub(super) fn retries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let cure = "is no number of bad answers; write a whole number from 1";
+    scalar(deserializer, "retries", cure, |text| text.parse().ok()).map(Some)
+}
+
+pub(super) fn health_port<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    let cure = "is no port; write the name of a port, or its number in the container";
+    scalar(deserializer, "port", cure, |text| Some(text.to_owned())).map(Some)
+}
+
 pub(super) fn attempts<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<u32>, D::Error> {

@@ -75,6 +75,15 @@ pub enum Input {
         /// A container that no longer exists counts as removed.
         result: Result<(), Failure>,
     },
+    /// The answer to [`super::Action::ProbeTask`].
+    Probed {
+        /// The task.
+        task: TaskId,
+        /// The attempt.
+        attempt: u64,
+        /// Why the answer was not a good one: for people. Where the runtime does not answer, nothing is known.
+        result: Result<(), Failure>,
+    },
     /// The reports up to this place are in the log.
     ReportsAcked {
         /// The place that [`super::Action::SendReports`] named.

@@ -24,6 +24,7 @@
 mod assign;
 mod backoff;
 mod context;
+mod health;
 mod input;
 pub mod labels;
 mod outbox;
@@ -53,7 +54,7 @@ pub use self::input::{
 };
 pub use self::ports::PORT_RANGE_USUAL;
 pub use self::record::{KeptContainer, Saved, TaskRecord, Tombstone};
-pub use self::step::{Action, Held, StartContainer, Step, Stored, Write, Writes};
+pub use self::step::{Action, Held, ProbeTask, StartContainer, Step, Stored, Write, Writes};
 
 use crate::time::{Now, Time};
 
@@ -173,6 +174,11 @@ impl Agent {
                 };
                 if let Some(task) = self.tasks.values_mut().find(stopping) {
                     task.stopped(&mut self.ctx, &result);
+                }
+            }
+            Input::Probed { task, attempt, result } => {
+                if let Some(task) = self.tasks.get_mut(&task) {
+                    task.probed(&mut self.ctx, attempt, &result);
                 }
             }
             Input::Removed { container, result } => {

@@ -157,6 +157,7 @@ mod tests {
             exit_code: None,
             reason: None,
             ports: Vec::new(),
+            health: None,
             at_ms: 0,
         }
     }

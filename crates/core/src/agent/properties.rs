@@ -277,6 +277,11 @@ impl World {
                 let result = if fails { Err(failure()) } else { Ok(()) };
                 self.input(Input::Removed { container, result });
             }
+            Action::ProbeTask(probe) => {
+                let result = if fails { Err(failure()) } else { Ok(()) };
+                let (task, attempt) = (probe.task, probe.attempt);
+                self.input(Input::Probed { task, attempt, result });
+            }
             Action::ListContainers { ticket } => {
                 if fails {
                     return self.input(Input::ObserveFailed { ticket, reason: "no".into() });

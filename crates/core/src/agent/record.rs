@@ -3,6 +3,7 @@
 //! Fields are never removed or retyped; a new one has a default, so that a newer worker reads what an older
 //! one stored.
 
+use longshore_proto::health::HealthReport;
 use longshore_proto::id::{ClusterId, Revision, TaskId};
 use longshore_proto::node::{RunTask, TaskReport};
 use longshore_proto::spec::Port;
@@ -58,6 +59,9 @@ pub struct TaskRecord {
     /// Its ports, once those were chosen that are dynamic; empty where there is nothing to choose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
+    /// What was found of the newest attempt's health, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthReport>,
     /// Its last report, once it has ended, with its place among the undelivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<Box<(u64, TaskReport)>>,

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use longshore_proto::health::HealthCheck;
 use longshore_proto::id::{ClusterId, Revision, TaskId};
 use longshore_proto::node::{RunTask, TaskReport};
-use longshore_proto::spec::PullPolicy;
+use longshore_proto::spec::{Port, PullPolicy};
 
 use super::record::{KeptContainer, TaskRecord, Tombstone};
 
@@ -143,6 +144,8 @@ pub enum Action {
         /// How long it may take to end by itself before it is killed, in milliseconds.
         grace_ms: u64,
     },
+    /// Ask a task whether it does its work. Answer: [`super::Input::Probed`].
+    ProbeTask(Box<ProbeTask>),
     /// List every container with the labels of this cluster and node, whatever its state. Answer:
     /// [`super::Input::Observed`] or [`super::Input::ObserveFailed`], with the same ticket.
     ListContainers {
@@ -160,6 +163,23 @@ pub enum Action {
     RequestSync,
     /// Tell the operator, loudly.
     Alarm(String),
+}
+
+/// A question about a task's health.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeTask {
+    /// The task.
+    pub task: TaskId,
+    /// The attempt.
+    pub attempt: u64,
+    /// Its container.
+    pub container_id: String,
+    /// What is asked, and how long the answer may take.
+    pub check: HealthCheck,
+    /// The task's ports, with those that were chosen for it.
+    pub ports: Vec<Port>,
+    /// Whether it shares the node's own network.
+    pub is_on_host_network: bool,
 }
 
 /// Everything that a container is made from.

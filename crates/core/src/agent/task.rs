@@ -11,6 +11,8 @@
 //! A phase is what this process is about to do and is never stored; the record is, and from it and a list of
 //! containers every phase is found again.
 
+use longshore_proto::container::Network;
+use longshore_proto::health::{Health, HealthCheck, HealthReport};
 use longshore_proto::id::{Revision, TaskId};
 use longshore_proto::node::{Assignment, RunTask, TaskReport, Want};
 use longshore_proto::quantity::format_bytes;
@@ -21,10 +23,11 @@ use crate::time::Now;
 
 use super::backoff::{self, Verdict};
 use super::context::Context;
+use super::health::{Checker, Finding};
 use super::input::{Container, ContainerEnd, Failure, StartedContainer};
 use super::labels::{self, Owner};
 use super::record::TaskRecord;
-use super::step::{Action, StartContainer};
+use super::step::{Action, ProbeTask, StartContainer};
 
 /// How long a container may take to end when nothing says otherwise, in milliseconds.
 pub(super) const STOP_GRACE_MS: u64 = 10_000;
@@ -67,6 +70,10 @@ pub(super) struct Task {
     pub(super) is_created: bool,
     /// A container of the newest attempt that ended before it was known to be this task's.
     early_end: Option<(String, ContainerEnd)>,
+    /// When its container is asked for its health.
+    checker: Checker,
+    /// Why its container is to be ended, and the next attempt to begin: it is unhealthy.
+    unhealthy: Option<String>,
 }
 
 impl Task {
@@ -87,6 +94,7 @@ impl Task {
             container_id: None,
             restarts_at_ms: Vec::new(),
             ports: Vec::new(),
+            health: None,
             end: None,
         };
         Self {
@@ -97,6 +105,8 @@ impl Task {
             known_since_step: 0,
             is_created: false,
             early_end: None,
+            checker: Checker::default(),
+            unhealthy: None,
         }
     }
 
@@ -114,6 +124,8 @@ impl Task {
             known_since_step: 0,
             is_created: false,
             early_end: None,
+            checker: Checker::default(),
+            unhealthy: None,
         }
     }
 
@@ -204,7 +216,14 @@ impl Task {
             Phase::Waiting { until_ms } if until_ms <= ctx.now_ms && self.may_start(ctx) => {
                 self.pull(ctx)
             }
-            Phase::Running if self.is_to_end() && ctx.runtime.is_ready() => self.stop(ctx),
+            Phase::Running
+                if (self.is_to_end() || self.unhealthy.is_some()) && ctx.runtime.is_ready() =>
+            {
+                self.stop(ctx)
+            }
+            Phase::Running if self.checker.ask_at_ms().is_some_and(|at| at <= ctx.now_ms) => {
+                self.probe(ctx)
+            }
             Phase::Stopping { again_at_ms: Some(at) }
                 if at <= ctx.now_ms && ctx.runtime.is_ready() =>
             {
@@ -219,6 +238,7 @@ impl Task {
         match self.phase {
             Phase::Waiting { until_ms } if self.may_start(ctx) => Some(until_ms),
             Phase::Stopping { again_at_ms } if ctx.runtime.is_ready() => again_at_ms,
+            Phase::Running => self.checker.ask_at_ms().filter(|_| ctx.runtime.is_ready()),
             _ => None,
         }
     }
@@ -239,8 +259,9 @@ impl Task {
             self.look_again(ctx);
             return;
         };
-        let reason = self.record.stop.clone();
+        let reason = self.record.stop.clone().or_else(|| self.unhealthy.clone());
         self.report(ctx, TaskState::Stopping, None, reason);
+        self.checker.end();
         self.phase = Phase::Stopping { again_at_ms: None };
         ctx.actions.push(Action::StopContainer { container_id, grace_ms: self.grace_ms() });
     }
@@ -278,8 +299,10 @@ impl Task {
         record.attempt = record.attempt.max(floor).saturating_add(1);
         record.state = TaskState::Assigned;
         record.container_id = None;
+        record.health = None;
         self.is_created = false;
         self.early_end = None;
+        self.unhealthy = None;
         self.report(ctx, TaskState::Preparing, exit_code, Some(reason));
         self.phase = Phase::Waiting { until_ms };
     }
@@ -436,6 +459,18 @@ impl Task {
             self.record_mut().container_id = Some(container_id);
         }
         self.phase = Phase::Running;
+        if let Some(check) = self.check() {
+            self.checker.begin(&check, ctx.now_ms);
+            let starting = HealthReport { status: Health::Starting, sequence: 1 };
+            if self.record.health.is_none() {
+                self.record_mut().health = Some(starting);
+            }
+        }
+        if self.record.state == TaskState::Stopping && !self.is_to_end() {
+            // The worker that was ending it for its health went down meanwhile.
+            self.unhealthy
+                .get_or_insert_with(|| "unhealthy when the worker was started anew".to_owned());
+        }
         self.report(ctx, TaskState::Running, None, None);
         let early_end = self.early_end.take();
         if let Some((container_id, end)) = early_end
@@ -466,8 +501,73 @@ impl Task {
         if let Some(container_id) = self.record.container_id.clone() {
             ctx.keep(self.id(), self.record.attempt, container_id);
         }
-        let what = self.describe(end);
-        self.attempt_over(ctx, end.exit_code, &what);
+        self.checker.end();
+        match self.unhealthy.take() {
+            // However well it took its end.
+            Some(why) => {
+                let what = format!("was {why}, and was ended");
+                self.attempt_over(ctx, end.exit_code, false, &what);
+            }
+            None => {
+                let what = self.describe(end);
+                self.attempt_over(ctx, end.exit_code, end.exit_code == Some(0), &what);
+            }
+        }
+    }
+
+    // Health.
+
+    fn check(&self) -> Option<HealthCheck> {
+        self.record.run.as_ref().and_then(|run| run.spec.health.clone())
+    }
+
+    /// Asks for its health.
+    fn probe(&mut self, ctx: &mut Context) {
+        if !ctx.runtime.is_ready() {
+            return;
+        }
+        let (Some(check), Some(run), Some(container_id)) =
+            (self.check(), &self.record.run, self.record.container_id.clone())
+        else {
+            return self.checker.end();
+        };
+        let chosen = &self.record.ports;
+        ctx.actions.push(Action::ProbeTask(Box::new(ProbeTask {
+            task: self.record.task,
+            attempt: self.record.attempt,
+            container_id,
+            check,
+            ports: if chosen.is_empty() { run.spec.ports.clone() } else { chosen.clone() },
+            is_on_host_network: run.spec.container.network == Network::Host,
+        })));
+        self.checker.asked();
+    }
+
+    /// Its health was told.
+    pub(super) fn probed(&mut self, ctx: &mut Context, attempt: u64, result: &Result<(), Failure>) {
+        let Some(check) = self.check() else { return };
+        if self.phase != Phase::Running || attempt != self.record.attempt {
+            return;
+        }
+        let why = match result {
+            Ok(()) => None,
+            Err(Failure::Refused(why) | Failure::Forbidden(why)) => Some(why.as_str()),
+            // Nothing is known, so that nothing is held against it.
+            Err(Failure::RuntimeAway) => return self.checker.unanswered(&check, ctx.now_ms),
+        };
+        let known = self.record.health;
+        let finding = self.checker.answered(&check, known, why.is_none(), ctx.now_ms);
+        let Finding::Changed(status) = finding else { return };
+        let sequence = known.map_or(0, |known| known.sequence) + 1;
+        self.record_mut().health = Some(HealthReport { status, sequence });
+        match why {
+            Some(why) => {
+                let reason = format!("unhealthy ({why})");
+                self.report_again(ctx, reason.clone());
+                self.unhealthy = Some(reason);
+            }
+            None => self.report_again(ctx, status.as_str().to_owned()),
+        }
     }
 
     /// Its stop was answered.
@@ -486,7 +586,7 @@ impl Task {
 
     fn attempt_failed(&mut self, ctx: &mut Context, reason: &str) {
         self.give_up_attempt(ctx);
-        self.attempt_over(ctx, None, &format!("could not start: {reason}"));
+        self.attempt_over(ctx, None, false, &format!("could not start: {reason}"));
     }
 
     /// This node will never run it, so that no restart can help: another node may.
@@ -532,7 +632,13 @@ impl Task {
     }
 
     /// The attempt has ended: what follows is the stop that was wanted, or what the policy says.
-    fn attempt_over(&mut self, ctx: &mut Context, exit_code: Option<i64>, what: &str) {
+    fn attempt_over(
+        &mut self,
+        ctx: &mut Context,
+        exit_code: Option<i64>,
+        is_clean: bool,
+        what: &str,
+    ) {
         if self.is_to_end() {
             self.phase = Phase::Ended;
             let reason = self.record.stop.clone();
@@ -541,8 +647,7 @@ impl Task {
         }
         let (policy, attempt, seed) = (self.policy(), self.record.attempt, self.seed());
         let now_ms = signed(ctx.now_ms);
-        let verdict =
-            backoff::judge(&policy, &mut self.restarts, exit_code == Some(0), now_ms, seed);
+        let verdict = backoff::judge(&policy, &mut self.restarts, is_clean, now_ms, seed);
         let unix_ms = |at: &i64| ctx.wall_ms.saturating_sub(now_ms.abs_diff(*at));
         let restarts_at_ms = self.restarts.iter().map(unix_ms).collect();
         self.record_mut().restarts_at_ms = restarts_at_ms;
@@ -591,7 +696,7 @@ impl Task {
         format!("exited with code {code}{meaning}")
     }
 
-    /// Says that a state was reached, if that is a step forward. Of a superseded task nobody wants to hear.
+    /// Says that a state was reached, if that is a step forward.
     fn report(
         &mut self,
         ctx: &mut Context,
@@ -612,11 +717,29 @@ impl Task {
         if state.is_terminal() {
             ctx.ports.release(self.id());
         }
+        self.tell(ctx, state, exit_code, reason);
+    }
+
+    /// Says again that it runs, because something else than its state has changed.
+    fn report_again(&mut self, ctx: &mut Context, reason: String) {
+        if self.record.state == TaskState::Running {
+            self.tell(ctx, TaskState::Running, None, Some(reason));
+        }
+    }
+
+    /// Says how it stands. Of a superseded task nobody wants to hear.
+    fn tell(
+        &mut self,
+        ctx: &mut Context,
+        state: TaskState,
+        exit_code: Option<i64>,
+        reason: Option<String>,
+    ) {
         if self.record.superseded {
             return;
         }
-        let ports =
-            if state == TaskState::Running { self.record.ports.clone() } else { Vec::new() };
+        let runs = state == TaskState::Running;
+        let attempt = self.record.attempt;
         let report = TaskReport {
             task: self.id(),
             attempt,
@@ -625,7 +748,8 @@ impl Task {
             container_id: self.record.container_id.clone(),
             exit_code,
             reason,
-            ports,
+            ports: if runs { self.record.ports.clone() } else { Vec::new() },
+            health: self.record.health.filter(|_| runs),
             at_ms: ctx.wall_ms,
         };
         let place = ctx.outbox.push(report.clone(), ctx.now_ms, &mut ctx.writes);

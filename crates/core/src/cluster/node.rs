@@ -5,7 +5,7 @@ use longshore_proto::name::NodeName;
 use longshore_proto::node::{
     Heartbeat, MOUNT_PATHS_MAX, REPORTS_MAX, Register, Registered, Reports, ReportsCommitted,
 };
-use longshore_proto::state::{Eligibility, Mover, NodeStatus, is_legal_move};
+use longshore_proto::state::{Eligibility, NodeStatus};
 
 use super::derived::machine;
 use super::draft::Draft;
@@ -219,8 +219,7 @@ pub(super) fn reports(
     } else {
         for report in &message.reports {
             let Some(task) = draft.state.tasks.get(&report.task) else { continue };
-            let (from, to) = ((task.attempt, task.state), (report.attempt, report.state));
-            if task.node.as_ref() == Some(name) && is_legal_move(from, to, Mover::Worker) {
+            if task.node.as_ref() == Some(name) && task.is_news(report) {
                 draft.record(Fact::TaskReported { report: report.clone() });
             }
         }

@@ -10,8 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use longshore_proto::event::Event;
+use longshore_proto::health::HealthReport;
 use longshore_proto::id::{ClusterId, ManagerId, Revision, TaskId};
 use longshore_proto::name::{JobKey, NodeName, SpecName, UserName};
+use longshore_proto::node::TaskReport;
 use longshore_proto::spec::{JobSpec, Port, TaskSpec};
 use longshore_proto::state::{Eligibility, JobStatus, Mover, NodeStatus, TaskState, is_legal_move};
 use longshore_scheduler::Fleet;
@@ -119,6 +121,9 @@ pub struct Task {
     /// Its ports with those that its worker has chosen; empty where there was nothing to choose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
+    /// Its health, where it is asked for and it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthReport>,
     /// The exit code of the attempt that ended last.
     pub exit_code: Option<i64>,
     /// Why it is as it is.
@@ -137,6 +142,18 @@ pub struct Task {
     pub started_at_ms: Option<u64>,
     /// When it ended.
     pub finished_at_ms: Option<u64>,
+}
+
+impl Task {
+    /// Whether a worker's report says something that is not known: a step forward, or another health.
+    pub fn is_news(&self, report: &TaskReport) -> bool {
+        let (from, to) = ((self.attempt, self.state), (report.attempt, report.state));
+        let place = |health: Option<HealthReport>| health.map_or(0, |health| health.sequence);
+        is_legal_move(from, to, Mover::Worker)
+            || (from == to
+                && self.state == TaskState::Running
+                && place(report.health) > place(self.health))
+    }
 }
 
 /// A node.
@@ -339,6 +356,7 @@ impl State {
                     revision,
                     container_id: None,
                     ports: Vec::new(),
+                    health: None,
                     exit_code: None,
                     reason: None,
                     placement: None,
@@ -484,17 +502,13 @@ impl State {
         self.touch_node_set(node, revision, Some(id), changes);
     }
 
-    fn apply_report(
-        &mut self,
-        report: &longshore_proto::node::TaskReport,
-        at_ms: u64,
-        changes: &mut Changes,
-    ) {
+    fn apply_report(&mut self, report: &TaskReport, at_ms: u64, changes: &mut Changes) {
         let Some(task) = self.tasks.get_mut(&report.task) else { return };
-        let (from, to) = ((task.attempt, task.state), (report.attempt, report.state));
-        if !is_legal_move(from, to, Mover::Worker) {
+        if !task.is_news(report) {
             return;
         }
+        let has_moved = (task.attempt, task.state) != (report.attempt, report.state);
+        task.health = report.health;
         task.attempt = report.attempt;
         if report.exit_code.is_some() {
             task.exit_code = report.exit_code;
@@ -502,7 +516,7 @@ impl State {
         if report.container_id.is_some() {
             task.container_id.clone_from(&report.container_id);
         }
-        if report.state == TaskState::Running {
+        if report.state == TaskState::Running && has_moved {
             task.started_at_ms = Some(at_ms);
             task.ports.clone_from(&report.ports);
         }

@@ -147,6 +147,7 @@ impl Cluster {
             } else {
                 task.ports.clone()
             },
+            health: task.health.map(|health| health.status),
             exit_code: task.exit_code,
             reason: task.reason.clone().or_else(stopping).or_else(blocked),
             placement: task.placement.clone(),

@@ -7,10 +7,11 @@ use crate::container::{
     CAPABILITIES_USUAL, ContainerSpec, Device, Gpus, LogDriver, Network, Ulimit,
 };
 use crate::error::ApiError;
+use crate::health::Probe;
 use crate::spec::TaskSpec;
 use crate::variable::{self, VariableError};
 
-use super::{BYTES_MAX, MEMORY_BYTES_MIN, PATH_BYTES_MAX, path, refuse};
+use super::{BYTES_MAX, DURATION_MS_MAX, MEMORY_BYTES_MIN, PATH_BYTES_MAX, path, refuse};
 
 /// The most entries of any list or table of a container.
 const ENTRIES_MAX: usize = 64;
@@ -45,6 +46,7 @@ pub(super) fn check(spec: &TaskSpec) -> Result<(), ApiError> {
     connections(spec)?;
     limits(spec)?;
     powers(spec)?;
+    health(spec)?;
     variables(spec)
 }
 
@@ -333,6 +335,64 @@ fn powers(spec: &TaskSpec) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// How its health is asked for.
+fn health(spec: &TaskSpec) -> Result<(), ApiError> {
+    let Some(check) = &spec.health else { return Ok(()) };
+    let name = |field: &str| format!("specs.{}.health.{field}", spec.name);
+    let is_port = |port: &String| {
+        spec.ports.iter().any(|known| known.label() == *port)
+            || port.parse::<u16>().is_ok_and(|number| number > 0)
+    };
+    match &check.probe {
+        Probe::Http { port, .. } | Probe::Tcp { port } if !is_port(port) => {
+            return refuse(
+                &name("port"),
+                format!("is {port:?}"),
+                "use the name of one of the task's ports, or the number of a port of the container",
+            );
+        }
+        Probe::Http { .. } | Probe::Tcp { .. } if spec.container.network == Network::None => {
+            return refuse(
+                &name("port"),
+                "is given, and the network is none".into(),
+                "use a check of the type exec, or another network",
+            );
+        }
+        Probe::Http { path, .. } => {
+            let is_path = path.starts_with('/') && path.len() <= PATH_BYTES_MAX;
+            if !is_path || path.contains(|c: char| c.is_control() || c == ' ') {
+                return refuse(
+                    &name("path"),
+                    format!("is {path:?}"),
+                    "use a path from / on without spaces, such as /healthz",
+                );
+            }
+        }
+        Probe::Exec { command }
+            if command.is_empty() || command.iter().any(|word| word.contains('\0')) =>
+        {
+            return refuse(
+                &name("command"),
+                "is empty, or has a zero byte".into(),
+                "write the words of a command, such as [\"pg_isready\"]",
+            );
+        }
+        Probe::Tcp { .. } | Probe::Exec { .. } | Probe::Image => {}
+    }
+    for (field, ms) in [("interval_ms", check.interval_ms), ("timeout_ms", check.timeout_ms)] {
+        if !(100..=DURATION_MS_MAX).contains(&ms) {
+            return refuse(&name(field), format!("is {ms}"), "use at least 100ms");
+        }
+    }
+    if check.start_period_ms > DURATION_MS_MAX {
+        return refuse(&name("start_period_ms"), "is over a year".into(), "use at most a year");
+    }
+    if check.retries == 0 {
+        return refuse(&name("retries"), "is 0".into(), "use at least 1");
+    }
+    Ok(())
+}
+
 /// Every variable in a text is one that a node can fill in.
 fn variables(spec: &TaskSpec) -> Result<(), ApiError> {
     let container = &spec.container;
@@ -372,6 +432,7 @@ fn variables(spec: &TaskSpec) -> Result<(), ApiError> {
 mod tests {
     use super::*;
     use crate::container::CpuMode;
+    use crate::health::HealthCheck;
     use crate::spec::{Port, Protocol};
 
     fn spec(container: ContainerSpec) -> TaskSpec {
@@ -494,6 +555,41 @@ mod tests {
         wish.command = texts(&["echo", "${task.number}"]);
         let error = check(&wish).unwrap_err();
         assert!(error.message.contains("${task.number}"), "{error}");
+    }
+
+    #[test]
+    fn a_check_that_could_never_be_asked_is_refused() {
+        let http = |port: &str, path: &str| {
+            HealthCheck::usual(Probe::Http { port: port.into(), path: path.into() })
+        };
+        let exec = || HealthCheck::usual(Probe::Exec { command: texts(&["true"]) });
+        let empty = HealthCheck::usual(Probe::Exec { command: vec![] });
+        let refused = |check, network| {
+            let container = ContainerSpec { network, ..usual() };
+            check_error(&TaskSpec { health: Some(check), ..spec(container) })
+        };
+        for (check, network, field) in [
+            (http("web", "/"), Network::Bridge, "port"),
+            (http("80", "/"), Network::None, "port"),
+            (http("80", "x"), Network::Bridge, "path"),
+            (http("80", "/a b"), Network::Bridge, "path"),
+            (empty, Network::Bridge, "command"),
+            (HealthCheck { interval_ms: 10, ..exec() }, Network::Bridge, "interval_ms"),
+            (HealthCheck { timeout_ms: 0, ..exec() }, Network::Bridge, "timeout_ms"),
+            (HealthCheck { retries: 0, ..exec() }, Network::Bridge, "retries"),
+        ] {
+            let message = refused(check, network).unwrap_or_default();
+            assert!(
+                message.starts_with(&format!("specs.main.health.{field} ")),
+                "{field}: {message}"
+            );
+        }
+        assert_eq!(refused(exec(), Network::None), None);
+        assert_eq!(refused(http("80", "/"), Network::Bridge), None);
+    }
+
+    fn check_error(spec: &TaskSpec) -> Option<String> {
+        check(spec).err().map(|error| error.message)
     }
 
     #[test]

@@ -32,10 +32,11 @@ use tracing::{debug, warn};
 
 use super::docker_config::{Machine, create_body};
 use super::docker_error::{explain, explain_pull, explain_start, status};
+use super::docker_exec::{self, EXEC_DEADLINE, look_of};
 use super::docker_mount::mounts;
 use crate::policy::{PIDS_MAX_USUAL, Policy};
 
-use super::{Answer, LogChunk, LogsWish, Runtime, RuntimeError, RuntimeInfo};
+use super::{Answer, Exec, ExecWish, LogChunk, LogsWish, Look, Runtime, RuntimeError, RuntimeInfo};
 
 /// Where Docker is when nothing else is said.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -116,8 +117,13 @@ impl Docker {
         self
     }
 
+    /// Where it is.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
     /// The client; made when it is first possible.
-    fn client(&self) -> Result<bollard::Docker, RuntimeError> {
+    pub(super) fn client(&self) -> Result<bollard::Docker, RuntimeError> {
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = client.as_ref() {
             return Ok(client.clone());
@@ -489,6 +495,31 @@ impl Runtime for Docker {
                 Err(error) => Err(explain(&error, &host, "reading the logs")),
             })
             .boxed()
+    }
+
+    fn look(&self, container_id: String) -> Answer<'_, Look> {
+        async move {
+            match self.inspect(&container_id).await? {
+                Some(found) => Ok(look_of(&found)),
+                None => Err(RuntimeError::Refused("its container is gone".to_owned())),
+            }
+        }
+        .boxed()
+    }
+
+    fn exec(&self, wish: ExecWish) -> Answer<'_, Exec> {
+        let doing = "starting a command in the container";
+        self.within(EXEC_DEADLINE, doing, docker_exec::start(self, wish)).boxed()
+    }
+
+    fn exec_resize(&self, id: String, size: (u16, u16)) -> Answer<'_, ()> {
+        let resize = async move { docker_exec::resize(self, &id, size).await };
+        self.within(QUESTION_DEADLINE, "resizing the terminal", resize).boxed()
+    }
+
+    fn exec_result(&self, id: String) -> Answer<'_, Option<i64>> {
+        let look = async move { docker_exec::result(self, &id).await };
+        self.within(QUESTION_DEADLINE, "looking at the command", look).boxed()
     }
 
     fn events(

@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
-    ContainerCreateBody, DeviceMapping, DeviceRequest, HostConfig, HostConfigLogConfig, Mount,
-    PortBinding, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceMapping, DeviceRequest, HealthConfig, HostConfig,
+    HostConfigLogConfig, Mount, PortBinding, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use longshore_core::agent::StartContainer;
 use longshore_proto::container::{ContainerSpec, CpuMode, Gpus, LogDriver, Network, capabilities};
+use longshore_proto::health::Probe;
 use longshore_proto::spec::Port;
 use longshore_proto::variable::fill_in;
 
@@ -70,6 +72,10 @@ pub(super) fn create_body(
         user: container.user.clone(),
         hostname: container.hostname.as_ref().map(fill).transpose()?,
         exposed_ports: Some(exposed_ports),
+        // A check of ours takes the place of the image's, which would cost a process each time for nothing.
+        healthcheck: spec.health.as_ref().filter(|check| check.probe != Probe::Image).map(|_| {
+            HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }
+        }),
         stop_signal: container.stop_signal.clone(),
         stop_timeout: Some(signed(spec.stop_grace_ms.div_ceil(1_000))),
         host_config: Some(HostConfig {

@@ -1,4 +1,4 @@
-//! The seam to the container runtime: eight verbs, and errors that tell the daemon's absence from its refusal.
+//! The seam to the container runtime: a dozen verbs, and errors that tell the daemon's absence from its refusal.
 //!
 //! The brain never sees a runtime; the driver carries its actions out through this trait. Docker is the one
 //! implementation, and a runtime made of memory stands in its place where a test needs one that can be broken.
@@ -6,9 +6,12 @@
 pub mod docker;
 mod docker_config;
 mod docker_error;
+mod docker_exec;
 mod docker_mount;
 
 use std::fmt;
+use std::net::IpAddr;
+use std::pin::Pin;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -17,6 +20,7 @@ use longshore_core::agent::{
     Container, ContainerEnd, ContainerEvent, Failure, StartContainer, StartedContainer,
 };
 use longshore_proto::spec::PullPolicy;
+use tokio::io::AsyncWrite;
 
 /// The answer to a verb. Every verb answers within a deadline of its own.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, RuntimeError>>;
@@ -46,6 +50,18 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// What a container wrote.
     fn logs(&self, wish: LogsWish) -> BoxStream<'static, Result<LogChunk, RuntimeError>>;
 
+    /// A close look at a container that runs.
+    fn look(&self, container_id: String) -> Answer<'_, Look>;
+
+    /// Starts a command in a container that runs.
+    fn exec(&self, wish: ExecWish) -> Answer<'_, Exec>;
+
+    /// Tells a command's terminal its size, in columns and rows.
+    fn exec_resize(&self, id: String, size: (u16, u16)) -> Answer<'_, ()>;
+
+    /// The exit code of a command; absent while it runs.
+    fn exec_result(&self, id: String) -> Answer<'_, Option<i64>>;
+
     /// What happens to this node's containers, from a moment of the past on, by the machine's clock in seconds
     /// since the Unix epoch. Ends with an error when the runtime goes away.
     fn events(&self, since_unix_s: u64)
@@ -72,6 +88,53 @@ pub struct LogsWish {
     pub tail: Option<u32>,
     /// Whether each line begins with its time.
     pub timestamps: bool,
+}
+
+/// What a close look at a container shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Its address on a network of its own.
+    pub ip: Option<IpAddr>,
+    /// What the runtime itself found of its health, where the image says how.
+    pub health: Option<Health>,
+}
+
+/// Whether a container is healthy, or why not.
+pub type Health = Result<(), String>;
+
+/// A command that is to run in a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecWish {
+    /// The container.
+    pub container_id: String,
+    /// The command's words.
+    pub command: Vec<String>,
+    /// Variables beyond the container's own, as `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Who runs it; absent means the container's own user.
+    pub user: Option<String>,
+    /// Where it begins; absent means the container's own folder.
+    pub working_dir: Option<String>,
+    /// Whether it gets a terminal.
+    pub tty: bool,
+    /// Whether it gets an input.
+    pub stdin: bool,
+}
+
+/// A command that runs in a container.
+pub struct Exec {
+    /// The runtime's id.
+    pub id: String,
+    /// What it writes; ends when it ends.
+    pub output: BoxStream<'static, Result<LogChunk, RuntimeError>>,
+    /// What it reads.
+    pub input: Pin<Box<dyn AsyncWrite + Send>>,
+}
+
+impl fmt::Debug for Exec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exec").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// A piece of a container's output.

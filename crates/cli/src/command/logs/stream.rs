@@ -1,23 +1,18 @@
 //! One stream of logs from a node: opening, credit, gaps, the end.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use longshore_bus::{Bus, Subscription};
+use longshore_bus::Subscription;
 use longshore_proto::api::TaskView;
 use longshore_proto::codec;
 use longshore_proto::error::ApiError;
 use longshore_proto::id::SessionId;
 use longshore_proto::name::NodeName;
-use longshore_proto::rpc::{
-    CREDIT_INTERVAL_MS, Chunk, ChunkBody, Credit, LogsRequest, WINDOW_CHUNKS,
-};
+use longshore_proto::rpc::{Chunk, ChunkBody, Credit, LogsRequest};
 use longshore_proto::state::NodeStatus;
 use longshore_proto::subject::{Pattern, RpcVerb, Subject};
-use tokio::sync::{Notify, watch};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::sync::watch;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
@@ -26,6 +21,7 @@ use crate::args::task::Logs;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::render::Printer;
+use crate::stream::{Creditor, Sequence, Taken};
 use crate::table::task_name;
 
 /// How long a node may be silent: for the first chunk, and where the end should follow.
@@ -176,6 +172,8 @@ impl Stream {
                 self.sequence.ended = true;
                 return Ok(true);
             }
+            // Only commands have these.
+            ChunkBody::Taken(_) | ChunkBody::Exit(_) => Ok(()),
             ChunkBody::Failed(refusal) => {
                 self.sequence.ended = true;
                 output.finish()?;
@@ -273,82 +271,6 @@ impl Stream {
     }
 }
 
-/// Renews the credit of a stream, in a task of its own: every so often, and after each half window.
-struct Creditor {
-    taken: Arc<AtomicU64>,
-    credited: u64,
-    due: Arc<Notify>,
-    _task: AbortOnDropHandle<()>,
-}
-
-impl Creditor {
-    fn start(bus: Bus, node: NodeName, session: SessionId) -> Self {
-        let taken = Arc::new(AtomicU64::new(0));
-        let due = Arc::new(Notify::new());
-        let (count, wake) = (Arc::clone(&taken), Arc::clone(&due));
-        let task = tokio::spawn(async move {
-            let subject = Subject::Rpc { node, verb: RpcVerb::Credit };
-            loop {
-                let pause = tokio::time::sleep(Duration::from_millis(CREDIT_INTERVAL_MS));
-                tokio::select! {
-                    () = pause => {}
-                    () = wake.notified() => {}
-                }
-                let sequence = count.load(Ordering::Relaxed);
-                let credit = Credit { session, sequence, end: false };
-                if let Err(error) = bus.publish(&subject, &credit).await {
-                    debug!(%error, "a credit was not sent; the next one will do");
-                }
-            }
-        });
-        Self { taken, credited: 0, due, _task: AbortOnDropHandle::new(task) }
-    }
-
-    fn taken(&mut self, sequence: u64) {
-        self.taken.store(sequence, Ordering::Relaxed);
-        self.credited = self.credited.min(sequence);
-        if sequence >= self.credited + WINDOW_CHUNKS / 2 {
-            self.credited = sequence;
-            self.due.notify_one();
-        }
-    }
-}
-
-/// Which chunks have come.
-#[derive(Debug, Default)]
-struct Sequence {
-    last: u64,
-    ended: bool,
-}
-
-/// What a chunk's number says.
-#[derive(Debug, PartialEq, Eq)]
-enum Taken {
-    /// It has been here before.
-    Again,
-    /// It is the next one.
-    Next,
-    /// So many before it never came.
-    After(u64),
-    /// The stream begins anew: nothing doubles a message, so it is another first one.
-    Anew,
-}
-
-impl Sequence {
-    fn take(&mut self, number: u64) -> Taken {
-        if number == 1 && self.last > 0 {
-            self.last = 1;
-            return Taken::Anew;
-        }
-        if number <= self.last {
-            return Taken::Again;
-        }
-        let lost = number - self.last - 1;
-        self.last = number;
-        if lost == 0 { Taken::Next } else { Taken::After(lost) }
-    }
-}
-
 /// Where a task's output goes: as it is, or line by line behind the task's name when there are several.
 pub(super) struct Output {
     printer: Printer,
@@ -423,19 +345,6 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn gaps_are_counted_and_what_came_twice_is_not_printed_twice() {
-        let mut sequence = Sequence::default();
-        assert_eq!(sequence.take(1), Taken::Next);
-        assert_eq!(sequence.take(2), Taken::Next);
-        assert_eq!(sequence.take(2), Taken::Again);
-        assert_eq!(sequence.take(5), Taken::After(2));
-        assert_eq!(sequence.take(4), Taken::Again);
-        assert_eq!(sequence.take(6), Taken::Next);
-        assert_eq!(sequence.take(1), Taken::Anew);
-        assert_eq!(sequence.take(2), Taken::Next);
-    }
 
     #[test]
     fn several_tasks_are_told_apart_line_by_line() {

@@ -28,6 +28,7 @@ fn a_change_that_fits_is_stored_with_its_first_attempt_before_anything_is_done()
         container_id: None,
         restarts_at_ms: vec![],
         ports: Vec::new(),
+        health: None,
         end: None,
     };
     let report = TaskReport {
@@ -39,6 +40,7 @@ fn a_change_that_fits_is_stored_with_its_first_attempt_before_anything_is_done()
         exit_code: None,
         reason: Some("pulling busybox:1 unless it is here".into()),
         ports: Vec::new(),
+        health: None,
         at_ms: START_WALL_MS,
     };
     assert_eq!(

@@ -2,6 +2,7 @@
 
 mod adopting;
 mod assigning;
+mod health;
 mod living;
 mod ports;
 

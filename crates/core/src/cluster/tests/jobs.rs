@@ -1,6 +1,7 @@
 //! What becomes of jobs: submitted, placed, counted, replaced, stopped, changed.
 
 use longshore_proto::error::ErrorCode;
+use longshore_proto::health::{Health, HealthReport};
 use longshore_proto::id::CommandId;
 use longshore_proto::node::Want;
 use longshore_proto::spec::{JobType, Port, Protocol, ReschedulePolicy, Resources, TaskSpec};
@@ -138,6 +139,27 @@ fn late_and_doubled_reports_change_nothing() {
         let facts = world.report(id, attempt, state, None);
         assert!(facts.is_empty(), "({attempt}, {state}) changed {facts:?}");
     }
+}
+
+#[test]
+fn a_change_of_health_is_known_once_and_never_goes_back() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 1));
+    let id = world.live("web")[0];
+    world.report(id, 1, TaskState::Running, None);
+    let started = world.task(id).started_at_ms;
+    let found = |status, sequence| HealthReport { status, sequence };
+    assert_eq!(world.report_health(id, found(Health::Healthy, 2)).len(), 1);
+    assert_eq!(world.task(id).health, Some(found(Health::Healthy, 2)));
+    assert_eq!(world.task(id).started_at_ms, started, "it did not start again");
+    assert_eq!(world.report_health(id, found(Health::Healthy, 2)), []);
+    assert_eq!(world.report_health(id, found(Health::Starting, 1)), []);
+    assert_eq!(world.report_health(id, found(Health::Unhealthy, 3)).len(), 1);
+    world.report(id, 2, TaskState::Preparing, Some(1));
+    assert_eq!(world.task(id).health, None);
+    assert_eq!(world.report_health(id, found(Health::Healthy, 9)), [], "the attempt is over");
+    world.check_replay();
 }
 
 #[test]

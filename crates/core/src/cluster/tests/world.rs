@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use longshore_proto::error::ApiError;
+use longshore_proto::health::HealthReport;
 use longshore_proto::id::{BootId, ClusterId, CommandId, ManagerId, NodeId, TaskId};
 use longshore_proto::name::{JobKey, Namespace, NodeName};
 use longshore_proto::node::{AssignDelta, Heartbeat, Register, Registered, Reports, TaskReport};
@@ -277,6 +278,12 @@ impl World {
         self.report_from(&node, task, attempt, state, exit_code)
     }
 
+    /// A node says what it found of a task's health in its first attempt.
+    pub(super) fn report_health(&mut self, task: TaskId, health: HealthReport) -> Vec<Fact> {
+        let node = self.task(task).node.clone().expect("the task has a node");
+        self.report_as(&node, task, 1, TaskState::Running, |report| report.health = Some(health))
+    }
+
     pub(super) fn report_from(
         &mut self,
         node: &NodeName,
@@ -285,18 +292,31 @@ impl World {
         state: TaskState,
         exit_code: Option<i64>,
     ) -> Vec<Fact> {
+        self.report_as(node, task, attempt, state, |report| report.exit_code = exit_code)
+    }
+
+    fn report_as(
+        &mut self,
+        node: &NodeName,
+        task: TaskId,
+        attempt: u64,
+        state: TaskState,
+        change: impl FnOnce(&mut TaskReport),
+    ) -> Vec<Fact> {
         let (node_id, boot_id, _) = self.boots[node];
-        let report = TaskReport {
+        let mut report = TaskReport {
             task,
             attempt,
             state,
             boot_id,
             container_id: None,
-            exit_code,
+            exit_code: None,
             reason: None,
             ports: Vec::new(),
+            health: None,
             at_ms: self.now().wall_ms,
         };
+        change(&mut report);
         let ticket = self.ticket();
         let reports = Reports { node_id, boot_id, reports: vec![report] };
         let facts = self.run([Input::Reports { ticket, node: node.clone(), reports }]);
