@@ -142,7 +142,7 @@ impl Cluster {
 }
 
 /// The binary, built beside this one.
-fn longshore() -> Command {
+pub(crate) fn longshore() -> Command {
     let beside =
         std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("longshore")));
     let path: PathBuf =
@@ -150,7 +150,8 @@ fn longshore() -> Command {
     Command::new(path)
 }
 
-fn spawn(command: &mut Command, log: std::fs::File) -> Result<Child, Failure> {
+/// Starts a process whose output goes into a file; it is killed when it is dropped.
+pub(crate) fn spawn(command: &mut Command, log: std::fs::File) -> Result<Child, Failure> {
     let child = command
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)

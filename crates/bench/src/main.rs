@@ -6,11 +6,13 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`cluster`] | a cluster of real processes to measure |
+//! | [`failover`] | from the end of a leader to the next decision |
 //! | [`launch`] | from request to acknowledged, to running, and tasks per second |
 //! | [`raw`] | the limits: the NATS round trip, the Docker API |
 //! | [`report`] | figures to files |
 
 mod cluster;
+mod failover;
 mod launch;
 mod raw;
 mod report;
@@ -38,6 +40,8 @@ struct Options {
 enum Part {
     /// From request to acknowledged, to running, and tasks per second.
     Launch,
+    /// From the end of a leader to the next one's first decision.
+    Failover,
 }
 
 /// Why there are no figures.
@@ -59,6 +63,9 @@ async fn measure(options: &Options) -> Result<(), Failure> {
     let mut figures = Vec::new();
     if options.only.is_none_or(|part| part == Part::Launch) {
         figures.extend(launch::measure(options.rounds, options.most).await?);
+    }
+    if options.only.is_none_or(|part| part == Part::Failover) {
+        figures.extend(failover::measure().await?);
     }
     report::write(&figures)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use longshore_bus::ApiRequest;
-use longshore_proto::api::{BackupMade, BackupPart, ReadBackup};
+use longshore_proto::api::{BackupMade, BackupPart, Nothing, ReadBackup};
 use longshore_proto::error::{ApiError, ErrorCode};
 
 use crate::error::ManagerError;
@@ -26,7 +26,10 @@ fn place(store: &Store, index: u64) -> PathBuf {
 }
 
 /// Writes a backup, in the place of the last one.
-pub(crate) fn make(request: ApiRequest, store: &Arc<Store>, index: u64) {
+pub(crate) fn make(request: ApiRequest, store: &Arc<Store>, refused: &AtomicU64, index: u64) {
+    if let Err(refusal) = read_payload::<Nothing>(refused, &request) {
+        return answer_api::<()>(request, index, Err(refusal));
+    }
     let store = Arc::clone(store);
     tokio::task::spawn_blocking(move || {
         let made = write(&store).map_err(|error| {

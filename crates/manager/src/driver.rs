@@ -214,6 +214,7 @@ impl Driver<'_> {
         let index = proposal.index();
         let id = Uuid::new_v4().to_string();
         let mut refusing = false;
+        let mut trouble = self.log.trouble();
         let sequence = {
             let append = self.log.append(&id, proposal.bytes());
             tokio::pin!(append);
@@ -231,8 +232,16 @@ impl Driver<'_> {
                         error!("the log does not answer; requests are refused until it does");
                         refusing = true;
                     }
+                    Ok(()) = trouble.changed(), if !refusing => {
+                        if let Some(words) = *trouble.borrow_and_update() {
+                            error!("requests are refused until the log takes records again: {words}");
+                            refusing = true;
+                        }
+                    }
                     Some(arrival) = self.gateway.next(), if refusing => {
-                        refuse(arrival, index, &unavailable("the log cannot be written just now: NATS does not acknowledge"));
+                        let words = trouble.borrow().unwrap_or("NATS does not acknowledge");
+                        let refusal = format!("the log cannot be written just now: {words}");
+                        refuse(arrival, index, &unavailable(&refusal));
                     }
                     // The outcome stays unknown here; the next start reads it from the log.
                     () = cancel.cancelled() => {
@@ -342,7 +351,8 @@ impl Driver<'_> {
                     self.queue.push_back(Input::Barrier { ticket });
                 }
                 Some(Subject::Api { verb: ApiVerb::BackupMake, .. }) => {
-                    backup::make(request, self.store, self.cluster.state().meta.index);
+                    let index = self.cluster.state().meta.index;
+                    backup::make(request, self.store, self.gateway.refused(), index);
                 }
                 Some(Subject::Api { verb: ApiVerb::BackupRead, .. }) => {
                     backup::read(request, self.store, self.gateway.refused());

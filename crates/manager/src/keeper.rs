@@ -86,14 +86,15 @@ async fn share(
     keeping: &Keeping,
     point: &Point,
 ) -> Result<(), ManagerError> {
+    let bucket = Bucket::open(core, keeping.replicas).await?;
+    if bucket.newest().await?.is_some_and(|newest| newest >= point.index) {
+        return Ok(());
+    }
     let (store, shared) = (Arc::clone(store), point.clone());
     let written = tokio::task::spawn_blocking(move || store.write_shared(&shared)).await;
     let (path, head) =
         written.map_err(|_| ManagerError::Bug("the thread that writes snapshots ended"))??;
-    let bucket = Bucket::open(core, keeping.replicas).await?;
-    if bucket.newest().await?.is_none_or(|newest| newest < point.index) {
-        bucket.upload(point.index, &path).await?;
-        info!(index = point.index, "a snapshot is stored");
-    }
+    bucket.upload(point.index, &path).await?;
+    info!(index = point.index, "a snapshot is stored");
     look.trim(head.stream_sequence.saturating_sub(keeping.snapshot_records)).await
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
 use bytes::Bytes;
@@ -53,6 +53,8 @@ pub struct Log {
     stream: Stream,
     subject: String,
     look: Look,
+    /// Why the log takes no record, in words, while it does not.
+    trouble: watch::Sender<Option<&'static str>>,
     /// The sequence that the next append expects to be the last.
     last: watch::Sender<u64>,
 }
@@ -144,7 +146,7 @@ impl Log {
             broken_since: None,
         };
         let (subject, last) = (Subject::Log.text(root), watch::Sender::new(0));
-        Ok(Self { context, stream, subject, look, last })
+        Ok(Self { context, stream, subject, look, trouble: watch::Sender::new(None), last })
     }
 
     /// When the log's stream was created, as the server says it; `None` when there is none.
@@ -235,6 +237,11 @@ impl Log {
         self.last.subscribe()
     }
 
+    /// Why the log takes no record, while it does not.
+    pub(crate) fn trouble(&self) -> watch::Receiver<Option<&'static str>> {
+        self.trouble.subscribe()
+    }
+
     /// The message that the store applied last must still be the one that stands there.
     async fn check_tip(&self, cluster: &Cluster, sequence: u64) -> Result<(), ManagerError> {
         let Some(payload) = self.message(sequence).await? else { return Ok(()) };
@@ -294,23 +301,32 @@ impl Log {
             match tokio::time::timeout(ACK_TIMEOUT, publish).await {
                 // A duplicate is not taken for stored: its place is looked at.
                 Ok(Ok(ack)) if !ack.duplicate => {
+                    self.trouble.send_replace(None);
                     self.last.send_replace(ack.sequence);
                     return Ok(Appended::At(ack.sequence));
                 }
                 Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
                     return Err(ManagerError::Bug("a record is larger than the server takes"));
                 }
-                Ok(Err(error)) => {
-                    if !complained && error.kind() != PublishErrorKind::WrongLastSequence {
-                        warn!(%error, "the log does not take a record; trying again until it does");
+                Ok(Err(error)) if error.kind() != PublishErrorKind::WrongLastSequence => {
+                    self.trouble.send_replace(Some(told(&error)));
+                    if !complained {
+                        warn!(
+                            error = &error as &dyn std::error::Error,
+                            "the log does not take a record; trying again until it does"
+                        );
                         complained = true;
                     }
                 }
-                Ok(Ok(_)) | Err(_) => {}
+                Err(_) => {
+                    self.trouble.send_replace(Some(SLOW));
+                }
+                Ok(_) => {}
             }
             // The outcome is unknown, or the log has moved on. What stands in the record's place tells.
             match self.message(last + 1).await {
                 Ok(Some(found)) if found == payload => {
+                    self.trouble.send_replace(None);
                     self.last.send_replace(last + 1);
                     return Ok(Appended::At(last + 1));
                 }
@@ -340,6 +356,33 @@ impl Log {
                 _ => Err(ManagerError::Read { detail: error.to_string() }),
             },
         }
+    }
+}
+
+/// What is told of a log that does not acknowledge.
+const SLOW: &str = "NATS does not acknowledge: it is away, or its disk or network is slow";
+
+/// Why the log takes no record, in words for whoever is refused.
+fn told(error: &PublishError) -> &'static str {
+    use jetstream::ErrorCode as Code;
+    const FULL: [Code; 6] = [
+        Code::STREAM_STORE_FAILED,
+        Code::STORAGE_RESOURCES_EXCEEDED,
+        Code::ACCOUNT_RESOURCES_EXCEEDED,
+        Code::INSUFFICIENT_RESOURCES,
+        Code::MEMORY_RESOURCES_EXCEEDED,
+        Code::STREAM_MAX_STREAM_BYTES_EXCEEDED,
+    ];
+    let said = std::error::Error::source(error).and_then(|said| said.downcast_ref());
+    match (said, error.kind()) {
+        (Some(said), _) if FULL.contains(&jetstream::Error::error_code(said)) => {
+            "the log is full: give the stream, its account or the NATS server's disk more room; it then goes on by itself"
+        }
+        (_, PublishErrorKind::StreamNotFound) => {
+            "no NATS server leads the log: too few of them are up, or they are electing one"
+        }
+        (_, PublishErrorKind::TimedOut) => SLOW,
+        _ => "NATS refuses the record: the manager's log says why",
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`work`] | from a submit to assignments and committed reports |
 //! | [`restarts`] | what `kill -9` of manager or server leaves: everything that was acknowledged |
+//! | [`degraded`] | a log that takes no records: refused in words, nothing half done, and on it goes |
 //! | [`outages`] | a server that is away at the start, later, or hangs |
 //! | [`refusals`] | what cannot be read or granted gets an answer, and stops nothing |
 //! | [`snapshots`] | snapshots, the trimmed log, who joins from there, the end of history |
@@ -20,6 +21,7 @@
 mod auth;
 mod beginnings;
 mod command_line;
+mod degraded;
 mod healing;
 mod leadership;
 mod outages;
