@@ -72,6 +72,8 @@ pub struct Options {
     pub tasks_max: u32,
     /// What tasks may do beyond a hardened container.
     pub policy: Policy,
+    /// The file with logins for registries, as `docker login` writes it.
+    pub registry_auth: Option<PathBuf>,
     /// The ports that tasks get which leave the choice to the node.
     pub ports: RangeInclusive<u16>,
     /// What becomes of the containers when the worker is told to end.
@@ -133,6 +135,7 @@ pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), Work
     let datacenter = ("node.datacenter".to_owned(), options.datacenter.to_string());
     let docker = Docker::new(options.docker.clone(), options.name.clone(), probe::cores())
         .with_policy(options.policy.clone())
+        .with_registry_auth(options.registry_auth.clone())
         .with_variables(labels.chain([datacenter]));
     run_with(options, Arc::new(docker), cancel).await
 }

@@ -313,6 +313,7 @@ impl Node {
             capacity: CapacityOverride::default(),
             tasks_max: 500,
             policy: Policy::default(),
+            registry_auth: None,
             ports: PORT_RANGE_USUAL,
             on_shutdown,
             docker: socket.map(|socket| socket.display().to_string()),

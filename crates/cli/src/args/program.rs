@@ -117,6 +117,9 @@ pub(crate) struct Worker {
         value_parser = clap::value_parser!(u32).range(1..), allow_hyphen_values = true
     )]
     pub(crate) tasks_max: u32,
+    /// Logins for registries: a file as `docker login` writes it, for this user's eyes alone
+    #[arg(long, env = "LONGSHORE_REGISTRY_AUTH", value_name = "FILE")]
+    pub(crate) registry_auth: Option<PathBuf>,
     /// The ports that the node gives to tasks that leave the choice to it
     #[arg(long, value_name = "FIRST-LAST", value_parser = parse::port_range)]
     pub(crate) ports: Option<RangeInclusive<u16>>,

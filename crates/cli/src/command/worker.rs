@@ -42,6 +42,7 @@ fn options(global: &Global, wish: Worker) -> Result<Options, Failure> {
         capacity: wish.capacity.unwrap_or_default(),
         tasks_max: wish.tasks_max,
         policy: wish.allow.into(),
+        registry_auth: wish.registry_auth,
         ports: wish.ports.unwrap_or(PORT_RANGE_USUAL),
         on_shutdown: wish.on_shutdown.into(),
         docker: None,

@@ -87,6 +87,7 @@ impl Members {
                 capacity,
                 tasks_max: TASKS_MAX_USUAL,
                 policy: Policy { mount_paths: mount_paths.to_vec(), ..Policy::default() },
+                registry_auth: None,
                 ports: part_of(PORT_RANGE_USUAL, number, nodes.len()),
                 on_shutdown,
                 docker: None,

@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use bollard::auth::DockerCredentials;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, EventMessage};
@@ -30,6 +31,7 @@ use longshore_proto::spec::PullPolicy;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
+use super::docker_auth;
 use super::docker_config::{Machine, create_body};
 use super::docker_error::{explain, explain_pull, explain_start, status};
 use super::docker_exec::{self, EXEC_DEADLINE, look_of};
@@ -66,6 +68,8 @@ pub struct Docker {
     machine: Machine,
     /// What tasks may do beyond a hardened container.
     policy: Policy,
+    /// The file with logins for registries.
+    registry_auth: Option<PathBuf>,
     client: Mutex<Option<bollard::Docker>>,
     pulls: Semaphore,
     root: OnceLock<Option<String>>,
@@ -96,6 +100,7 @@ impl Docker {
             },
             node,
             policy: Policy::default(),
+            registry_auth: None,
             client: Mutex::new(None),
             pulls: Semaphore::new(PULLS_MAX),
             root: OnceLock::new(),
@@ -108,6 +113,12 @@ impl Docker {
         self.machine.pids_max = policy.pids_max.min(PIDS_MAX_USUAL);
         self.policy = policy;
         self
+    }
+
+    /// Takes logins for registries from a file in the form that `docker login` writes.
+    #[must_use]
+    pub fn with_registry_auth(self, registry_auth: Option<PathBuf>) -> Self {
+        Self { registry_auth, ..self }
     }
 
     /// Says what variables of the node stand for in tasks' texts.
@@ -131,6 +142,7 @@ impl Docker {
         let made = bollard::Docker::connect_with_host(&self.host)
             .map_err(|error| self.explain(&error, "connecting"))?
             .with_timeout(LIBRARY_TIMEOUT);
+        let made = docker_auth::mend(made);
         *client = Some(made.clone());
         Ok(made)
     }
@@ -242,12 +254,16 @@ impl Docker {
         // An image that is here waits for none of the pulls.
         let _place = self.pulls.acquire().await;
         let options = CreateImageOptionsBuilder::default().from_image(&with_tag(image)).build();
-        let mut progress = client.create_image(Some(options), None, None);
+        let login = self.login(image).await?;
+        let has_login = login.is_some();
+        let mut progress = client.create_image(Some(options), None, login);
         loop {
             match tokio::time::timeout(PULL_SILENCE_MAX, progress.next()).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(Ok(step))) => debug!(image, status = step.status, "pulling"),
-                Ok(Some(Err(error))) => return Err(explain_pull(&error, &self.host, image)),
+                Ok(Some(Err(error))) => {
+                    return Err(explain_pull(&error, &self.host, image, has_login));
+                }
                 Err(_) => {
                     return Err(RuntimeError::Refused(format!(
                         "pulling {image} made no progress for {}s",
@@ -256,6 +272,15 @@ impl Docker {
                 }
             }
         }
+    }
+
+    /// The login for an image's registry, where the node has one.
+    async fn login(&self, image: &str) -> Result<Option<DockerCredentials>, RuntimeError> {
+        let Some(file) = self.registry_auth.clone() else { return Ok(None) };
+        let image = image.to_owned();
+        let read = tokio::task::spawn_blocking(move || docker_auth::login(&file, &image)).await;
+        read.unwrap_or_else(|error| Err(format!("the logins could not be read: {error}")))
+            .map_err(RuntimeError::Refused)
     }
 
     /// Creates and starts. A container that an earlier worker was creating when it went down may still appear,

@@ -48,42 +48,44 @@ pub(super) fn explain(error: &Error, host: &str, doing: &str) -> RuntimeError {
 }
 
 /// Why an image cannot be had.
-pub(super) fn explain_pull(error: &Error, host: &str, image: &str) -> RuntimeError {
+pub(super) fn explain_pull(
+    error: &Error,
+    host: &str,
+    image: &str,
+    has_login: bool,
+) -> RuntimeError {
     let (Error::DockerResponseServerError { message: text, .. }
     | Error::DockerStreamError { error: text }) = error
     else {
         return explain(error, host, &format!("pulling {image}"));
     };
-    let has = |needles: &[&str]| needles.iter().any(|needle| text.to_lowercase().contains(needle));
-    let reason = if has(&[
-        "manifest unknown",
-        "not found: manifest",
-        "manifest for",
-        "no such image",
-    ]) {
-        format!("there is no image {image} in its registry; check its name and tag")
-    } else if has(&["pull access denied", "repository does not exist", "name unknown"]) {
-        format!(
-            "the image {image} does not exist in its registry, or needs a login, which this worker has not"
-        )
-    } else if has(&["unauthorized", "no basic auth", "denied", "authentication required"]) {
-        format!(
-            "the registry refuses {image} without a login, which this worker has not; pull it on the node by hand"
-        )
-    } else if has(&[
-        "dial tcp",
-        "no such host",
-        "connection refused",
-        "timeout",
-        "network is unreachable",
-        "deadline exceeded",
-    ]) {
-        format!("the registry of {image} cannot be reached from this node: {}", shorten(text))
-    } else if has(&["no space left"]) {
-        format!("the node's disk is full, so that {image} cannot be pulled")
+    let login = if has_login {
+        "the registry refuses this node's login for it"
     } else {
-        format!("pulling {image} failed: {}", shorten(text))
+        "the registry wants a login for it, which this node has not: give its worker one with --registry-auth"
     };
+    let has = |needles: &[&str]| needles.iter().any(|needle| text.to_lowercase().contains(needle));
+    let reason =
+        if has(&["manifest unknown", "not found: manifest", "manifest for", "no such image"]) {
+            format!("there is no image {image} in its registry; check its name and tag")
+        } else if has(&["pull access denied", "repository does not exist", "name unknown"]) {
+            format!("the image {image} does not exist in its registry, or {login}")
+        } else if has(&["unauthorized", "no basic auth", "denied", "authentication required"]) {
+            format!("{image} cannot be pulled: {login}")
+        } else if has(&[
+            "dial tcp",
+            "no such host",
+            "connection refused",
+            "timeout",
+            "network is unreachable",
+            "deadline exceeded",
+        ]) {
+            format!("the registry of {image} cannot be reached from this node: {}", shorten(text))
+        } else if has(&["no space left"]) {
+            format!("the node's disk is full, so that {image} cannot be pulled")
+        } else {
+            format!("pulling {image} failed: {}", shorten(text))
+        };
     RuntimeError::Refused(reason)
 }
 
@@ -202,14 +204,15 @@ mod tests {
             ),
             (
                 "pull access denied for x, repository does not exist or may require 'docker login': denied",
-                "or needs a login",
+                "or the registry wants a login",
             ),
-            ("Head \"https://r/v2/\": unauthorized: authentication required", "without a login"),
+            ("Head \"https://r/v2/\": unauthorized: authentication required", "--registry-auth"),
             ("Get \"https://r/v2/\": dial tcp: lookup r: no such host", "cannot be reached"),
             ("write /var/lib/docker/x: no space left on device", "disk is full"),
             ("something new", "pulling busybox:1 failed: something new"),
         ] {
-            let RuntimeError::Refused(reason) = explain_pull(&refusal(text), "h", "busybox:1")
+            let RuntimeError::Refused(reason) =
+                explain_pull(&refusal(text), "h", "busybox:1", false)
             else {
                 panic!("{text}");
             };

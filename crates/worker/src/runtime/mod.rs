@@ -4,6 +4,7 @@
 //! implementation, and a runtime made of memory stands in its place where a test needs one that can be broken.
 
 pub mod docker;
+mod docker_auth;
 mod docker_config;
 mod docker_error;
 mod docker_exec;
