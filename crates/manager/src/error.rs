@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use longshore_bus::{BusError, ConnectError};
 use longshore_core::cluster::persist::LoadError;
+use longshore_proto::codec::DecodeError;
 
 use crate::snapshot::SnapshotError;
 
@@ -200,6 +201,16 @@ pub enum ManagerError {
     Read {
         /// What the server says.
         detail: String,
+    },
+    /// A record that follows by its hash, and says what this version does not know.
+    #[error(
+        "record {index} in the log follows and cannot be read: a newer version has written it; upgrade this manager ({reason})"
+    )]
+    Unreadable {
+        /// Its place.
+        index: u64,
+        /// What cannot be read.
+        reason: DecodeError,
     },
     /// A record of a newer version.
     #[error(

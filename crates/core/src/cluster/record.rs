@@ -56,6 +56,22 @@ impl Record {
     }
 }
 
+/// Where a message says that it stands in the log, whether or not the rest of it can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Its place, counted from 1.
+    pub index: u64,
+    /// The hash of the record before.
+    pub previous: Hash,
+}
+
+impl Place {
+    /// Reads no more of a message than this.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode(bytes)
+    }
+}
+
 /// A SHA-256 hash.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
