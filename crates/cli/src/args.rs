@@ -4,6 +4,7 @@ pub(crate) mod cluster;
 pub(crate) mod container;
 pub(crate) mod job;
 pub(crate) mod node;
+pub(crate) mod plan;
 pub(crate) mod program;
 pub(crate) mod task;
 
@@ -147,6 +148,13 @@ pub(crate) enum Verb {
     /// Nodes: list, look at
     #[command(subcommand)]
     Node(node::Node),
+    /// Say why a task is where it is, or what it waits for
+    Explain(plan::Explain),
+    /// Say what would happen if; nothing is changed
+    #[command(subcommand, name = "whatif")]
+    WhatIf(plan::WhatIf),
+    /// Move tasks to where they cost less
+    Rebalance(plan::Rebalance),
     /// Print what happened, and what happens
     Events(cluster::Events),
     /// Show what differs between two moments
@@ -232,6 +240,8 @@ mod tests {
             (["run", "--spread", "label.a:0", "x"], "--spread", "1 to 100"),
             (["run", "--spread", "", "x"], "--spread", "node.datacenter"),
             (["run", "-v", "./data:/data", "x"], "--mount", "SOURCE:TARGET[:ro]"),
+            (["whatif", "add", "3xcpu=4", "-o=json"], "COUNTxSHAPE", "at least cpu and memory"),
+            (["rebalance", "--gain", "0.5", "--plan"], "--gain", "1 or more"),
         ] {
             let text = parse(&words).unwrap_err().to_string();
             assert!(text.contains(option) && text.contains(cure), "{words:?}: {text}");

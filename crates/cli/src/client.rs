@@ -14,6 +14,7 @@ use longshore_proto::event::Event;
 use longshore_proto::id::CommandId;
 use longshore_proto::name::{JobName, Namespace, NodeName};
 use longshore_proto::permission::Role;
+use longshore_proto::plan::{Outlook, Rebalance, RebalancePlan, TaskExplained, WhatIf};
 use longshore_proto::spec::JobSpec;
 use longshore_proto::subject::{ApiVerb, Scope, Subject};
 use serde::Serialize;
@@ -112,6 +113,30 @@ impl Client {
     /// Stops a task for good.
     pub(crate) async fn stop_task(&self, id: &str) -> Result<TaskStopped, AskError> {
         self.write(self.scope(), ApiVerb::TaskStop, &NameTask { id: id.to_owned() }).await
+    }
+
+    /// Why a task is where it is, or waits.
+    pub(crate) async fn explain(&self, id: &str) -> Result<TaskExplained, AskError> {
+        let question = NameTask { id: id.to_owned() };
+        Ok(self.read(self.scope(), ApiVerb::TaskExplain, &question).await?.1)
+    }
+
+    /// What would happen if.
+    pub(crate) async fn whatif(&self, question: &WhatIf) -> Result<Outlook, AskError> {
+        Ok(self.read(Scope::Cluster, ApiVerb::ClusterWhatIf, question).await?.1)
+    }
+
+    /// Which moves would pay.
+    pub(crate) async fn rebalance_plan(
+        &self,
+        asked: &Rebalance,
+    ) -> Result<RebalancePlan, AskError> {
+        Ok(self.read(Scope::Cluster, ApiVerb::RebalancePlan, asked).await?.1)
+    }
+
+    /// Begins the moves that pay.
+    pub(crate) async fn rebalance(&self, asked: &Rebalance) -> Result<RebalancePlan, AskError> {
+        self.write(Scope::Cluster, ApiVerb::RebalanceStart, asked).await
     }
 
     /// One job.

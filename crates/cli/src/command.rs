@@ -14,6 +14,7 @@ pub(crate) mod job;
 pub(crate) mod logs;
 pub(crate) mod manager;
 pub(crate) mod node;
+pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod task;
@@ -41,6 +42,9 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::Job(Job::Stop(wish)) => job::stop(&client().await?, &wish, printer).await,
         Verb::Node(Node::Ls(wish)) => node::list(&client().await?, &wish, printer).await,
         Verb::Node(Node::Status(wish)) => node::status(&client().await?, &wish, printer).await,
+        Verb::Explain(wish) => plan::explain(&client().await?, &wish, printer).await,
+        Verb::WhatIf(wish) => Box::pin(plan::whatif(global, wish, printer)).await,
+        Verb::Rebalance(wish) => plan::rebalance(&client().await?, &wish, printer).await,
         Verb::Events(wish) => Box::pin(events::run(&client().await?, &wish, printer)).await,
         Verb::Diff(wish) => Box::pin(diff::run(&client().await?, &wish, printer)).await,
         Verb::Backup(wish) => Box::pin(backup::make(&client().await?, &wish, printer)).await,

@@ -14,6 +14,7 @@
 //! | `jobfile` | job files: TOML or JSON in people's units |
 //! | `json` | what `-o json` prints: stable names |
 //! | `logging` | the program's own log, on stderr |
+//! | `plan` | what plans and explanations look like |
 //! | `parse` | small texts in options and job files |
 //! | `render` | the one place that prints |
 //! | `signal` | Ctrl-C and SIGTERM |
@@ -32,6 +33,7 @@ mod jobfile;
 mod json;
 mod logging;
 mod parse;
+mod plan;
 mod render;
 mod signal;
 mod stream;

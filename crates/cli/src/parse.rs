@@ -8,7 +8,7 @@ use longshore_proto::constraint::{Attribute, ConstraintError};
 use longshore_proto::container::{Device, Gpus, Ulimit};
 use longshore_proto::quantity::{self, QuantityError};
 use longshore_proto::spec::{
-    Affinity, Mount, MountSource, Port, Protocol, RestartMode, RestartPolicy, Spread,
+    Affinity, Mount, MountSource, Port, Protocol, Resources, RestartMode, RestartPolicy, Spread,
 };
 use longshore_worker::CapacityOverride;
 
@@ -91,6 +91,17 @@ pub(crate) enum ParseError {
     /// Not a capacity.
     #[error("{0:?} is no capacity; write cpu=4,memory=8GiB,disk=100GiB or a part of it")]
     Capacity(String),
+    /// Not a number of machines and their shape.
+    #[error(
+        "{0:?} is no number of machines; write 3xcpu=16,memory=64GiB,disk=1TiB, with at least cpu and memory"
+    )]
+    Machines(String),
+    /// Not a factor.
+    #[error("{0:?} is no factor; write 1 or more: 2 asks that it costs half elsewhere")]
+    Gain(String),
+    /// Not a gap between priorities.
+    #[error("{0:?} is no gap between priorities; write 1 to 99, or off")]
+    Gap(String),
     /// A capacity's part is said twice.
     #[error("{0} is said twice; say it once")]
     Twice(&'static str),
@@ -408,9 +419,75 @@ pub(crate) fn capacity(text: &str) -> Result<CapacityOverride, ParseError> {
     Ok(capacity)
 }
 
+/// Machines alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Machines {
+    /// How many.
+    pub(crate) count: u32,
+    /// What each offers.
+    pub(crate) capacity: Resources,
+}
+
+/// Reads `3xcpu=16,memory=64GiB,disk=1TiB`.
+pub(crate) fn machines(text: &str) -> Result<Machines, ParseError> {
+    let wrong = || ParseError::Machines(text.to_owned());
+    let (count, shape) = text.split_once(['x', '×']).ok_or_else(wrong)?;
+    let count = count.trim().parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?;
+    let CapacityOverride { cpu_millis, memory_bytes, disk_bytes } = capacity(shape)?;
+    let (Some(cpu_millis), Some(memory_bytes)) = (cpu_millis, memory_bytes) else {
+        return Err(wrong());
+    };
+    let disk_bytes = disk_bytes.unwrap_or(0);
+    Ok(Machines { count, capacity: Resources { cpu_millis, memory_bytes, disk_bytes } })
+}
+
+/// Reads a factor of at least 1.
+pub(crate) fn gain(text: &str) -> Result<f64, ParseError> {
+    let factor = text.parse().ok().filter(|factor: &f64| factor.is_finite() && *factor >= 1.0);
+    factor.ok_or_else(|| ParseError::Gain(text.to_owned()))
+}
+
+/// By how much a task must be more important than those that it displaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gap(pub(crate) Option<u8>);
+
+/// Reads `20`, or `off`.
+pub(crate) fn gap(text: &str) -> Result<Gap, ParseError> {
+    if text == "off" {
+        return Ok(Gap(None));
+    }
+    let gap = text.parse().ok().filter(|gap| (1..=99).contains(gap));
+    gap.map(|gap| Gap(Some(gap))).ok_or_else(|| ParseError::Gap(text.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn machines_are_a_number_and_a_shape() {
+        let made = machines("3xcpu=0.5,memory=1GiB").unwrap();
+        let capacity = Resources { cpu_millis: 500, memory_bytes: 1 << 30, disk_bytes: 0 };
+        assert_eq!(made, Machines { count: 3, capacity });
+        assert_eq!(machines("1×cpu=1,memory=1GiB,disk=1GiB").unwrap().capacity.disk_bytes, 1 << 30);
+        for nonsense in
+            ["", "3", "0xcpu=1,memory=1GiB", "-1xcpu=1,memory=1GiB", "2xcpu=1", "2xgpu=1"]
+        {
+            assert!(machines(nonsense).is_err(), "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn factors_and_gaps_have_their_ranges() {
+        assert_eq!((gain("1"), gain("2.5")), (Ok(1.0), Ok(2.5)));
+        assert_eq!((gap("20"), gap("off")), (Ok(Gap(Some(20))), Ok(Gap(None))));
+        for nonsense in ["0.9", "-1", "nan", "inf", ""] {
+            assert!(gain(nonsense).is_err(), "{nonsense}");
+        }
+        for nonsense in ["0", "100", "-1", "on", ""] {
+            assert!(gap(nonsense).is_err(), "{nonsense}");
+        }
+    }
 
     #[test]
     fn variables_are_set_or_taken() {

@@ -15,9 +15,10 @@ use longshore_core::cluster::{
 };
 use longshore_proto::api::{Answer, NameJob, NameTask, SubmitJob};
 use longshore_proto::error::{ApiError, ErrorCode};
-use longshore_proto::id::ClusterId;
+use longshore_proto::id::{ClusterId, CommandId};
 use longshore_proto::name::{JobKey, NodeName, UserName};
 use longshore_proto::node::AssignDelta;
+use longshore_proto::permission::Role;
 use longshore_proto::subject::{ApiVerb, Level, NodeVerb, Scope, Subject};
 use longshore_proto::{ACTOR_HEADER, COMMAND_HEADER};
 use serde::Serialize;
@@ -287,6 +288,9 @@ impl Driver<'_> {
                         Ok(CommandAnswer::TaskStopped(answer)) => {
                             answer_api(request, index, Ok(answer))
                         }
+                        Ok(CommandAnswer::Rebalanced(answer)) => {
+                            answer_api(request, index, Ok(answer))
+                        }
                         Err(refusal) => answer_api::<()>(request, index, Err(refusal)),
                     },
                     (Some(Waiting::Node(request)), Reply::Registered(reply)) => {
@@ -403,12 +407,6 @@ impl Driver<'_> {
                 "the answer is wanted on no inbox of a client",
             ));
         };
-        let Scope::Namespace(namespace) = scope else {
-            return Err(ApiError::new(
-                ErrorCode::Invalid,
-                "this verb needs a namespace in its subject",
-            ));
-        };
         let id = request.header(COMMAND_HEADER).and_then(|id| id.parse().ok()).ok_or_else(|| {
             ApiError::new(ErrorCode::Invalid, format!("the header {COMMAND_HEADER} holds no command id"))
                 .hint("send a fresh UUID v7 with each request that changes something, and the same one with its retries")
@@ -416,6 +414,16 @@ impl Driver<'_> {
         let actor = request
             .header(ACTOR_HEADER)
             .map(|actor| actor.chars().take(ACTOR_LENGTH_MAX).collect());
+        if verb == ApiVerb::RebalanceStart {
+            let command = Command::Rebalance(read_payload(self.gateway.refused(), request)?);
+            return Ok(command_input(role, user, actor, id, command));
+        }
+        let Scope::Namespace(namespace) = scope else {
+            return Err(ApiError::new(
+                ErrorCode::Invalid,
+                "this verb needs a namespace in its subject",
+            ));
+        };
         let command = match verb {
             ApiVerb::JobSubmit => {
                 let SubmitJob { job } = read_payload(self.gateway.refused(), request)?;
@@ -441,7 +449,7 @@ impl Driver<'_> {
             }
             _ => return Err(ApiError::new(ErrorCode::Invalid, "this verb changes nothing")),
         };
-        Ok(move |ticket| Input::Command { ticket, role, user, actor, id, command })
+        Ok(command_input(role, user, actor, id, command))
     }
 
     /// Tells everybody who waits to try again: elsewhere, or later.
@@ -462,6 +470,16 @@ impl Driver<'_> {
             }
         }
     }
+}
+
+fn command_input(
+    role: Role,
+    user: UserName,
+    actor: Option<String>,
+    id: CommandId,
+    command: Command,
+) -> impl FnOnce(Ticket) -> Input {
+    move |ticket| Input::Command { ticket, role, user, actor, id, command }
 }
 
 /// Refuses an arrival that cannot be granted just now.

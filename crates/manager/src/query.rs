@@ -13,15 +13,20 @@ use longshore_proto::api::{
 use longshore_proto::codec;
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::name::Namespace;
+use longshore_proto::plan::{Rebalance, WhatIf};
 use longshore_proto::subject::{ApiVerb, Scope};
 use longshore_proto::{INDEX_HEADER, MOMENT_HEADER};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::gateway::{Part, unreadable};
 use crate::past::{Moment, Past};
 use crate::store::Store;
+
+/// Questions that take a while are worked out two at a time, each on a copy of what it needs: copies take memory.
+static STUDIES: Semaphore = Semaphore::const_new(2);
 
 /// A question, and where its answer goes.
 #[derive(Debug)]
@@ -164,10 +169,53 @@ impl Desk<'_> {
                     answer_api(request, index, page.map(|(items, more)| Page { items, more }));
                 });
             }
+            ApiVerb::TaskExplain => {
+                let namespace = namespace.cloned();
+                self.study(request, |name: NameTask| {
+                    let explaining = cluster.explain(namespace.as_ref(), &name)?;
+                    Ok(move || Ok(explaining.finish()))
+                });
+            }
+            ApiVerb::ClusterWhatIf => self.study(request, |question: WhatIf| {
+                let snapshot = cluster.snapshot();
+                Ok(move || snapshot.whatif(&question))
+            }),
+            ApiVerb::RebalancePlan => self.study(request, |asked: Rebalance| {
+                let bounds = cluster.rebalance_bounds(&asked)?;
+                let snapshot = cluster.snapshot();
+                Ok(move || Ok(snapshot.rebalance(bounds)))
+            }),
             _ => {
                 let refusal = ApiError::new(ErrorCode::Invalid, "this verb is no question");
                 answer_api::<()>(request, index, Err(refusal));
             }
+        }
+    }
+
+    /// Answers a question that takes a while: `copy` copies what it needs on this loop, and what that gives works it
+    /// out beside the loop.
+    fn study<Q, A, W>(&self, request: ApiRequest, copy: impl FnOnce(Q) -> Result<W, ApiError>)
+    where
+        Q: DeserializeOwned,
+        A: Serialize + Send + Sync + 'static,
+        W: FnOnce() -> Result<A, ApiError> + Send + 'static,
+    {
+        let index = self.cluster.state().meta.index;
+        let question = match self.payload(&request) {
+            Ok(question) => question,
+            Err(refusal) => return answer_api::<()>(request, index, Err(refusal)),
+        };
+        let Ok(permit) = STUDIES.try_acquire() else {
+            let refusal = unavailable("this manager is working out other plans and explanations");
+            return answer_api::<()>(request, index, Err(refusal));
+        };
+        match copy(question) {
+            Ok(work) => drop(tokio::task::spawn_blocking(move || {
+                let answer = work();
+                drop(permit);
+                answer_api(request, index, answer);
+            })),
+            Err(refusal) => answer_api::<()>(request, index, Err(refusal)),
         }
     }
 

@@ -16,6 +16,8 @@
 //! | [`api`] | what clients ask of the manager, and its answers |
 //! | [`rpc`] | what operators ask of a worker: logs |
 //! | [`event`] | what is published for anybody |
+//! | [`explain`] | why tasks are where they are |
+//! | [`plan`] | plans as they are asked for and answered: explanations, moves, what would happen if |
 //! | [`error`] | the one error that crosses the wire |
 //! | [`subject`] | the one list of subjects, as typed values with their text form both ways |
 //! | [`permission`] | who may speak on which subject, derived from that list |
@@ -32,11 +34,13 @@ pub mod constraint;
 pub mod container;
 pub mod error;
 pub mod event;
+pub mod explain;
 pub mod health;
 pub mod id;
 pub mod name;
 pub mod node;
 pub mod permission;
+pub mod plan;
 pub mod quantity;
 pub mod rpc;
 pub mod spec;

@@ -91,11 +91,19 @@ pub enum ApiVerb {
     BackupMake,
     /// Read it: [`crate::api::ReadBackup`] → [`crate::api::BackupPart`].
     BackupRead,
+    /// Why a task is where it is, or waits: [`crate::api::NameTask`] → [`crate::plan::TaskExplained`].
+    TaskExplain,
+    /// What would happen if: [`crate::plan::WhatIf`] → [`crate::plan::Outlook`].
+    ClusterWhatIf,
+    /// Which moves would pay: [`crate::plan::Rebalance`] → [`crate::plan::RebalancePlan`].
+    RebalancePlan,
+    /// Begin the moves that pay: [`crate::plan::Rebalance`] → [`crate::plan::RebalancePlan`].
+    RebalanceStart,
 }
 
 impl ApiVerb {
     /// Every verb.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::ClusterStatus,
         Self::JobList,
         Self::JobGet,
@@ -109,13 +117,17 @@ impl ApiVerb {
         Self::EventList,
         Self::BackupMake,
         Self::BackupRead,
+        Self::TaskExplain,
+        Self::ClusterWhatIf,
+        Self::RebalancePlan,
+        Self::RebalanceStart,
     ];
 
     /// What it may change.
     pub fn level(self) -> Level {
         match self {
             Self::JobSubmit | Self::JobStop | Self::TaskStop => Level::Write,
-            Self::BackupMake | Self::BackupRead => Level::Admin,
+            Self::BackupMake | Self::BackupRead | Self::RebalanceStart => Level::Admin,
             Self::ClusterStatus
             | Self::JobList
             | Self::JobGet
@@ -123,7 +135,10 @@ impl ApiVerb {
             | Self::TaskGet
             | Self::NodeList
             | Self::NodeGet
-            | Self::EventList => Level::Read,
+            | Self::EventList
+            | Self::TaskExplain
+            | Self::ClusterWhatIf
+            | Self::RebalancePlan => Level::Read,
         }
     }
 
@@ -143,6 +158,10 @@ impl ApiVerb {
             Self::EventList => "event.list",
             Self::BackupMake => "backup.make",
             Self::BackupRead => "backup.read",
+            Self::TaskExplain => "task.explain",
+            Self::ClusterWhatIf => "cluster.whatif",
+            Self::RebalancePlan => "rebalance.plan",
+            Self::RebalanceStart => "rebalance.start",
         }
     }
 

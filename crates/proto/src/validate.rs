@@ -27,6 +27,8 @@ pub const CONSTRAINTS_MAX: usize = 32;
 pub const AFFINITIES_MAX: usize = 32;
 /// The most things that one spec is spread over.
 pub const SPREAD_MAX: usize = 8;
+/// The most tasks that are placed all at once: their placements are one record of the log.
+pub const ALL_AT_ONCE_MAX: u32 = 300;
 /// The most mounts of one spec.
 pub const MOUNTS_MAX: usize = 32;
 /// The largest encoded job, in bytes: one record of the log holds several.
@@ -95,6 +97,13 @@ fn task_spec(spec: &TaskSpec) -> Result<(), ApiError> {
             &field("instances"),
             format!("is {}", spec.instances),
             "use 1 to 100000; stop the job to have none",
+        );
+    }
+    if spec.all_at_once && spec.instances > ALL_AT_ONCE_MAX {
+        return refuse(
+            &field("instances"),
+            format!("is {}, and all_at_once is set", spec.instances),
+            "at most 300 tasks are placed all at once; make several parts, or leave all_at_once out",
         );
     }
     image(&spec.image).or_else(|problem| {
@@ -480,12 +489,15 @@ mod tests {
         spec.anti_affinity = Some(100);
         spec.distinct_hosts = true;
         spec.all_at_once = true;
+        spec.instances = ALL_AT_ONCE_MAX;
         assert_eq!(super::job(&job), Ok(()));
     }
 
     #[test]
     fn preferences_beyond_the_limits_are_named() {
         let affinity = |weight| Affinity { constraint: constraint("label.disk = ssd"), weight };
+        let gang = spec_refused(|spec| (spec.instances, spec.all_at_once) = (301, true));
+        assert_eq!(gang, "specs.main.instances is 301, and all_at_once is set");
         assert_eq!(
             spec_refused(|spec| spec.constraints = vec![constraint("label.a exists"); 33]),
             "specs.main.constraints has 33 entries"

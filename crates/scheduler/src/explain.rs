@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+pub use longshore_proto::explain::CostTerms;
+use longshore_proto::explain::{Nodes, RunnerUp, Why, removed_sentence};
 use longshore_proto::name::NodeName;
 use longshore_proto::quantity::{format_bytes, format_cpu};
 use longshore_proto::spec::{Protocol, Resources, SchedulerKind};
@@ -54,6 +56,12 @@ impl Rejected {
     /// How many did not meet each constraint, by its text.
     pub fn constraints(&self) -> impl Iterator<Item = (&str, u32)> {
         self.constraints.iter().map(|(_, text, count)| (&**text, *count))
+    }
+
+    /// How many did not meet each constraint, by its place in the spec.
+    fn unmet(&self) -> Vec<(u32, u32)> {
+        let place = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
+        self.constraints.iter().map(|(index, _, nodes)| (place(*index), *nodes)).collect()
     }
 
     /// Counts one node.
@@ -143,41 +151,7 @@ fn bytes_of(free: u64, wanted: u64) -> String {
 impl fmt::Display for Rejected {
     /// "2 lack memory (most free: 512MiB of 2GiB wanted), 1 is suspect": what removed most comes first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut counts: Vec<(Reason, u32)> = self.iter().collect();
-        counts.sort_by_key(|&(reason, count)| (std::cmp::Reverse(count), reason));
-        for (index, (reason, count)) in counts.into_iter().enumerate() {
-            let separator = if index == 0 { "" } else { ", " };
-            write!(f, "{separator}{count} {}", reason.predicate(count))?;
-            if let Some(detail) = self.detail(reason) {
-                write!(f, " ({detail})")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// By how much a node's cost rises with a task, by what it rises for.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct CostTerms {
-    /// For its cpu.
-    pub cpu: f64,
-    /// For its memory.
-    pub memory: f64,
-    /// For its disk space.
-    pub disk: f64,
-    /// For its places for tasks.
-    pub tasks: f64,
-    /// For the want of a fresh measurement; 0 when there is one.
-    pub stale_penalty: f64,
-    /// What preferences multiply the sum by: below 1 for a node that is liked, 1 for none.
-    pub preference: f64,
-}
-
-impl CostTerms {
-    /// The whole cost, added up in a fixed order.
-    pub fn total(&self) -> f64 {
-        let sum = ((self.cpu + self.memory) + self.disk) + self.tasks;
-        (sum + self.stale_penalty) * self.preference
+        f.write_str(&removed_sentence(self.iter(), |reason| self.detail(reason)))
     }
 }
 
@@ -196,46 +170,36 @@ pub struct Explanation {
     pub terms: Option<CostTerms>,
     /// The node that would have been next, and its cost. The cost is below the winner's only where the
     /// runner-up is not measured and so could not be trusted to be the better one.
-    pub runner_up: Option<(NodeName, f64)>,
+    pub runner_up: Option<(NodeName, CostTerms)>,
+}
+
+impl Explanation {
+    /// The same in the form that is kept with the task.
+    pub fn why(&self) -> Why {
+        Why {
+            scheduler: self.policy,
+            nodes: self.nodes,
+            feasible: self.feasible,
+            removed: self.rejected.iter().collect(),
+            unmet: self.rejected.unmet(),
+            cost: self.terms,
+            runner_up: self
+                .runner_up
+                .as_ref()
+                .map(|(node, cost)| RunnerUp { node: node.clone(), cost: *cost }),
+            moved_from: None,
+        }
+    }
 }
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.feasible == 1 {
-            write!(f, "the only feasible of {}", Nodes(self.nodes))?;
-        } else {
-            write!(f, "chosen of {} feasible of {}", self.feasible, Nodes(self.nodes))?;
-        }
-        if let Some(terms) = &self.terms {
-            write!(f, ": cost {} (", Cost(terms.total()))?;
-            write!(
-                f,
-                "cpu {}, memory {}, disk {}, tasks {}",
-                Cost(terms.cpu),
-                Cost(terms.memory),
-                Cost(terms.disk),
-                Cost(terms.tasks)
-            )?;
-            if terms.stale_penalty > 0.0 {
-                write!(f, ", not measured {}", Cost(terms.stale_penalty))?;
-            }
-            write!(f, ")")?;
-            if terms.preference != 1.0 {
-                write!(f, " with preferences times {}", Cost(terms.preference))?;
-            }
-            if let Some((node, cost)) = &self.runner_up {
-                write!(f, "; next {node} at {}", Cost(*cost))?;
-                if *cost < terms.total() && self.policy != SchedulerKind::EpvmGuard {
-                    write!(f, " but not measured")?;
-                }
-            }
-        } else if self.feasible > 1 {
-            write!(f, ": the next in turn")?;
-        }
-        if self.rejected.total() > 0 {
-            write!(f, "; removed: {}", self.rejected)?;
-        }
-        Ok(())
+        let text = |index| {
+            let known = |(known, ..): &&(usize, Arc<str>, u32)| u32::try_from(*known) == Ok(index);
+            let known = self.rejected.constraints.iter().find(known);
+            known.map(|(_, text, _)| text.to_string()).unwrap_or_default()
+        };
+        f.write_str(&self.why().sentence(text))
     }
 }
 
@@ -271,30 +235,6 @@ impl fmt::Display for Unplaceable {
 }
 
 impl std::error::Error for Unplaceable {}
-
-/// "1 node", "5 nodes".
-struct Nodes(u32);
-
-impl fmt::Display for Nodes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.0, if self.0 == 1 { "node" } else { "nodes" })
-    }
-}
-
-/// A cost with two digits that say something: 12, 0.42, 0.0043.
-struct Cost(f64);
-
-impl fmt::Display for Cost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut decimals = 2;
-        let mut scaled = self.0 * 100.0;
-        while scaled > 0.0 && scaled < 10.0 && decimals < 9 {
-            decimals += 1;
-            scaled *= 10.0;
-        }
-        if self.0 == 0.0 { f.write_str("0") } else { write!(f, "{:.decimals$}", self.0) }
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -374,11 +314,5 @@ mod tests {
             "the only feasible of 1 node: cost 4.01 (cpu 1.00, memory 1.00, disk 0, \
              tasks 0.0028, not measured 2.00)"
         );
-    }
-
-    #[test]
-    fn small_costs_keep_two_digits() {
-        let texts = [12.345, 0.42, 0.0043, 0.0].map(|cost| Cost(cost).to_string());
-        assert_eq!(texts, ["12.35", "0.42", "0.0043", "0"]);
     }
 }

@@ -6,119 +6,12 @@
 
 use std::path::Path;
 
+pub use longshore_proto::explain::Reason;
 use longshore_proto::spec::MountSource;
 use longshore_proto::state::{Eligibility, NodeStatus};
 
 use crate::demand::{Demand, Dimension};
 use crate::fleet::{Fleet, Node};
-
-/// Why a node cannot take a task. The order of the variants is the order in which filters are asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
-    /// The node has been silent for a while.
-    Suspect,
-    /// The node has been silent for too long.
-    Lost,
-    /// The node said goodbye.
-    Left,
-    /// An operator lets it take nothing new.
-    Cordoned,
-    /// An operator has its tasks moved off.
-    Draining,
-    /// The job may not run where the node stands.
-    OtherDatacenter,
-    /// Something that must be true of the node is not.
-    Constraint,
-    /// The node does not let tasks mount a folder that is wanted.
-    Mount,
-    /// The node has a task of the same kind, and the job wants each on a node of its own.
-    OwnKind,
-    /// A task of the node holds a port that is wanted.
-    PortTaken,
-    /// Too little cpu is free.
-    Cpu,
-    /// Too little memory is free.
-    Memory,
-    /// Too little disk space is free.
-    Disk,
-    /// The node has as many tasks as it takes.
-    Tasks,
-}
-
-impl Reason {
-    /// Every reason, in the order in which filters are asked.
-    pub const ALL: [Self; 14] = [
-        Self::Suspect,
-        Self::Lost,
-        Self::Left,
-        Self::Cordoned,
-        Self::Draining,
-        Self::OtherDatacenter,
-        Self::Constraint,
-        Self::Mount,
-        Self::OwnKind,
-        Self::PortTaken,
-        Self::Cpu,
-        Self::Memory,
-        Self::Disk,
-        Self::Tasks,
-    ];
-
-    /// As it is written in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Suspect => "suspect",
-            Self::Lost => "lost",
-            Self::Left => "left",
-            Self::Cordoned => "cordoned",
-            Self::Draining => "draining",
-            Self::OtherDatacenter => "other-datacenter",
-            Self::Constraint => "constraint",
-            Self::Mount => "mount",
-            Self::OwnKind => "own-kind",
-            Self::PortTaken => "port-taken",
-            Self::Cpu => "cpu",
-            Self::Memory => "memory",
-            Self::Disk => "disk",
-            Self::Tasks => "tasks",
-        }
-    }
-
-    /// The sentence that begins with a number of nodes: "1 is suspect", "2 lack memory".
-    pub(crate) fn predicate(self, nodes: u32) -> &'static str {
-        let one = nodes == 1;
-        match self {
-            Self::Suspect if one => "is suspect",
-            Self::Suspect => "are suspect",
-            Self::Lost if one => "is lost",
-            Self::Lost => "are lost",
-            Self::Left if one => "has left",
-            Self::Left => "have left",
-            Self::Cordoned if one => "is cordoned",
-            Self::Cordoned => "are cordoned",
-            Self::Draining if one => "is draining",
-            Self::Draining => "are draining",
-            Self::OtherDatacenter if one => "is in another datacenter",
-            Self::OtherDatacenter => "are in another datacenter",
-            Self::Constraint if one => "does not meet a constraint",
-            Self::Constraint => "do not meet a constraint",
-            Self::Mount if one => "does not allow a mount",
-            Self::Mount => "do not allow a mount",
-            Self::OwnKind if one => "has a task of this kind already",
-            Self::OwnKind => "have a task of this kind already",
-            Self::PortTaken if one => "has a port taken",
-            Self::PortTaken => "have a port taken",
-            Self::Cpu if one => "lacks cpu",
-            Self::Cpu => "lack cpu",
-            Self::Memory if one => "lacks memory",
-            Self::Memory => "lack memory",
-            Self::Disk if one => "lacks disk space",
-            Self::Disk => "lack disk space",
-            Self::Tasks if one => "takes no more tasks",
-            Self::Tasks => "take no more tasks",
-        }
-    }
-}
 
 /// The judgement of one node: what stands in the way, or nothing. A number, so that arrays of them are scanned
 /// fast: 0 is none, then the reasons in their order, then a number for each constraint.

@@ -18,7 +18,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`columns`] | the figures that scans read |
-//! | [`profile`] | what only labels and attributes decide: constraints, affinities, domains |
+//! | [`mod@profile`] | what only labels and attributes decide: constraints, affinities, domains |
 //! | [`kernel`] | what is computed for 64 nodes side by side |
 //! | [`tree`] | the best of blocks, groups of blocks and domains |
 //! | [`subject`] | what a view is of |

@@ -142,8 +142,8 @@ impl Scheduler {
             return Err(Box::new(Unplaceable { nodes, rejected }));
         };
         let next = (feasible > 1).then(|| view.next(&ground, &best)).flatten();
-        let runner_up = next
-            .and_then(|next| Some((next.name(fleet)?.clone(), view.terms(&ground, next).total())));
+        let runner_up =
+            next.and_then(|next| Some((next.name(fleet)?.clone(), view.terms(&ground, next))));
         let terms = view.terms(&ground, best);
         Ok(Placement { node: node.clone(), explanation: explained(Some(terms), runner_up) })
     }

@@ -71,7 +71,7 @@ pub fn place(
     let candidates = score(fleet, &feasible, demand, policy.kind());
     let best = pick(&candidates, None).unwrap_or(candidates[0]);
     let next = pick(&candidates, Some(best.rank.key.lane));
-    let runner_up = next.map(|next| (next.node.name.clone(), next.cost()));
+    let runner_up = next.map(|next| (next.node.name.clone(), next.terms));
     let node = best.node.name.clone();
     Ok(Placement { node, explanation: explained(Some(best.terms), runner_up) })
 }

@@ -16,10 +16,12 @@ pub mod ranking;
 pub mod rebalance;
 
 use longshore_proto::constraint::Attribute;
+use longshore_proto::name::NodeName;
 use longshore_proto::spec::{Resources, Spread};
 use longshore_proto::state::NodeStatus;
 
 use crate::cost::{Model, epvm::Epvm};
+use crate::demand::Demand;
 use crate::filter;
 use crate::fleet::{Fleet, Node};
 
@@ -67,6 +69,19 @@ pub fn footing(fleet: &Fleet, base_log2: u32) -> Footing {
 fn cost(node: &Node, base_log2: u32) -> f64 {
     let [cpu, memory, disk, tasks] = Epvm.row(node, base_log2).live.map(|part| part - 1.0);
     ((cpu + memory) + disk) + tasks
+}
+
+/// Takes a task off a node, and what it is taken to use out of what is measured there. Otherwise the node would
+/// look as busy without the task as with it.
+pub fn take_out(fleet: &mut Fleet, from: &NodeName, demand: &Demand<'_>) {
+    let expected = fleet.node(from).filter(|node| node.is_fresh()).map(Node::expected_amounts);
+    fleet.release(from, demand);
+    if let Some([cpu_millis, memory_bytes, disk_bytes, _]) = expected {
+        let expected = Resources { cpu_millis, memory_bytes, disk_bytes };
+        // A first measurement is taken as it is; a further one would be smoothed.
+        fleet.set_measured(from, None);
+        fleet.set_measured(from, Some(expected.saturating_sub(demand.resources)));
+    }
 }
 
 /// What of a wish to spread means nothing here, because no node has a value for it: all nodes are then one

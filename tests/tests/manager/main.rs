@@ -6,6 +6,7 @@
 //! | [`restarts`] | what `kill -9` of manager or server leaves: everything that was acknowledged |
 //! | [`degraded`] | a log that takes no records: refused in words, nothing half done, and on it goes |
 //! | [`outages`] | a server that is away at the start, later, or hangs |
+//! | [`plans`] | gangs, displacing, moves, explanations and what would happen if, through the command line |
 //! | [`refusals`] | what cannot be read or granted gets an answer, and stops nothing |
 //! | [`snapshots`] | snapshots, the trimmed log, who joins from there, the end of history |
 //! | [`healing`] | what NATS or a disk has lost: healed, or refused; backup and restore |
@@ -26,6 +27,7 @@ mod healing;
 mod leadership;
 mod outages;
 mod past;
+mod plans;
 mod refusals;
 mod restarts;
 mod snapshots;

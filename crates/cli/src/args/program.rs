@@ -7,12 +7,13 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use longshore_proto::name::{Datacenter, NodeName, UserName};
 use longshore_proto::node::TASKS_MAX_USUAL;
+use longshore_proto::plan::{GAIN_USUAL, MOVES_MAX};
 use longshore_proto::quantity;
 use longshore_proto::spec::SchedulerKind;
 use longshore_worker::CapacityOverride;
 use longshore_worker::policy::{PIDS_MAX_USUAL, Policy};
 
-use crate::parse::{self, Label};
+use crate::parse::{self, Gap, Label};
 
 /// `longshore manager`
 #[derive(Debug, Args)]
@@ -54,6 +55,34 @@ pub(crate) struct Manager {
     /// does not hold is lost: choose the manager with the highest index
     #[arg(long)]
     pub(crate) heal_log: bool,
+    /// By how much a task must be more important than those that it may displace when it fits nowhere, 1 to 99;
+    /// off lets none displace another
+    #[arg(
+        long, value_name = "GAP", default_value = "20", value_parser = parse::gap,
+        allow_hyphen_values = true
+    )]
+    pub(crate) preempt_gap: Gap,
+    /// Let the cluster balance itself: move tasks to where they cost less, now and then
+    #[arg(long)]
+    pub(crate) rebalance: bool,
+    /// How often it looks for moves
+    #[arg(
+        long, value_name = "TIME", default_value = "1m", value_parser = quantity::parse_duration,
+        requires = "rebalance", allow_hyphen_values = true
+    )]
+    pub(crate) rebalance_every: Duration,
+    /// How many tasks may move at once
+    #[arg(
+        long, value_name = "COUNT", default_value_t = 5, requires = "rebalance",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MOVES_MAX)), allow_hyphen_values = true
+    )]
+    pub(crate) rebalance_moves: u32,
+    /// How many times cheaper it must be elsewhere, 1 or more
+    #[arg(
+        long, value_name = "FACTOR", default_value_t = GAIN_USUAL, value_parser = parse::gain,
+        requires = "rebalance", allow_hyphen_values = true
+    )]
+    pub(crate) rebalance_gain: f64,
     /// How long the event stream keeps events
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = quantity::parse_duration)]
     pub(crate) events_age: Duration,

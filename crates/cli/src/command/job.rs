@@ -25,7 +25,18 @@ pub(crate) async fn submit(
     wish: &job::Submit,
     printer: Printer,
 ) -> Result<Exit, Failure> {
-    let spec = read_file(&wish.file, &global.namespace())?;
+    let spec = read_spec(global, &wish.file)?;
+    let job_type = spec.job_type;
+    let outcome = async {
+        let client = Client::connect(global, printer).await?.in_namespace(spec.namespace.clone());
+        submit_spec(&client, spec, wish.wait, printer).await
+    };
+    with_task_code(outcome.await, wish.wait, job_type)
+}
+
+/// Reads a job file of the namespace that the options say.
+pub(crate) fn read_spec(global: &Global, path: &Path) -> Result<JobSpec, Failure> {
+    let spec = read_file(path, &global.namespace())?;
     if global.namespace.as_ref().is_some_and(|namespace| *namespace != spec.namespace) {
         return Err(Failure::new(format!(
             "the job file says the namespace {}, and the options say {}",
@@ -34,12 +45,7 @@ pub(crate) async fn submit(
         ))
         .hint("say it in one place, or the same in both"));
     }
-    let job_type = spec.job_type;
-    let outcome = async {
-        let client = Client::connect(global, printer).await?.in_namespace(spec.namespace.clone());
-        submit_spec(&client, spec, wish.wait, printer).await
-    };
-    with_task_code(outcome.await, wish.wait, job_type)
+    Ok(spec)
 }
 
 fn read_file(path: &Path, namespace: &Namespace) -> Result<JobSpec, Failure> {

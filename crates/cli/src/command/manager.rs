@@ -1,6 +1,7 @@
 //! `longshore manager`: from options to a running manager.
 
 use longshore_bus::Credentials;
+use longshore_core::cluster::Balancing;
 use longshore_manager::{Keeping, Options};
 use longshore_proto::permission::Role;
 
@@ -62,6 +63,12 @@ fn options(global: &Global, wish: Manager) -> Result<Options, Failure> {
         events_bytes_max: wish.events_size,
     };
     options.settings.scheduler = wish.scheduler.into();
+    options.settings.preempt_gap = wish.preempt_gap.0;
+    options.settings.balancing = wish.rebalance.then(|| Balancing {
+        moves_max: usize::try_from(wish.rebalance_moves).unwrap_or(usize::MAX),
+        window_ms: millis(wish.rebalance_every),
+        gain: wish.rebalance_gain,
+    });
     options.settings.suspect_after_ms = millis(wish.suspect_after);
     options.settings.lost_after_ms = millis(wish.lost_after);
     Ok(options)
@@ -107,6 +114,18 @@ mod tests {
             (8_000, 15_000)
         );
         assert_eq!(options.settings.scheduler, SchedulerKind::Epvm);
+        assert_eq!((options.settings.preempt_gap, options.settings.balancing), (Some(20), None));
+    }
+
+    #[test]
+    fn displacing_and_balancing_are_switched_here() {
+        let options = made(&["--preempt-gap", "off", "--rebalance"]).unwrap();
+        assert_eq!(options.settings.preempt_gap, None);
+        assert_eq!(options.settings.balancing, Some(Balancing::default()));
+        let options =
+            made(&["--rebalance", "--rebalance-every", "10s", "--rebalance-moves", "1"]).unwrap();
+        let wanted = Balancing { moves_max: 1, window_ms: 10_000, gain: 2.0 };
+        assert_eq!(options.settings.balancing, Some(wanted));
     }
 
     #[test]

@@ -16,10 +16,12 @@ use super::effect::{Effect, Reply};
 use super::input::{Command, Ticket};
 use super::record::{Audit, CommandAnswer, CommandKey, Fact, Hash};
 use super::state::{COMMAND_MEMORY_MS, State};
+use super::{Live, Settings, moves};
 
 /// Decides on a command, or repeats the answer that it got before.
 pub(super) fn decide(
     draft: &mut Draft<'_>,
+    (live, settings): (&mut Live, &Settings),
     ticket: Ticket,
     (role, user): (Role, UserName),
     actor: Option<String>,
@@ -32,7 +34,7 @@ pub(super) fn decide(
     let request = Hash::of(&codec::encode(command));
     let reply = match known(draft, &key, request) {
         Some(answer) => answer,
-        None => grant(draft, command, &actor).inspect(|answer| {
+        None => grant(draft, (live, settings), command, &actor).inspect(|answer| {
             let (verb, of) = command.told();
             let audit = Some(Audit { actor: actor.clone(), verb: verb.to_owned(), of });
             draft.record(Fact::CommandGranted { key, request, answer: answer.clone(), audit });
@@ -77,11 +79,20 @@ fn known(
     None
 }
 
-fn grant(draft: &mut Draft<'_>, command: &Command, actor: &str) -> Result<CommandAnswer, ApiError> {
+fn grant(
+    draft: &mut Draft<'_>,
+    (live, settings): (&mut Live, &Settings),
+    command: &Command,
+    actor: &str,
+) -> Result<CommandAnswer, ApiError> {
     match command {
         Command::SubmitJob(job) => submit(draft, job, actor),
         Command::StopJob(key) => stop_job(draft, key, actor),
         Command::StopTask { namespace, id } => stop_task(draft, namespace, id, actor),
+        Command::Rebalance(asked) => {
+            let bounds = moves::bounds(asked)?;
+            Ok(CommandAnswer::Rebalanced(moves::start(draft, live, settings, bounds)))
+        }
     }
 }
 
@@ -157,7 +168,10 @@ fn stop_task(
                 actor: actor.to_owned(),
             });
         }
-        stop_one(draft, id, format!("stopped by {actor}"));
+        // While it moves, its slot has two.
+        for id in draft.state.slot(&task.job, &task.spec, task.slot).to_vec() {
+            stop_one(draft, id, format!("stopped by {actor}"));
+        }
     }
     let (job, spec) = (task.job.name, task.spec);
     Ok(CommandAnswer::TaskStopped(TaskStopped { id, job, spec, instances: left }))
@@ -172,7 +186,7 @@ pub(super) fn stop_one(draft: &mut Draft<'_>, id: TaskId, reason: String) {
     let fact = if task.node.is_none() {
         Fact::TaskWithdrawn { task: id, reason }
     } else {
-        Fact::TaskStopRequested { task: id, reason }
+        Fact::TaskStopRequested { task: id, reason, displaced_by: None }
     };
     draft.record(fact);
 }

@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 
 use longshore_proto::id::TaskId;
 use longshore_proto::name::NodeName;
-use longshore_proto::spec::TaskSpec;
 use longshore_proto::state::{Eligibility, TaskState};
+use longshore_scheduler::plan::size;
 use longshore_scheduler::{Demand, Fleet, Machine};
 
 use super::record::NodeFacts;
@@ -72,7 +72,7 @@ impl State {
         let spec = job.spec(&task.spec)?;
         Some((
             Reverse(job.priority),
-            Reverse(size(spec)),
+            Reverse(size(spec.resources)),
             task.job.clone(),
             task.spec.clone(),
             task.version,
@@ -107,15 +107,4 @@ pub(super) fn machine(node: &Node, eligibility: Eligibility) -> Machine<'_> {
         capacity: *capacity,
         tasks_max: *tasks_max,
     }
-}
-
-/// How large a task is, to place large ones first: its largest share of a machine with 16 cores, 64 GiB of
-/// memory and 1 TiB of disk, in millionths. The machine only fixes the rates between the resources.
-fn size(spec: &TaskSpec) -> u64 {
-    let share = |wanted: u64, whole: u64| {
-        u64::try_from(u128::from(wanted) * 1_000_000 / u128::from(whole)).unwrap_or(u64::MAX)
-    };
-    share(spec.resources.cpu_millis, 16_000)
-        .max(share(spec.resources.memory_bytes, 64 << 30))
-        .max(share(spec.resources.disk_bytes, 1 << 40))
 }

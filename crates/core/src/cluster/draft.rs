@@ -64,6 +64,16 @@ impl<'a> Draft<'a> {
         self.bytes >= FULL_BYTES
     }
 
+    /// Whether nothing has been decided yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.facts.is_empty()
+    }
+
+    /// Whether facts of so many bytes fit, with room for what surrounds them.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.bytes + bytes <= RECORD_BYTES_MAX - (8 << 10)
+    }
+
     /// Decides a fact.
     pub(super) fn record(&mut self, fact: Fact) {
         self.bytes += codec::encode(&fact).len();

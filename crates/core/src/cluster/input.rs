@@ -4,6 +4,7 @@ use longshore_proto::id::CommandId;
 use longshore_proto::name::{JobKey, Namespace, NodeName, UserName};
 use longshore_proto::node::{Heartbeat, Register, Reports};
 use longshore_proto::permission::Role;
+use longshore_proto::plan::Rebalance;
 use longshore_proto::spec::JobSpec;
 use serde::Serialize;
 
@@ -78,6 +79,7 @@ impl Command {
             Self::SubmitJob(job) => ("job.submit", format!("{}/{}", job.namespace, job.name)),
             Self::StopJob(key) => ("job.stop", format!("{}/{}", key.namespace, key.name)),
             Self::StopTask { namespace, id } => ("task.stop", format!("{namespace}/{id}")),
+            Self::Rebalance(_) => ("rebalance.start", "the cluster".to_owned()),
         }
     }
 }
@@ -96,4 +98,6 @@ pub enum Command {
         /// Its id, or a unique beginning.
         id: String,
     },
+    /// Begin the moves that pay.
+    Rebalance(Rebalance),
 }

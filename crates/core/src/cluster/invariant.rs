@@ -48,6 +48,13 @@ pub enum Violation {
         /// How many are wanted.
         wanted: usize,
     },
+    /// A slot has more live tasks than one and its successor.
+    Crowded {
+        /// The job.
+        job: JobKey,
+        /// How many live.
+        live: usize,
+    },
     /// Something derived differs from what it is derived from.
     Derived(&'static str),
     /// A slot remembers too much.
@@ -94,17 +101,30 @@ pub fn capacity(state: &State) -> Vec<Violation> {
     violations
 }
 
-/// No more live tasks than wanted, but for those that were asked to end.
+/// No more slots with live tasks than wanted, but for those that were asked to end; and in a slot at most two,
+/// of which the later replaces the other.
 pub fn count(state: &State) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (key, job) in &state.jobs {
         for (name, slots) in &job.slots {
-            let live = slots
-                .values()
-                .flatten()
-                .filter_map(|id| state.tasks.get(id))
-                .filter(|task| !task.state.is_terminal() && task.stop.is_none())
-                .count();
+            let mut live = 0;
+            for ids in slots.values() {
+                let wanted: Vec<_> = ids
+                    .iter()
+                    .filter_map(|id| {
+                        Some((id, state.tasks.get(id).filter(|task| task.is_wanted())?))
+                    })
+                    .collect();
+                live += usize::from(!wanted.is_empty());
+                let paired = match wanted.as_slice() {
+                    [] | [_] => true,
+                    [(one, _), (_, other)] => other.replaces == Some(**one),
+                    _ => false,
+                };
+                if !paired {
+                    violations.push(Violation::Crowded { job: key.clone(), live: wanted.len() });
+                }
+            }
             let most = job
                 .versions
                 .values()

@@ -16,7 +16,11 @@
 //! | [`command`](self), [`node`](self) | decisions on requests; on joining, heartbeats and reports |
 //! | [`liveness`](self) | silence: suspect, lost, and when to disbelieve it |
 //! | [`reconcile`](self) | wanted against actual tasks, per job |
+//! | [`slot`](self) | what the tasks of one slot mean together |
 //! | [`place`](self) | waiting tasks to nodes |
+//! | [`room`](self) | room for what is more important |
+//! | [`moves`] | tasks that are better off elsewhere |
+//! | [`snapshot`], [`whatif`](self) | a copy to plan on; what would happen if |
 //! | [`assign`](self) | what nodes are told |
 //! | [`publish`](self) | what the world outside is told |
 //! | [`persist`] | state as keys and values |
@@ -32,14 +36,19 @@ pub mod effect;
 pub mod input;
 pub mod invariant;
 mod liveness;
+pub mod moves;
 mod node;
 pub mod persist;
 mod place;
 mod publish;
 mod reconcile;
 pub mod record;
+mod room;
+mod slot;
+pub mod snapshot;
 pub mod state;
 mod view;
+mod whatif;
 
 #[cfg(test)]
 mod tests;
@@ -57,6 +66,7 @@ use crate::time::{Now, Time};
 use draft::Draft;
 pub use effect::{Effect, Proposal, Receipt, Reply, Step};
 pub use input::{Command, Input, Ticket};
+pub use moves::Balancing;
 use record::{Fact, Record};
 pub use state::{NotNext, State};
 
@@ -74,7 +84,14 @@ pub struct Settings {
     pub suspect_after_ms: u64,
     /// How long a node may be silent before it is lost, in milliseconds.
     pub lost_after_ms: u64,
+    /// By how much a task must be more important than those that it displaces, 1 to 99; `None`: it displaces none.
+    pub preempt_gap: Option<u8>,
+    /// How the cluster balances itself; `None`: it does not.
+    pub balancing: Option<Balancing>,
 }
+
+/// By how much a task must be more important than those that it displaces, unless said otherwise.
+pub const PREEMPT_GAP_USUAL: u8 = 20;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -83,6 +100,8 @@ impl Default for Settings {
             heartbeat_interval_ms: 2_000,
             suspect_after_ms: 8_000,
             lost_after_ms: 15_000,
+            preempt_gap: Some(PREEMPT_GAP_USUAL),
+            balancing: None,
         }
     }
 }
@@ -124,6 +143,14 @@ struct Live {
     scheduler: Scheduler,
     /// When and why parts of jobs were last found to fit nowhere.
     blocked: BTreeMap<(JobKey, SpecName), place::Blocked>,
+    /// Where room is being made for parts of jobs.
+    wishes: BTreeMap<(JobKey, SpecName), room::Wish>,
+    /// Whether the next record begins with tasks that are placed all at once.
+    gang_waits: bool,
+    /// The successors of tasks that are being moved.
+    moves: BTreeSet<TaskId>,
+    /// When the cluster last looked for moves by itself.
+    balanced_at: Time,
     /// What an operator should know of, by what it is about.
     alarms: BTreeMap<&'static str, String>,
 }
@@ -233,11 +260,14 @@ impl Cluster {
         let epoch = self.state.meta.epoch;
         let (settings, live) = (&self.settings, &mut self.live);
         let mut draft = Draft::new(&mut self.state, epoch, now, seed);
-        while !draft.is_full() {
+        let begins_with_gang = std::mem::take(&mut live.gang_waits);
+        while !draft.is_full() && !begins_with_gang {
             let Some(input) = inputs.pop_front() else { break };
             match input {
                 Input::Command { ticket, role, user, actor, id, command } => {
-                    command::decide(&mut draft, ticket, (role, user), actor, id, &command);
+                    let asker = (role, user);
+                    let scope = (&mut *live, settings);
+                    command::decide(&mut draft, scope, ticket, asker, actor, id, &command);
                 }
                 Input::Register { ticket, node, register } => {
                     node::register(&mut draft, live, settings, ticket, &node, &register);
@@ -265,6 +295,9 @@ impl Cluster {
             live.tick_at = now.time + TICK_MS;
             liveness::tick(&mut draft, live, settings);
             reconcile::tick(&mut draft, live);
+            moves::tick(&mut draft, live, settings);
+            // Where room is being made must be looked at now and then, whatever happens elsewhere.
+            live.place |= !live.wishes.is_empty();
         }
         // What one pass decides may make another due: a task that is lost is replaced, a task that is created
         // waits for a node. Each pass only ever brings tasks closer to what is wanted, so this ends.

@@ -2,13 +2,23 @@
 //!
 //! E-PVM places best when large tasks come first, so what waits is drained in that order and not in the order
 //! of arrival. Tasks of one spec and version are alike: when one does not fit, none of them does, and the rest
-//! of the group is not tried.
+//! of the group is not tried. Tasks that belong together are placed in one record, all or none.
 
-use longshore_scheduler::{Demand, Policy, Reason, Unplaceable};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use longshore_proto::codec;
+use longshore_proto::id::TaskId;
+use longshore_proto::name::{JobKey, SpecName};
+use longshore_proto::spec::{JobSpec, TaskSpec};
+use longshore_proto::state::TaskState;
+use longshore_scheduler::plan::gang::{self, Short};
+use longshore_scheduler::{Demand, Fleet, GroupId, Placement, Policy, Reason, Unplaceable};
 
 use super::draft::Draft;
 use super::record::Fact;
-use super::state::WaitingKey;
+use super::room::{self, Kept};
+use super::state::{State, WaitingKey};
 use super::{Live, Settings};
 use crate::time::Time;
 
@@ -17,66 +27,281 @@ use crate::time::Time;
 const RETELL_MS: u64 = 10_000;
 
 /// Why something waits, as it was told last.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Blocked {
     at: Time,
     reasons: Vec<Reason>,
 }
 
-/// Places what fits. False when the record is full and something was left untried.
-pub(super) fn waiting(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings) -> bool {
-    let groups: Vec<WaitingKey> = draft.state.waiting.keys().cloned().collect();
-    for key in groups {
-        let (_, _, job_key, spec_name, version) = &key;
-        while let Some(id) = draft.state.waiting.get(&key).and_then(|group| group.first().copied())
-        {
-            if draft.is_full() {
-                return false;
-            }
-            let state = &*draft.state;
-            let Some(job) = state.jobs.get(job_key) else { break };
-            let Some(job_spec) = job.versions.get(version) else { break };
-            let Some(spec) = job_spec.spec(spec_name) else { break };
-            let kind = job_spec.scheduler.unwrap_or(settings.scheduler);
-            let policy = Policy::new(kind, state.meta.round_robin_last.as_ref());
-            let kin = state.fleet.find_kin(job_key, spec_name);
-            let image = state.fleet.find_image(&spec.image);
-            let demand = Demand::of_spec(job_spec, spec, kin, image);
-            match live.scheduler.place(&state.fleet, &demand, policy) {
-                Ok(placement) => {
-                    let explanation = placement.explanation.to_string();
-                    draft.record(Fact::TaskPlaced { task: id, node: placement.node, explanation });
-                }
-                Err(mut unplaceable) => {
-                    let group = (job_key.clone(), spec_name.clone());
-                    let told = job.blocked.contains_key(spec_name);
-                    let before = live.blocked.get(&group).filter(|_| told);
-                    if is_news(before, &unplaceable, draft.now.time) {
-                        unplaceable.look_closer(&state.fleet, &demand);
-                        let reasons = reasons(&unplaceable);
-                        live.blocked.insert(group.clone(), Blocked { at: draft.now.time, reasons });
-                        let reason = unplaceable.to_string();
-                        if job.blocked.get(spec_name) != Some(&reason) {
-                            let (job, spec) = group;
-                            draft.record(Fact::PlacementBlocked { job, spec, reason });
-                        }
-                    }
-                    break;
-                }
-            }
-        }
+/// Tasks that can be placed alike.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) name: (JobKey, SpecName),
+    pub(super) job: Arc<JobSpec>,
+    /// The spec's place in the job.
+    place: usize,
+    kin: GroupId,
+    image: GroupId,
+}
+
+impl Group {
+    /// The tasks of a part of a version of a job, on the fleet that they are placed on.
+    pub(super) fn of(
+        fleet: &mut Fleet,
+        name: (JobKey, SpecName),
+        job: Arc<JobSpec>,
+    ) -> Option<Self> {
+        let place = job.specs.iter().position(|spec| spec.name == name.1)?;
+        // Minted before the first of them is placed, so that those of one record see each other.
+        let kin = fleet.kin(&name.0, &name.1);
+        let image = fleet.image(&job.specs[place].image);
+        Some(Self { name, job, place, kin, image })
     }
+
+    pub(super) fn spec(&self) -> &TaskSpec {
+        &self.job.specs[self.place]
+    }
+
+    pub(super) fn demand(&self) -> Demand<'_> {
+        Demand::of_spec(&self.job, self.spec(), Some(self.kin), Some(self.image))
+    }
+}
+
+/// What became of a group.
+enum Outcome {
+    /// Nothing of it waits any more.
+    Placed,
+    /// So many wait, together or each for itself.
+    Blocked { waiting: usize, reason: String, reasons: Vec<Reason> },
+    /// The record has no room for what is left.
+    Full,
+}
+
+/// Places what fits, and sees to it that room is made for what may displace others. False when the record is
+/// full and something was left untried.
+pub(super) fn waiting(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings) -> bool {
+    let mut kept = Kept::default();
+    let tried = groups(draft, live, settings, &mut kept);
+    kept.give_back(&mut draft.state.fleet);
     let waits = &draft.state.waiting;
     if waits.is_empty() {
         live.blocked.clear();
     }
+    if !live.wishes.is_empty() {
+        let names: BTreeSet<(&JobKey, &SpecName)> =
+            waits.keys().map(|(_, _, job, spec, _)| (job, spec)).collect();
+        live.wishes.retain(|(job, spec), _| names.contains(&(job, spec)));
+    }
+    tried
+}
+
+fn groups(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, kept: &mut Kept) -> bool {
+    let keys: Vec<WaitingKey> = draft.state.waiting.keys().cloned().collect();
+    for key in keys {
+        let (_, _, job_key, spec_name, version) = &key;
+        let job = draft.state.jobs.get(job_key).and_then(|job| job.versions.get(version));
+        let Some(job) = job.map(Arc::clone) else { continue };
+        let name = (job_key.clone(), spec_name.clone());
+        let Some(group) = Group::of(&mut draft.state.fleet, name, job).map(Arc::new) else {
+            continue;
+        };
+        let outcome = if group.spec().all_at_once {
+            together(draft, live, settings, &group, &key)
+        } else {
+            let waiting = |state: &State| {
+                let tasks = state.waiting.get(&key)?;
+                Some((*tasks.first()?, tasks.len()))
+            };
+            singly(draft, live, settings, &group, waiting)
+        };
+        match outcome {
+            Outcome::Placed => drop(live.wishes.remove(&group.name)),
+            Outcome::Full => return false,
+            Outcome::Blocked { waiting, mut reason, reasons } => {
+                let made = room::make(draft, live, settings, &group, waiting, kept);
+                if made.coming > 0 {
+                    let coming = made.coming;
+                    reason +=
+                        &format!("; room for {coming} is being made by tasks that are ending");
+                }
+                tell(draft, live, &group, reason, reasons, made.displaced > 0);
+                if made.is_cut_short {
+                    return false;
+                }
+            }
+        }
+    }
     true
 }
 
-/// Whether a reason is worth telling.
-fn is_news(before: Option<&Blocked>, unplaceable: &Unplaceable, now: Time) -> bool {
+/// Places tasks alike one by one, as long as there are some and they fit. `waiting` gives the next one and how
+/// many there are.
+fn singly(
+    draft: &mut Draft<'_>,
+    live: &mut Live,
+    settings: &Settings,
+    group: &Group,
+    waiting: impl Fn(&State) -> Option<(TaskId, usize)>,
+) -> Outcome {
+    let demand = group.demand();
+    let kind = group.job.scheduler.unwrap_or(settings.scheduler);
+    while let Some((task, waiting)) = waiting(draft.state) {
+        if draft.is_full() {
+            return Outcome::Full;
+        }
+        let state = &*draft.state;
+        let policy = Policy::new(kind, state.meta.round_robin_last.as_ref());
+        match live.scheduler.place(&state.fleet, &demand, policy) {
+            Ok(placement) => draft.record(placed(task, &placement, true)),
+            Err(mut unplaceable) => {
+                if is_news(told(live, state, group), &reasons(&unplaceable), draft.now.time) {
+                    unplaceable.look_closer(&state.fleet, &demand);
+                }
+                let (reason, reasons) = (unplaceable.to_string(), reasons(&unplaceable));
+                return Outcome::Blocked { waiting, reason, reasons };
+            }
+        }
+    }
+    Outcome::Placed
+}
+
+/// Places tasks that belong together: all in this record, or none. A task in the place of one that had a node is
+/// of a gang that stands already, and is placed by itself.
+fn together(
+    draft: &mut Draft<'_>,
+    live: &mut Live,
+    settings: &Settings,
+    group: &Group,
+    key: &WaitingKey,
+) -> Outcome {
+    let single = |state: &State| {
+        let tasks = state.waiting.get(key)?.iter().copied();
+        let singles: Vec<TaskId> = tasks.filter(|id| takes_a_place(state, *id)).collect();
+        Some((*singles.first()?, singles.len()))
+    };
+    match singly(draft, live, settings, group, single) {
+        Outcome::Placed => {}
+        other => return other,
+    }
+    let waiting = draft.state.waiting.get(key);
+    let tasks: Vec<TaskId> = waiting.into_iter().flatten().copied().collect();
+    if tasks.is_empty() {
+        return Outcome::Placed;
+    }
+    let (known, wanted) = members(draft.state, group);
+    if known < wanted {
+        let reason = format!(
+            "they are placed all at once, and {known} of {wanted} are there; the others come when those before \
+             them have ended"
+        );
+        return Outcome::Blocked { waiting: 0, reason, reasons: Vec::new() };
+    }
+    let demand = group.demand();
+    let kind = group.job.scheduler.unwrap_or(settings.scheduler);
+    let last = draft.state.meta.round_robin_last.clone();
+    let (before, now) = (told(live, draft.state, group).cloned(), draft.now.time);
+    let news = |unplaceable: &Unplaceable| is_news(before.as_ref(), &reasons(unplaceable), now);
+    let fleet = &mut draft.state.fleet;
+    let turn = (kind, last.as_ref());
+    let found = gang::place(&mut live.scheduler, fleet, &demand, turn, tasks.len(), news);
+    let placements = match found {
+        Ok(placements) => placements,
+        Err(Short { fit, unplaceable }) => {
+            let (waiting, reasons) = (tasks.len(), reasons(&unplaceable));
+            let reason = format!(
+                "{fit} of {waiting} would fit, and they are placed all at once; {unplaceable}"
+            );
+            return Outcome::Blocked { waiting, reason, reasons };
+        }
+    };
+    let facts = |with_reason| -> (Vec<Fact>, usize) {
+        let each = tasks.iter().zip(&placements);
+        let facts: Vec<Fact> =
+            each.map(|(task, placement)| placed(*task, placement, with_reason)).collect();
+        let bytes = facts.iter().map(|fact| codec::encode(fact).len()).sum();
+        (facts, bytes)
+    };
+    let (mut chosen, mut bytes) = facts(true);
+    if !draft.has_room(bytes) && !draft.is_empty() {
+        // The next record begins with them.
+        live.gang_waits = true;
+        return Outcome::Full;
+    }
+    if !draft.has_room(bytes) {
+        (chosen, bytes) = facts(false);
+    }
+    if !draft.has_room(bytes) {
+        let reason = format!("{} tasks are more than can be placed all at once", tasks.len());
+        return Outcome::Blocked { waiting: 0, reason, reasons: Vec::new() };
+    }
+    for fact in chosen {
+        draft.record(fact);
+    }
+    Outcome::Placed
+}
+
+/// Whether a task is in the place of one that had a node in this run of its job.
+fn takes_a_place(state: &State, id: TaskId) -> bool {
+    let Some(task) = state.tasks.get(&id) else { return false };
+    let run_version = state.jobs.get(&task.job).map_or(0, |job| job.run_version);
+    let before = state.slot(&task.job, &task.spec, task.slot).iter().filter(|other| **other != id);
     before
-        .is_none_or(|before| before.reasons != reasons(unplaceable) || now >= before.at + RETELL_MS)
+        .filter_map(|id| state.tasks.get(id))
+        .any(|other| other.node.is_some() && other.version >= run_version)
+}
+
+/// How many instances of a part are there, placed or waiting, and how many there are to be.
+fn members(state: &State, group: &Group) -> (usize, usize) {
+    let (key, name) = &group.name;
+    let Some(job) = state.jobs.get(key) else { return (0, 0) };
+    let wanted = job.spec().and_then(|spec| spec.spec(name)).map_or(0, |spec| spec.instances);
+    let counts = |ids: &Vec<TaskId>| {
+        let current = state.current(ids).and_then(|id| state.tasks.get(&id));
+        current.is_some_and(|task| match task.state {
+            TaskState::Completed | TaskState::Failed => task.version >= job.run_version,
+            _ => task.is_wanted(),
+        })
+    };
+    let slots = job.slots.get(name).into_iter().flat_map(BTreeMap::values);
+    (slots.filter(|ids| counts(ids)).count(), wanted as usize)
+}
+
+fn placed(task: TaskId, placement: &Placement, with_reason: bool) -> Fact {
+    let why = with_reason.then(|| Box::new(placement.explanation.why()));
+    Fact::TaskPlaced { task, node: placement.node.clone(), explanation: String::new(), why }
+}
+
+/// Tells why a group waits, when that is news.
+fn tell(
+    draft: &mut Draft<'_>,
+    live: &mut Live,
+    group: &Group,
+    reason: String,
+    reasons: Vec<Reason>,
+    has_displaced: bool,
+) {
+    let now = draft.now.time;
+    if !has_displaced && !is_news(told(live, draft.state, group), &reasons, now) {
+        return;
+    }
+    live.blocked.insert(group.name.clone(), Blocked { at: now, reasons });
+    let (job, spec) = group.name.clone();
+    let present = draft.state.jobs.get(&job).and_then(|job| job.blocked.get(&spec));
+    if present != Some(&reason) {
+        draft.record(Fact::PlacementBlocked { job, spec, reason });
+    }
+}
+
+/// What was told last of why a group waits, if it still stands.
+fn told<'a>(live: &'a Live, state: &State, group: &Group) -> Option<&'a Blocked> {
+    let (job, spec) = &group.name;
+    let stands = state.jobs.get(job).is_some_and(|job| job.blocked.contains_key(spec));
+    live.blocked.get(&group.name).filter(|_| stands)
+}
+
+/// Whether a reason is worth telling.
+fn is_news(before: Option<&Blocked>, reasons: &[Reason], now: Time) -> bool {
+    before.is_none_or(|before| before.reasons != reasons || now >= before.at + RETELL_MS)
 }
 
 fn reasons(unplaceable: &Unplaceable) -> Vec<Reason> {

@@ -59,6 +59,7 @@ pub(super) fn event(
                 CommandAnswer::Submitted(answer) => Some(answer.name.clone()),
                 CommandAnswer::JobStopped(answer) => Some(answer.name.clone()),
                 CommandAnswer::TaskStopped(answer) => Some(answer.job.clone()),
+                CommandAnswer::Rebalanced(_) => None,
             };
             Some(Event {
                 event_type: format!("{AUDIT}{}", audit.verb),
@@ -105,8 +106,8 @@ pub(super) fn event(
         | Fact::TaskWithdrawn { task: id, .. }
         | Fact::TaskLost { task: id, .. } => {
             let mut event = task(*id)?;
-            if let Fact::TaskPlaced { explanation, .. } = fact {
-                event.reason = Some(explanation.clone());
+            if matches!(fact, Fact::TaskPlaced { .. }) {
+                event.reason = state.tasks.get(id).and_then(|task| state.placement(task));
             }
             Some(event)
         }

@@ -13,7 +13,7 @@ use super::Live;
 use super::command::stop_one;
 use super::draft::Draft;
 use super::record::Fact;
-use super::state::{State, Task};
+use super::state::Task;
 
 /// A job that ended so long ago is forgotten, in milliseconds of the leader's clock.
 const JOB_MEMORY_MS: u64 = 24 * 3_600_000;
@@ -89,6 +89,9 @@ fn part(
     let wanted_spec = job.spec(name);
     let wanted = if stop { 0 } else { wanted_spec.map_or(0, |spec| spec.instances) };
     lose(draft, key, job, name);
+    if !exchange(draft, key, name) {
+        return false;
+    }
     let mut slots = look(draft, live, key, job, name);
 
     let kept = |slots: &BTreeMap<u32, Slot>| {
@@ -194,10 +197,10 @@ fn part(
 
 /// Tasks on nodes that are gone are lost, unless the job waits for its nodes.
 fn lose(draft: &mut Draft<'_>, key: &JobKey, job: &JobSpec, name: &SpecName) {
-    for id in current_tasks(draft.state, key, name) {
+    for id in draft.state.living(key, name) {
         let Some(task) = draft.state.tasks.get(&id) else { continue };
-        if task.state.is_terminal() || draft.is_full() {
-            continue;
+        if draft.is_full() {
+            return;
         }
         let Some(node) = &task.node else { continue };
         let Some(status) = draft.state.nodes.get(node).map(|node| node.status) else { continue };
@@ -208,6 +211,25 @@ fn lose(draft: &mut Draft<'_>, key: &JobKey, job: &JobSpec, name: &SpecName) {
             draft.record(Fact::TaskLost { task: id, reason });
         }
     }
+}
+
+/// Tasks whose successor runs may end. False when the record is full.
+fn exchange(draft: &mut Draft<'_>, key: &JobKey, name: &SpecName) -> bool {
+    let slots = draft.state.jobs.get(key).and_then(|job| job.slots.get(name));
+    let exchanged = slots
+        .into_iter()
+        .flat_map(BTreeMap::values)
+        .filter(|ids| ids.len() > 1)
+        .flat_map(|ids| draft.state.superseded(ids));
+    for (id, successor) in exchanged.collect::<Vec<_>>() {
+        if draft.is_full() {
+            return false;
+        }
+        let node = draft.state.tasks.get(&successor).and_then(|task| task.node.clone());
+        let on = node.map(|node| format!(" on {node}")).unwrap_or_default();
+        stop_one(draft, id, format!("its successor{on} runs"));
+    }
+    true
 }
 
 /// What the slots of a part mean.
@@ -224,12 +246,18 @@ fn look(
     let wanted = job.spec(name);
     let mut meanings = BTreeMap::new();
     for (number, ids) in slots {
-        let Some((id, task)) = ids.last().and_then(|id| Some((*id, state.tasks.get(id)?))) else {
+        let current = state.current(ids);
+        let Some((id, task)) = current.and_then(|id| Some((id, state.tasks.get(&id)?))) else {
             continue;
         };
         let current = wanted.is_some_and(|wanted| {
             state.task_spec(task).is_some_and(|has| same_container(has, wanted))
         });
+        // What waits to be placed all at once must be of one version, or it would never be whole.
+        let current = current
+            && !(task.state == TaskState::Pending
+                && task.version != stored.version
+                && wanted.is_some_and(|wanted| wanted.all_at_once));
         let of_this_run = task.version >= stored.run_version;
         let meaning = match task.state {
             _ if !task.state.is_terminal() && task.stop.is_some() => Slot::Stopping,
@@ -243,6 +271,10 @@ fn look(
             },
             TaskState::Completed if job.job_type == JobType::Batch && current && of_this_run => {
                 Slot::Completed
+            }
+            // That it had to go is not its fault, however it went.
+            _ if task.displaced_by.is_some() => {
+                Slot::Vacant { replaces: Some(id), failures: task.failures }
             }
             TaskState::Completed | TaskState::Failed if current && of_this_run => {
                 let policy = wanted.and_then(|wanted| wanted.reschedule.as_ref());
@@ -288,7 +320,7 @@ fn follow(
 
 /// Whether two versions of a spec make the same container. How many there are and where they may run is no
 /// part of it: a change of that is for tasks to come.
-fn same_container(one: &TaskSpec, other: &TaskSpec) -> bool {
+pub(super) fn same_container(one: &TaskSpec, other: &TaskSpec) -> bool {
     // Specs are small, so a copy is cheaper than a comparison field by field that a later field would be
     // forgotten in.
     let of_container = |spec: &TaskSpec| TaskSpec {
@@ -313,29 +345,14 @@ fn stop_slot(
     reason: &str,
     slots: &mut BTreeMap<u32, Slot>,
 ) {
-    let id = draft
-        .state
-        .jobs
-        .get(key)
-        .and_then(|job| job.slots.get(name)?.get(&number)?.last().copied());
-    let Some(id) = id else { return };
-    stop_one(draft, id, reason.to_owned());
-    let ended = draft.state.tasks.get(&id).is_none_or(|task| task.state.is_terminal());
+    let ids = draft.state.slot(key, name, number).to_vec();
+    for id in &ids {
+        stop_one(draft, *id, reason.to_owned());
+    }
+    let tasks = &draft.state.tasks;
+    let ended = ids.iter().all(|id| tasks.get(id).is_none_or(|task| task.state.is_terminal()));
     let meaning = if ended { Slot::Vacant { replaces: None, failures: 0 } } else { Slot::Stopping };
     slots.insert(number, meaning);
-}
-
-fn current_tasks(state: &State, key: &JobKey, name: &SpecName) -> Vec<TaskId> {
-    let slots = state.jobs.get(key).and_then(|job| job.slots.get(name));
-    slots.into_iter().flat_map(BTreeMap::values).filter_map(|ids| ids.last().copied()).collect()
-}
-
-/// Whether a task is its slot's latest.
-fn is_current(state: &State, id: TaskId) -> bool {
-    let latest = |task: &Task| {
-        state.jobs.get(&task.job)?.slots.get(&task.spec)?.get(&task.slot)?.last().copied()
-    };
-    state.tasks.get(&id).and_then(latest) == Some(id)
 }
 
 /// How the job stands as a whole.
@@ -376,7 +393,7 @@ fn status(draft: &mut Draft<'_>, key: &JobKey, job_type: JobType, stop: bool, ta
 pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live) {
     let now = draft.now.time;
     let state = &*draft.state;
-    live.backoff.retain(|id, _| is_current(state, *id));
+    live.backoff.retain(|id, _| state.is_current(*id));
     let due = live.backoff.iter().filter(|(_, at)| **at <= now);
     live.reconcile.extend(due.filter_map(|(id, _)| Some(state.tasks.get(id)?.job.clone())));
     let at_ms = draft.at_ms();

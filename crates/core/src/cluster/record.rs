@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use longshore_proto::api::{JobStopped, JobSubmitted, TaskStopped};
 use longshore_proto::codec::{self, DecodeError};
+use longshore_proto::explain::Why;
 use longshore_proto::id::{BootId, ClusterId, CommandId, ManagerId, NodeId, TaskId};
 use longshore_proto::name::{Datacenter, JobKey, NodeName, SpecName, UserName};
 use longshore_proto::node::{TaskReport, tasks_max_usual};
 use longshore_proto::permission::Role;
+use longshore_proto::plan::RebalancePlan;
 use longshore_proto::spec::{JobSpec, Resources};
 use longshore_proto::state::{JobStatus, NodeStatus};
 use serde::{Deserialize, Serialize};
@@ -228,8 +230,12 @@ pub enum Fact {
         task: TaskId,
         /// Its node.
         node: NodeName,
-        /// Why this one, for people.
+        /// Why this one, as it was kept by versions of before.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
         explanation: String,
+        /// Why this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<Box<Why>>,
     },
     /// A placed task is to end.
     TaskStopRequested {
@@ -237,6 +243,9 @@ pub enum Fact {
         task: TaskId,
         /// Why, for people.
         reason: String,
+        /// The more important job that needs its place: the task is replaced, and its end is no failure.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        displaced_by: Option<JobKey>,
     },
     /// A task that had no node yet ended.
     TaskWithdrawn {
@@ -330,7 +339,7 @@ pub struct Audit {
 }
 
 /// The answer to a command that was granted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CommandAnswer {
     /// To `job.submit`.
@@ -339,6 +348,8 @@ pub enum CommandAnswer {
     JobStopped(JobStopped),
     /// To `task.stop`.
     TaskStopped(TaskStopped),
+    /// To `rebalance.start`.
+    Rebalanced(RebalancePlan),
 }
 
 #[cfg(test)]
@@ -392,6 +403,31 @@ mod tests {
             FactBefore::CommandGranted { key: key.clone(), request, answer: answer.clone() };
         let fact: Fact = codec::decode(&codec::encode(&before)).unwrap();
         assert_eq!(fact, Fact::CommandGranted { key, request, answer, audit: None });
+    }
+
+    /// A placement as it was recorded before the reason was kept in parts.
+    #[derive(Serialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum PlacementBefore {
+        TaskPlaced { task: TaskId, node: NodeName, explanation: String },
+        TaskStopRequested { task: TaskId, reason: String },
+    }
+
+    #[test]
+    fn placements_and_stops_of_before_are_read_with_what_they_said() {
+        let (task, node) = (TaskId(uuid::Uuid::from_u128(7)), "n1".parse::<NodeName>().unwrap());
+        let explanation = "the only feasible of 1 node".to_owned();
+        let before = PlacementBefore::TaskPlaced {
+            task,
+            node: node.clone(),
+            explanation: explanation.clone(),
+        };
+        let read: Fact = codec::decode(&codec::encode(&before)).unwrap();
+        assert_eq!(read, Fact::TaskPlaced { task, node, explanation, why: None });
+        let before = PlacementBefore::TaskStopRequested { task, reason: "x".into() };
+        let read: Fact = codec::decode(&codec::encode(&before)).unwrap();
+        let reason = "x".to_owned();
+        assert_eq!(read, Fact::TaskStopRequested { task, reason, displaced_by: None });
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use longshore_proto::event::Event;
+use longshore_proto::explain::Why;
 use longshore_proto::health::HealthReport;
 use longshore_proto::id::{ClusterId, ManagerId, Revision, TaskId};
 use longshore_proto::name::{JobKey, NodeName, SpecName, UserName};
@@ -96,7 +97,7 @@ impl Job {
 }
 
 /// A task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// Its job.
     pub job: JobKey,
@@ -128,8 +129,14 @@ pub struct Task {
     pub exit_code: Option<i64>,
     /// Why it is as it is.
     pub reason: Option<String>,
-    /// Why it is where it is.
+    /// Why it is where it is, as versions of before kept it.
     pub placement: Option<String>,
+    /// Why it is where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Box<Why>>,
+    /// The more important job that needs its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub displaced_by: Option<JobKey>,
     /// The task that it replaces.
     pub replaces: Option<TaskId>,
     /// How many tasks in a row failed in this slot before it.
@@ -173,7 +180,7 @@ pub struct Node {
 }
 
 /// A command that was granted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Command {
     /// The hash of what was asked.
     pub request: Hash,
@@ -360,6 +367,8 @@ impl State {
                     exit_code: None,
                     reason: None,
                     placement: None,
+                    why: None,
+                    displaced_by: None,
                     replaces: *replaces,
                     failures: *failures,
                     created_index: revision.index,
@@ -372,12 +381,17 @@ impl State {
                 self.prune_slot(job, spec, *slot, changes);
                 changes.touch_task(*task, job);
             }
-            Fact::TaskPlaced { task, node, explanation } => {
-                self.apply_place(*task, node, explanation, revision, changes);
+            Fact::TaskPlaced { task, node, explanation, why } => {
+                self.apply_place(*task, node, revision, changes);
+                if let Some(stored) = self.tasks.get_mut(task) {
+                    stored.placement = Some(explanation.clone()).filter(|text| !text.is_empty());
+                    stored.why.clone_from(why);
+                }
             }
-            Fact::TaskStopRequested { task, reason } => {
+            Fact::TaskStopRequested { task, reason, displaced_by } => {
                 if let Some(stored) = self.tasks.get_mut(task) {
                     stored.stop = Some(reason.clone());
+                    stored.displaced_by.clone_from(displaced_by);
                     stored.revision = revision;
                     changes.touch_task(*task, &stored.job);
                     if let Some(node) = stored.node.clone() {
@@ -481,7 +495,6 @@ impl State {
         &mut self,
         id: TaskId,
         node: &NodeName,
-        explanation: &str,
         revision: Revision,
         changes: &mut Changes,
     ) {
@@ -491,7 +504,6 @@ impl State {
             task.node = Some(node.clone());
             task.state = TaskState::Assigned;
             task.revision = revision;
-            task.placement = Some(explanation.to_owned());
             task.reason = None;
             changes.touch_task(id, &task.job);
         }
@@ -634,12 +646,10 @@ impl State {
             return;
         };
         while ids.len() > ENDED_TASKS_PER_SLOT + 1 {
-            let Some(oldest) = ids.first().copied() else { return };
-            let ended = self.tasks.get(&oldest).is_none_or(|task| task.state.is_terminal());
-            if !ended {
-                return;
-            }
-            ids.remove(0);
+            let ended =
+                |id: &TaskId| self.tasks.get(id).is_none_or(|task| task.state.is_terminal());
+            let Some(place) = ids.iter().position(ended) else { return };
+            let oldest = ids.remove(place);
             self.tasks.remove(&oldest);
             changes.tasks.insert(oldest);
         }

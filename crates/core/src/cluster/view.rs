@@ -150,7 +150,7 @@ impl Cluster {
             health: task.health.map(|health| health.status),
             exit_code: task.exit_code,
             reason: task.reason.clone().or_else(stopping).or_else(blocked),
-            placement: task.placement.clone(),
+            placement: self.state.placement(task),
             replaces: task.replaces,
             created_at_ms: task.created_at_ms,
             started_at_ms: task.started_at_ms,
@@ -166,9 +166,9 @@ impl Cluster {
                 .get(&spec.name)
                 .into_iter()
                 .flat_map(BTreeMap::values)
-                .filter_map(|ids| ids.last());
+                .filter_map(|ids| self.state.current(ids));
             let states: Vec<TaskState> = latest
-                .filter_map(|id| self.state.tasks.get(id))
+                .filter_map(|id| self.state.tasks.get(&id))
                 .filter(|task| task.version >= job.run_version || !task.state.is_terminal())
                 .map(|task| task.state)
                 .collect();

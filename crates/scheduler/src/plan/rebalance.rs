@@ -14,7 +14,7 @@ use longshore_proto::id::TaskId;
 use longshore_proto::name::NodeName;
 use longshore_proto::spec::{Resources, SchedulerKind};
 
-use super::cost;
+use super::{cost, take_out};
 use crate::demand::Demand;
 use crate::filter;
 use crate::fleet::{Fleet, Node};
@@ -190,19 +190,6 @@ fn has_room(
         fleet.release(node, held);
     }
     refused.is_none()
-}
-
-/// Takes a task off a node, and what it is taken to use out of what is measured there. Otherwise the node would
-/// look as busy without the task as with it.
-fn take_out(fleet: &mut Fleet, from: &NodeName, demand: &Demand<'_>) {
-    let expected = fleet.node(from).filter(|node| node.is_fresh()).map(Node::expected_amounts);
-    fleet.release(from, demand);
-    if let Some([cpu_millis, memory_bytes, disk_bytes, _]) = expected {
-        let expected = Resources { cpu_millis, memory_bytes, disk_bytes };
-        // A first measurement is taken as it is; a further one would be smoothed.
-        fleet.set_measured(from, None);
-        fleet.set_measured(from, Some(expected.saturating_sub(demand.resources)));
-    }
 }
 
 /// A move that is thought of.

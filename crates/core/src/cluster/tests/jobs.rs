@@ -26,15 +26,8 @@ fn a_job_is_stored_created_and_placed_in_one_record() {
     assert_eq!(live.len(), 2);
     for id in &live {
         assert_eq!(world.task(*id).state, TaskState::Assigned);
-        assert!(
-            world
-                .task(*id)
-                .placement
-                .as_ref()
-                .is_some_and(|why| why.contains("1 nodes") || why.contains("only")),
-            "{:?}",
-            world.task(*id).placement
-        );
+        let why = world.task(*id).why.as_deref().unwrap();
+        assert_eq!((why.nodes, why.feasible), (1, 1), "{why:?}");
     }
     let (node, delta) = world.told.last().unwrap();
     assert_eq!(node.as_str(), "n1");

@@ -1,6 +1,10 @@
 //! Decision tests: inputs in, exact facts and effects out; and properties over random histories.
 
+mod gangs;
 mod jobs;
+mod moves;
 mod nodes;
+mod preemption;
+mod questions;
 mod random;
 mod world;

@@ -2,6 +2,7 @@
 //! them), the store and a replay give what is in memory, and time makes the cluster settle.
 
 use longshore_proto::id::TaskId;
+use longshore_proto::plan::Rebalance;
 use longshore_proto::spec::{JobType, OnNodeLoss, ReschedulePolicy};
 use longshore_proto::state::TaskState;
 use proptest::prelude::*;
@@ -14,7 +15,8 @@ enum Move {
     Join(u8),
     Beat(u8),
     Leave(u8),
-    Submit { job: u8, instances: u32, batch: bool, image: u8, wait: bool },
+    Submit { job: u8, instances: u32, batch: bool, image: u8, wait: bool, gang: bool, priority: u8 },
+    Rebalance,
     StopJob(u8),
     StopTask(u16),
     Report { task: u16, attempt: u64, state: u8 },
@@ -28,8 +30,11 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => (0..6u8).prop_map(Move::Join),
         6 => (0..6u8).prop_map(Move::Beat),
         1 => (0..6u8).prop_map(Move::Leave),
-        4 => (0..4u8, 1..14u32, any::<bool>(), 0..3u8, any::<bool>())
-            .prop_map(|(job, instances, batch, image, wait)| Move::Submit { job, instances, batch, image, wait }),
+        4 => (0..4u8, 1..14u32, any::<bool>(), 0..3u8, any::<bool>(), (any::<bool>(), 1..=100u8))
+            .prop_map(|(job, instances, batch, image, wait, (gang, priority))| {
+                Move::Submit { job, instances, batch, image, wait, gang, priority }
+            }),
+        2 => Just(Move::Rebalance),
         1 => (0..4u8).prop_map(Move::StopJob),
         2 => any::<u16>().prop_map(Move::StopTask),
         16 => (any::<u16>(), 0..4u64, 0..9u8).prop_map(|(task, attempt, state)| Move::Report { task, attempt, state }),
@@ -60,14 +65,20 @@ fn play(world: &mut World, one: Move) {
                 world.run([beat]);
             }
         }
-        Move::Submit { job: number, instances, batch, image, wait } => {
+        Move::Submit { job: number, instances, batch, image, wait, gang, priority } => {
             let mut spec = job(&format!("j{number}"), instances);
             spec.job_type = if batch { JobType::Batch } else { JobType::Service };
             spec.on_node_loss = if wait { OnNodeLoss::Wait } else { OnNodeLoss::Replace };
+            spec.priority = priority;
+            spec.specs[0].all_at_once = gang;
             spec.specs[0].image = format!("busybox:{image}");
             spec.specs[0].reschedule =
                 Some(ReschedulePolicy { attempts: Some(1), delay_ms: 1_000, delay_ms_max: 4_000 });
             world.submit(spec);
+        }
+        Move::Rebalance => {
+            let asked = Rebalance { moves_max: Some(3), gain: Some(1.1) };
+            world.command(Command::Rebalance(asked)).unwrap();
         }
         Move::StopJob(number) => drop(world.command(Command::StopJob(key(&format!("j{number}"))))),
         Move::StopTask(choice) => {
@@ -139,7 +150,7 @@ proptest! {
             for part in &spec.specs {
                 let settled = job.slots[&part.name]
                     .values()
-                    .filter_map(|ids| state.tasks.get(ids.last()?))
+                    .filter_map(|ids| state.tasks.get(&state.current(ids)?))
                     .filter(|task| match task.state {
                         TaskState::Running => true,
                         TaskState::Completed | TaskState::Failed => task.version >= job.run_version,

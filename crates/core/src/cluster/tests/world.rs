@@ -66,12 +66,16 @@ pub(super) const NODE: Resources =
 
 impl World {
     pub(super) fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    pub(super) fn with(settings: Settings) -> Self {
         let identity = Identity {
             manager: ManagerId(Uuid::from_u128(0xa)),
             name: "m1".parse().unwrap(),
             version: "test".into(),
         };
-        let cluster = Cluster::new(identity, Settings::default(), State::default());
+        let cluster = Cluster::new(identity, settings, State::default());
         let mut world = Self {
             cluster,
             now_ms: 1_000,
@@ -98,7 +102,7 @@ impl World {
         self.minted.to_be_bytes()
     }
 
-    fn settle(&mut self, step: Step) -> Vec<Fact> {
+    pub(super) fn settle(&mut self, step: Step) -> Vec<Fact> {
         let (effects, facts) = match step {
             Step::Answers(effects) => (effects, Vec::new()),
             Step::Record(proposal) => {
@@ -344,6 +348,30 @@ impl World {
             .collect();
         live.sort_unstable();
         live.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Why tasks of a job wait.
+    pub(super) fn waits_because(&self, name: &str) -> String {
+        let blocked = &self.cluster.state().jobs[&key(name)].blocked;
+        blocked.values().next().cloned().unwrap_or_default()
+    }
+
+    /// Every live task of a job that was told to end has ended.
+    pub(super) fn end_all(&mut self, name: &str) -> Vec<Fact> {
+        let mut facts = Vec::new();
+        for id in self.live(name) {
+            let task = self.task(id);
+            if task.stop.is_some() {
+                facts.extend(self.report(id, task.attempt.max(1), TaskState::Stopped, None));
+            }
+        }
+        facts
+    }
+
+    /// The nodes of a job's live tasks.
+    pub(super) fn nodes_of(&self, name: &str) -> Vec<Option<String>> {
+        let node = |id| self.task(id).node.as_ref().map(ToString::to_string);
+        self.live(name).into_iter().map(node).collect()
     }
 
     /// Every live task of a job that has a node starts to run.

@@ -1,0 +1,377 @@
+//! What is asked of the cluster that takes a while to work out: it is answered from a copy, so that whoever asks
+//! holds nobody up, and nothing that is tried changes anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use longshore_proto::api::NameTask;
+use longshore_proto::error::ApiError;
+use longshore_proto::id::TaskId;
+use longshore_proto::name::{JobKey, Namespace, NodeName, SpecName};
+use longshore_proto::plan::{self, Footing, Move, RebalancePlan, TaskRef};
+use longshore_proto::spec::{JobType, MountSource, OnNodeLoss, TaskSpec};
+use longshore_proto::state::TaskState;
+use longshore_scheduler::plan::preempt::{self, Occupant};
+use longshore_scheduler::plan::rebalance::{self, Bounds, Movable};
+use longshore_scheduler::plan::{footing, ranking, spread_over_nothing, take_out};
+use longshore_scheduler::{Demand, Fleet, Policy};
+
+use super::place::Group;
+use super::reconcile::same_container;
+use super::room::displaceable;
+use super::state::{State, Task};
+use super::{Cluster, Settings};
+
+/// How many of the best nodes, and of the others, an explanation lists.
+const BEST_MAX: usize = 5;
+const REFUSED_MAX: usize = 20;
+
+/// A part of a version of a job.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) group: Group,
+    pub(super) version: u64,
+}
+
+/// A task that has a node.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) task: TaskId,
+    /// The place of its part in the snapshot.
+    pub(super) part: usize,
+    pub(super) slot: u32,
+    pub(super) node: NodeName,
+    pub(super) is_ending: bool,
+    /// Whether it may be moved: see [`movable`].
+    pub(super) is_movable: bool,
+}
+
+/// A task that waits for a node.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) task: TaskId,
+    pub(super) part: usize,
+    pub(super) slot: u32,
+}
+
+/// A copy of what plans are made of.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(super) settings: Settings,
+    pub(super) fleet: Fleet,
+    pub(super) parts: Vec<Part>,
+    pub(super) held: Vec<Held>,
+    pub(super) waiting: Vec<Waiting>,
+    /// How many instances of parts of batch jobs have completed.
+    pub(super) completed: BTreeMap<(JobKey, SpecName), u32>,
+    pub(super) round_robin_last: Option<NodeName>,
+}
+
+impl Snapshot {
+    /// A copy of the nodes alone.
+    fn of_fleet(state: &State, settings: &Settings) -> Self {
+        Self {
+            settings: settings.clone(),
+            fleet: state.fleet.clone(),
+            parts: Vec::new(),
+            held: Vec::new(),
+            waiting: Vec::new(),
+            completed: BTreeMap::new(),
+            round_robin_last: state.meta.round_robin_last.clone(),
+        }
+    }
+
+    /// A copy of the nodes and the tasks.
+    pub(super) fn of(state: &State, settings: &Settings) -> Self {
+        let mut snapshot = Self::of_fleet(state, settings);
+        for (key, job) in &state.jobs {
+            for (name, slots) in &job.slots {
+                let mut versions: BTreeMap<u64, (usize, bool)> = BTreeMap::new();
+                let batch = job.spec().is_some_and(|spec| spec.job_type == JobType::Batch);
+                for (slot, ids) in slots {
+                    let tasks = ids.iter().filter_map(|id| Some((*id, state.tasks.get(id)?)));
+                    let living: Vec<(TaskId, &Task)> =
+                        tasks.filter(|(_, task)| !task.state.is_terminal()).collect();
+                    if living.is_empty() {
+                        let current = state.current(ids).and_then(|id| state.tasks.get(&id));
+                        let has_completed = current.is_some_and(|task| {
+                            task.state == TaskState::Completed && task.version >= job.run_version
+                        });
+                        if batch && has_completed {
+                            *snapshot.completed.entry((key.clone(), name.clone())).or_default() +=
+                                1;
+                        }
+                    }
+                    for (id, task) in &living {
+                        let known = versions.get(&task.version).copied();
+                        let known = known.or_else(|| {
+                            let made = snapshot.part(state, (key, name), task.version)?;
+                            versions.insert(task.version, made);
+                            Some(made)
+                        });
+                        let Some((part, may_move)) = known else { continue };
+                        let (task, id, slot) = (*task, *id, *slot);
+                        match &task.node {
+                            Some(node) => snapshot.held.push(Held {
+                                task: id,
+                                part,
+                                slot,
+                                node: node.clone(),
+                                is_ending: task.stop.is_some() || task.state == TaskState::Stopping,
+                                is_movable: may_move
+                                    && living.len() == 1
+                                    && task.state == TaskState::Running
+                                    && task.stop.is_none(),
+                            }),
+                            None => snapshot.waiting.push(Waiting { task: id, part, slot }),
+                        }
+                    }
+                }
+            }
+        }
+        snapshot
+    }
+
+    /// Takes in a part of a version, and whether its tasks may be moved.
+    fn part(
+        &mut self,
+        state: &State,
+        (key, name): (&JobKey, &SpecName),
+        version: u64,
+    ) -> Option<(usize, bool)> {
+        let job = state.jobs.get(key)?;
+        let spec = job.versions.get(&version)?;
+        let group = Group::of(&mut self.fleet, (key.clone(), name.clone()), Arc::clone(spec))?;
+        let wanted = job.spec().and_then(|spec| spec.spec(name));
+        let is_current = wanted.is_some_and(|wanted| same_container(group.spec(), wanted));
+        let may_move = is_current && !job.stop_requested && movable(&group);
+        self.parts.push(Part { group, version });
+        Some((self.parts.len() - 1, may_move))
+    }
+
+    /// Which moves would pay.
+    pub fn rebalance(mut self, bounds: Bounds) -> RebalancePlan {
+        let base_log2 = self.fleet.base_log2();
+        let before = shown(&self.fleet, base_log2);
+        let movable = self.held.iter().filter(|held| held.is_movable);
+        let tasks: Vec<Movable<'_>> = movable
+            .map(|held| Movable {
+                task: held.task,
+                node: &held.node,
+                demand: self.parts[held.part].group.demand(),
+            })
+            .collect();
+        let moves = rebalance::plan(&mut self.fleet, &tasks, bounds);
+        let parts: BTreeMap<TaskId, usize> =
+            self.held.iter().map(|held| (held.task, held.part)).collect();
+        let moves = moves.into_iter().filter_map(|one| {
+            let part = &self.parts[*parts.get(&one.task)?];
+            Some(Move {
+                task: part.task(Some(one.task)),
+                from: one.from,
+                to: one.to,
+                cost_here: one.cost_here,
+                cost_there: one.cost_there,
+                successor: None,
+            })
+        });
+        let moves = moves.collect();
+        RebalancePlan { moves, before, after: shown(&self.fleet, base_log2) }
+    }
+
+    /// What would have to go from where so that so many more of a part fit, and what is ending there already.
+    fn room(&self, part: usize, wanted: usize) -> Vec<plan::Seat> {
+        let group = &self.parts[part].group;
+        let Some(most) = displaceable(&self.settings, group.job.priority) else {
+            return Vec::new();
+        };
+        let by_node = self.by_node();
+        let find = |node: &NodeName| self.occupants(by_node.get(node), &BTreeSet::new());
+        let demand = group.demand();
+        let seats = preempt::seats(&self.fleet, &demand, wanted, Some(most), find);
+        if group.spec().all_at_once && seats.len() < wanted {
+            return Vec::new();
+        }
+        let parts: BTreeMap<TaskId, usize> =
+            self.held.iter().map(|held| (held.task, held.part)).collect();
+        let displaced = |task: TaskId| {
+            let part = &self.parts[*parts.get(&task)?];
+            Some(part.displaced(task))
+        };
+        let seat = |seat: preempt::Seat| plan::Seat {
+            node: seat.node,
+            displaced: seat.victims.into_iter().filter_map(displaced).collect(),
+        };
+        seats.into_iter().take(plan::SEATS_MAX).map(seat).collect()
+    }
+
+    /// The places of the tasks that each node has.
+    pub(super) fn by_node(&self) -> BTreeMap<NodeName, Vec<usize>> {
+        let mut by_node: BTreeMap<NodeName, Vec<usize>> = BTreeMap::new();
+        for (place, held) in self.held.iter().enumerate() {
+            match by_node.get_mut(&held.node) {
+                Some(places) => places.push(place),
+                None => drop(by_node.insert(held.node.clone(), vec![place])),
+            }
+        }
+        by_node
+    }
+
+    /// Tasks by their places, without those that are gone.
+    pub(super) fn occupants(
+        &self,
+        places: Option<&Vec<usize>>,
+        gone: &BTreeSet<usize>,
+    ) -> Vec<Occupant<'_>> {
+        let places = places.into_iter().flatten().filter(|place| !gone.contains(place));
+        let occupant = |place: &usize| {
+            let held = &self.held[*place];
+            let group = &self.parts[held.part].group;
+            let demand = group.demand();
+            Occupant {
+                task: held.task,
+                priority: group.job.priority,
+                is_ending: held.is_ending,
+                resources: demand.resources,
+                ports: &group.spec().ports,
+                kin: demand.kin,
+            }
+        };
+        places.map(occupant).collect()
+    }
+}
+
+impl Part {
+    /// A task of this part.
+    pub(super) fn task(&self, id: Option<TaskId>) -> TaskRef {
+        let (key, spec) = &self.group.name;
+        let (namespace, job) = (key.namespace.clone(), key.name.clone());
+        TaskRef { id, namespace, job, spec: spec.clone() }
+    }
+
+    /// A task of this part that would have to go.
+    pub(super) fn displaced(&self, task: TaskId) -> plan::Displaced {
+        plan::Displaced { task: self.task(Some(task)), priority: self.group.job.priority }
+    }
+}
+
+/// How a fleet stands, as it is told.
+pub(super) fn shown(fleet: &Fleet, base_log2: u32) -> Footing {
+    let found = footing(fleet, base_log2);
+    Footing { nodes: found.nodes, cost: found.cost, capacity: found.capacity, free: found.free }
+}
+
+/// Whether tasks may be moved for the sake of balance. A batch task would lose what it has done; what a task has
+/// written to its node stays behind; and a job that waits for its nodes wants to be where it is.
+fn movable(group: &Group) -> bool {
+    let keeps_data = |spec: &TaskSpec| {
+        spec.mounts.iter().any(|mount| match mount.source {
+            MountSource::Volume { .. } => true,
+            MountSource::Bind { .. } => !mount.read_only,
+            MountSource::Tmpfs { .. } => false,
+        })
+    };
+    group.job.job_type == JobType::Service
+        && group.job.on_node_loss == OnNodeLoss::Replace
+        && !keeps_data(group.spec())
+}
+
+/// A task that is being explained: what is known at once, and a copy to work out the rest.
+#[derive(Debug)]
+pub struct Explaining {
+    known: plan::TaskExplained,
+    part: Option<usize>,
+    snapshot: Snapshot,
+}
+
+impl Cluster {
+    /// A copy of what plans are made of.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(&self.state, &self.settings)
+    }
+
+    /// How much may be moved, of what was asked for.
+    pub fn rebalance_bounds(&self, asked: &plan::Rebalance) -> Result<Bounds, ApiError> {
+        super::moves::bounds(asked)
+    }
+
+    /// Begins to explain a task: [`Explaining::finish`] takes a while, and needs nothing of this.
+    pub fn explain(
+        &self,
+        namespace: Option<&Namespace>,
+        name: &NameTask,
+    ) -> Result<Explaining, ApiError> {
+        let view = self.task_get(namespace, name)?;
+        let task = self.state.tasks.get(&view.id);
+        // Only one that waits may displace others.
+        let mut snapshot = match view.state {
+            TaskState::Pending => self.snapshot(),
+            _ => Snapshot::of_fleet(&self.state, &self.settings),
+        };
+        let part = task.filter(|task| !task.state.is_terminal()).and_then(|task| {
+            Some(snapshot.part(&self.state, (&task.job, &task.spec), task.version)?.0)
+        });
+        let known = plan::TaskExplained {
+            task: TaskRef {
+                id: Some(view.id),
+                namespace: view.namespace,
+                job: view.job,
+                spec: view.spec,
+            },
+            priority: task
+                .and_then(|task| self.state.task_job_spec(task))
+                .map_or(0, |job| job.priority),
+            state: view.state,
+            node: view.node,
+            reason: view.reason,
+            why: task.and_then(|task| task.why.as_deref().cloned()),
+            placement: view.placement,
+            now: None,
+            room: Vec::new(),
+        };
+        Ok(Explaining { known, part, snapshot })
+    }
+}
+
+impl Explaining {
+    /// Looks at every node.
+    pub fn finish(self) -> plan::TaskExplained {
+        let Self { mut known, part, mut snapshot } = self;
+        let Some(part) = part else { return known };
+        let group = &snapshot.parts[part].group;
+        let demand = group.demand();
+        if let Some(node) = &known.node {
+            take_out(&mut snapshot.fleet, node, &demand);
+        }
+        let kind = group.job.scheduler.unwrap_or(snapshot.settings.scheduler);
+        let policy = Policy::new(kind, snapshot.round_robin_last.as_ref());
+        known.now = Some(standing(&snapshot.fleet, &demand, policy));
+        if known.state == TaskState::Pending {
+            let alike = |waiting: &&Waiting| snapshot.parts[waiting.part].group.name == group.name;
+            let together = group.spec().all_at_once;
+            let wanted = if together { snapshot.waiting.iter().filter(alike).count() } else { 1 };
+            known.room = snapshot.room(part, wanted);
+        }
+        known
+    }
+}
+
+fn standing(fleet: &Fleet, demand: &Demand<'_>, policy: Policy<'_>) -> plan::Standing {
+    let found = ranking::of(fleet, demand, policy, BEST_MAX, REFUSED_MAX);
+    let best = found.best.into_iter();
+    let refused = found.refused.into_iter();
+    let nothing = spread_over_nothing(fleet, demand.spread);
+    plan::Standing {
+        scheduler: policy.kind(),
+        nodes: found.nodes,
+        feasible: found.feasible,
+        removed: found.rejected.iter().collect(),
+        removed_text: found.rejected.to_string(),
+        best: best.map(|one| plan::Candidate { node: one.node, cost: one.terms }).collect(),
+        refused: refused
+            .map(|one| plan::Refused { node: one.node, reason: one.reason, text: one.text })
+            .collect(),
+        closest: found.closest.map(|one| plan::Shortage { node: one.node, missing: one.missing }),
+        spread_over_nothing: nothing.into_iter().map(ToString::to_string).collect(),
+    }
+}
