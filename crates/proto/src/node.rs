@@ -265,6 +265,19 @@ mod tests {
     }
 
     #[test]
+    fn a_report_of_before_has_neither_ports_nor_health() {
+        let report = serde_json::json!({
+            "task": "00000000-0000-0000-0000-000000000001",
+            "attempt": 1,
+            "state": "running",
+            "boot_id": "00000000-0000-0000-0000-000000000002",
+            "at_ms": 3,
+        });
+        let report: TaskReport = serde_json::from_value(report).unwrap();
+        assert_eq!((report.ports, report.health), (vec![], None));
+    }
+
+    #[test]
     fn a_worker_of_before_takes_the_usual_number_and_lends_nothing() {
         let wish = serde_json::json!({
             "node_id": "00000000-0000-0000-0000-000000000001",

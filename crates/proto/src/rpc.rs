@@ -37,6 +37,9 @@ pub struct LogsRequest {
     /// Only so many lines from the end; absent means all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<u32>,
+    /// Only what was written from this time on, by the node's clock, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
     /// Whether each line begins with the time that it was written at (RFC 3339).
     #[serde(default)]
     pub timestamps: bool,

@@ -650,6 +650,7 @@ fn rpc(examples: &mut Examples) {
         task: TaskId(uuid(7)),
         follow: true,
         tail: Some(10),
+        since_ms: Some(1_763_800_000_000),
         timestamps: false,
     };
     examples.message("Request (answered by the stream):", &request);

@@ -61,8 +61,11 @@ pub(crate) async fn serve(
             "`longshore ps` shows where it is and how it stands",
         );
     };
-    // Not the variables: they may hold secrets.
-    info!(task = %request.task, user = %request.user, command = ?request.command, "running a command for an operator");
+    // Neither its words nor its variables: they may hold secrets.
+    info!(
+        task = %request.task, user = %request.user, program = request.command.first(),
+        "running a command for an operator"
+    );
     let wish = ExecWish {
         container_id,
         command: request.command,

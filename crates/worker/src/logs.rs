@@ -48,6 +48,7 @@ pub(crate) async fn serve(
                     follow: request.follow,
                     // What a later attempt writes is wanted whole.
                     tail: request.tail.filter(|_| is_first),
+                    since_ms: request.since_ms,
                     timestamps: request.timestamps,
                 };
                 let mut lines = runtime.logs(wish).ready_chunks(READY_MAX);

@@ -77,7 +77,13 @@ impl Bench {
     /// Runs a script to its end and gives what it wrote.
     async fn output(&self, start: StartContainer) -> String {
         let id = self.docker.start(start).await.unwrap().container_id;
-        let wish = LogsWish { container_id: id, follow: true, tail: None, timestamps: false };
+        let wish = LogsWish {
+            container_id: id,
+            follow: true,
+            tail: None,
+            since_ms: None,
+            timestamps: false,
+        };
         let lines = tokio::time::timeout(DEADLINE, self.docker.logs(wish).collect::<Vec<_>>());
         let lines = lines.await.unwrap();
         lines
@@ -193,7 +199,13 @@ async fn the_stop_signal_and_the_log_driver_are_as_wished() {
     assert_eq!(options.get("max-file").map(String::as_str), Some("3"));
     let id = found.id.unwrap();
     // Only once the trap is set does the signal mean anything.
-    let wish = LogsWish { container_id: id.clone(), follow: true, tail: None, timestamps: false };
+    let wish = LogsWish {
+        container_id: id.clone(),
+        follow: true,
+        tail: None,
+        since_ms: None,
+        timestamps: false,
+    };
     let mut lines = bench.docker.logs(wish);
     tokio::time::timeout(DEADLINE, lines.next()).await.unwrap();
     let end = bench.docker.stop(id, 10_000).await.unwrap();

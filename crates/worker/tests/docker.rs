@@ -214,7 +214,13 @@ async fn what_it_is_made_from_reaches_the_container() {
     let id = bench.docker.start(start).await.unwrap().container_id;
     assert_eq!(bench.ended(&id).await.exit_code, Some(0));
 
-    let wish = LogsWish { container_id: id.clone(), follow: false, tail: None, timestamps: false };
+    let wish = LogsWish {
+        container_id: id.clone(),
+        follow: false,
+        tail: None,
+        since_ms: None,
+        timestamps: false,
+    };
     let (mut out, mut err) = (String::new(), String::new());
     for chunk in bench.docker.logs(wish.clone()).collect::<Vec<_>>().await {
         let chunk = chunk.unwrap();
@@ -228,6 +234,11 @@ async fn what_it_is_made_from_reaches_the_container() {
     assert!(out.contains("CapBnd:\t00000000a00405fb"), "{out}");
     assert!(out.contains("NoNewPrivs:\t1"), "{out}");
 
+    let later = LogsWish { since_ms: Some((now_s() + 3_600) * 1_000), ..wish.clone() };
+    assert_eq!(bench.docker.logs(later).collect::<Vec<_>>().await.len(), 0);
+    let before = LogsWish { since_ms: Some((now_s() - 3_600) * 1_000), ..wish.clone() };
+    assert_ne!(bench.docker.logs(before).collect::<Vec<_>>().await.len(), 0);
+
     let tail = LogsWish { tail: Some(1), timestamps: true, ..wish };
     let chunks: Vec<_> = bench.docker.logs(tail).collect().await;
     let text = String::from_utf8_lossy(&chunks[0].as_ref().unwrap().bytes).into_owned();
@@ -240,7 +251,8 @@ async fn logs_are_followed_to_the_end() {
     let bench = Bench::new();
     let id =
         bench.docker.start(bench.start("echo one; sleep 1; echo two")).await.unwrap().container_id;
-    let wish = LogsWish { container_id: id, follow: true, tail: None, timestamps: false };
+    let wish =
+        LogsWish { container_id: id, follow: true, tail: None, since_ms: None, timestamps: false };
     let all: Vec<_> =
         tokio::time::timeout(DEADLINE, bench.docker.logs(wish).collect()).await.unwrap();
     let text: String = all
@@ -438,7 +450,13 @@ async fn a_container_that_runs_is_ended_with_grace_before_it_is_removed() {
     let start = bench.start("trap 'exit 5' TERM; echo ready; while true; do sleep 0.1; done");
     let id = bench.docker.start(start).await.unwrap().container_id;
     // A signal that comes before the trap is set would be ignored by process 1.
-    let wish = LogsWish { container_id: id.clone(), follow: true, tail: None, timestamps: false };
+    let wish = LogsWish {
+        container_id: id.clone(),
+        follow: true,
+        tail: None,
+        since_ms: None,
+        timestamps: false,
+    };
     tokio::time::timeout(DEADLINE, bench.docker.logs(wish).next()).await.unwrap().unwrap().unwrap();
     bench.docker.remove(id, 30_000).await.unwrap();
     let died = loop {

@@ -820,7 +820,8 @@ async fn ask_logs(
     let session = SessionId(Uuid::new_v4());
     let out =
         bus.subscribe(&Pattern::OutSession(node.clone(), user.clone(), session)).await.unwrap();
-    let request = LogsRequest { user, session, task, follow, tail: None, timestamps: false };
+    let request =
+        LogsRequest { user, session, task, follow, tail: None, since_ms: None, timestamps: false };
     bus.publish(&Subject::Rpc { node: node.clone(), verb: RpcVerb::Logs }, &request).await.unwrap();
     (bus, out, session)
 }

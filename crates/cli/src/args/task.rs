@@ -195,6 +195,9 @@ pub(crate) struct Logs {
     /// Only so many lines from the end
     #[arg(long, value_name = "LINES")]
     pub(crate) tail: Option<u32>,
+    /// Only what was written since: how long ago (10m), or a time
+    #[arg(long, value_name = "TIME", value_parser = parse::time)]
+    pub(crate) since: Option<u64>,
     /// Begin each line with the time that it was written at
     #[arg(long)]
     pub(crate) timestamps: bool,

@@ -94,3 +94,31 @@ pub struct KeptContainer {
     /// The runtime's id.
     pub container_id: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use longshore_proto::codec::{decode, encode};
+
+    use super::*;
+
+    /// A task as the store held it before workers chose ports and asked for health.
+    #[derive(Serialize)]
+    struct Before {
+        task: TaskId,
+        revision: Revision,
+        attempt: u64,
+        state: TaskState,
+    }
+
+    #[test]
+    fn a_record_of_before_has_neither_ports_nor_health() {
+        let before = Before {
+            task: TaskId(uuid::Uuid::from_u128(1)),
+            revision: Revision { epoch: 1, index: 2 },
+            attempt: 3,
+            state: TaskState::Running,
+        };
+        let record: TaskRecord = decode(&encode(&before)).unwrap();
+        assert_eq!((record.attempt, record.ports, record.health), (3, vec![], None));
+    }
+}

@@ -502,12 +502,15 @@ impl Runtime for Docker {
             Err(error) => return stream::iter([Err(error)]).boxed(),
         };
         let host = self.host.clone();
+        // Docker takes whole seconds; 0 is the beginning of time.
+        let since_s = wish.since_ms.map_or(0, |at| i32::try_from(at / 1_000).unwrap_or(i32::MAX));
         let tail = wish.tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
         let options = LogsOptionsBuilder::default()
             .stdout(true)
             .stderr(true)
             .follow(wish.follow)
             .timestamps(wish.timestamps)
+            .since(since_s)
             .tail(&tail)
             .build();
         client

@@ -87,6 +87,8 @@ pub struct LogsWish {
     pub follow: bool,
     /// Only so many lines from the end; absent means all.
     pub tail: Option<u32>,
+    /// Only what was written from this time on, in milliseconds since the Unix epoch; to the second.
+    pub since_ms: Option<u64>,
     /// Whether each line begins with its time.
     pub timestamps: bool,
 }

@@ -60,6 +60,7 @@ impl Stream {
             task: task.id,
             follow: wish.follow,
             tail: wish.tail,
+            since_ms: wish.since,
             timestamps: wish.timestamps,
         };
         Self::start(client.clone(), node.clone(), task_name(task), request).await
