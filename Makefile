@@ -33,7 +33,7 @@ fix: ## What writes: format, and lints that mend themselves
 build: ## The binary, optimised
 	cargo build --release --locked -p longshore
 
-bench: ## Measure, and write docs/benchmarks.md and .json; ONLY=launch for a part, MOST=10 for smaller launches
+bench: ## Measure, and write docs/benchmarks.md and .json; ONLY=launch, scheduler or failover for a part, MOST=10 for smaller launches
 	scripts/setup
 	cargo build --release --locked -p longshore
 	cargo run --release --locked -p longshore-bench -- $(if $(ONLY),--only $(ONLY)) $(if $(MOST),--most $(MOST))

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
-use crate::Failure;
+use longshore_bench::Failure;
 
 /// A cluster of real processes; they end when it is dropped.
 pub(crate) struct Cluster {

@@ -17,10 +17,10 @@ use longshore_proto::subject::{ApiVerb, Scope, Subject};
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
-use crate::Failure;
 use crate::cluster::{longshore, spawn};
 use crate::raw::milliseconds;
-use crate::report::{Figure, median, progress, quantile};
+use longshore_bench::Failure;
+use longshore_bench::report::{Figure, median, progress, quantile};
 
 /// How often a leader is killed, and how often one is told to stop.
 const KILLS: usize = 50;
@@ -46,13 +46,8 @@ pub(crate) async fn measure() -> Result<Vec<Figure>, Failure> {
             }
         }
         for (part, value) in [("median", median(&times)), ("p99", quantile(&times, 0.99))] {
-            figures.push(Figure {
-                name: format!("failover/{name} of the leader to the next decision, {part}"),
-                value,
-                unit: "ms".to_owned(),
-                limit: None,
-                ratio: None,
-            });
+            let name = format!("failover/{name} of the leader to the next decision, {part}");
+            figures.push(Figure::alone(name, value, "ms"));
         }
     }
     Ok(figures)

@@ -12,10 +12,10 @@ use longshore_proto::name::{JobName, Namespace};
 use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, Resources, TaskSpec};
 use longshore_proto::subject::{ApiVerb, Pattern, Scope};
 
-use crate::Failure;
 use crate::cluster::Cluster;
 use crate::raw::{self, COMMAND, CPU_MILLIS, IMAGE, MEMORY_BYTES, milliseconds};
-use crate::report::{Figure, median, progress, quantile};
+use longshore_bench::Failure;
+use longshore_bench::report::{Figure, median, progress, quantile};
 
 /// How many submits are timed for the acknowledgement.
 const SUBMITS: usize = 500;

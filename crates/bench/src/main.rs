@@ -9,17 +9,18 @@
 //! | [`failover`] | from the end of a leader to the next decision |
 //! | [`launch`] | from request to acknowledged, to running, and tasks per second |
 //! | [`raw`] | the limits: the NATS round trip, the Docker API |
-//! | [`report`] | figures to files |
+//!
+//! The parts that need no cluster are in the library, so that `cargo bench` measures them too.
 
 mod cluster;
 mod failover;
 mod launch;
 mod raw;
-mod report;
 
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use longshore_bench::{Failure, report, scheduler};
 
 /// Measure Longshore.
 #[derive(Debug, Parser)]
@@ -42,10 +43,9 @@ enum Part {
     Launch,
     /// From the end of a leader to the next one's first decision.
     Failover,
+    /// Decisions per second, how well they pack, and what a task takes.
+    Scheduler,
 }
-
-/// Why there are no figures.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -60,11 +60,15 @@ async fn main() -> ExitCode {
 }
 
 async fn measure(options: &Options) -> Result<(), Failure> {
+    let wanted = |part| options.only.is_none_or(|only| only == part);
     let mut figures = Vec::new();
-    if options.only.is_none_or(|part| part == Part::Launch) {
+    if wanted(Part::Scheduler) {
+        figures.extend(scheduler::measure(options.rounds)?);
+    }
+    if wanted(Part::Launch) {
         figures.extend(launch::measure(options.rounds, options.most).await?);
     }
-    if options.only.is_none_or(|part| part == Part::Failover) {
+    if wanted(Part::Failover) {
         figures.extend(failover::measure().await?);
     }
     report::write(&figures)

@@ -13,7 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use longshore_bus::Credentials;
 use longshore_proto::permission::inbox_prefix;
 
-use crate::Failure;
+use longshore_bench::Failure;
 
 /// The image that everything runs; made by `scripts/setup`.
 pub(crate) const IMAGE: &str = "longshore-busybox:1";

@@ -9,50 +9,78 @@ use crate::Failure;
 
 /// One figure beside its limit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Figure {
+pub struct Figure {
     /// What was measured: `part/what`.
-    pub(crate) name: String,
+    pub name: String,
     /// The median.
-    pub(crate) value: f64,
+    pub value: f64,
     /// Its unit.
-    pub(crate) unit: String,
+    pub unit: String,
     /// The limit, measured in the same run, in the same unit.
-    pub(crate) limit: Option<f64>,
+    pub limit: Option<f64>,
     /// How close the value comes to the limit: 1 is the limit itself, less is worse.
-    pub(crate) ratio: Option<f64>,
+    pub ratio: Option<f64>,
+    /// What it should be, as a sentence: "ratio >= 70".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Whether it is that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub met: Option<bool>,
 }
 
 impl Figure {
     /// A rate: more is better.
-    pub(crate) fn rate(name: impl Into<String>, value: f64, unit: &str, limit: f64) -> Self {
+    pub fn rate(name: impl Into<String>, value: f64, unit: &str, limit: f64) -> Self {
         Self {
             name: name.into(),
             value,
             unit: unit.to_owned(),
             limit: Some(limit),
             ratio: Some(value / limit),
+            target: None,
+            met: None,
         }
     }
 
     /// A time: less is better.
-    pub(crate) fn time(name: impl Into<String>, value: f64, unit: &str, limit: f64) -> Self {
+    pub fn time(name: impl Into<String>, value: f64, unit: &str, limit: f64) -> Self {
         Self {
             name: name.into(),
             value,
             unit: unit.to_owned(),
             limit: Some(limit),
             ratio: Some(limit / value),
+            target: None,
+            met: None,
         }
+    }
+
+    /// A figure that is its own measure.
+    pub fn alone(name: impl Into<String>, value: f64, unit: &str) -> Self {
+        let (name, unit) = (name.into(), unit.to_owned());
+        Self { name, value, unit, limit: None, ratio: None, target: None, met: None }
+    }
+
+    /// A value that should not be above this.
+    pub fn at_most(self, most: f64) -> Self {
+        let target = Some(format!("<= {most} {}", self.unit));
+        Self { target, met: Some(self.value <= most), ..self }
+    }
+
+    /// A ratio to the limit that should not be below this.
+    pub fn at_least_times(self, least: f64) -> Self {
+        let met = Some(self.ratio.is_some_and(|ratio| ratio >= least));
+        Self { target: Some(format!("ratio >= {least}")), met, ..self }
     }
 }
 
 /// The middle of some measurements.
-pub(crate) fn median(values: &[f64]) -> f64 {
+pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
 /// The value below which a part of the measurements lies.
-pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
+pub fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     #[expect(
@@ -66,7 +94,11 @@ pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
 }
 
 /// Writes both files; figures that were not measured now keep their last value.
-pub(crate) fn write(new: &[Figure]) -> Result<(), Failure> {
+///
+/// # Errors
+///
+/// A file of before that does not read, or a folder that cannot be written to.
+pub fn write(new: &[Figure]) -> Result<(), Failure> {
     let json = docs("benchmarks.json");
     let mut figures: Vec<Figure> = match std::fs::read_to_string(&json) {
         Ok(text) => serde_json::from_str(&text)?,
@@ -96,17 +128,32 @@ fn page(figures: &[Figure]) -> String {
          1 is the limit itself.\n\n",
     );
     let _ = writeln!(text, "Machine: {}.\n", machine());
-    text.push_str("| figure | value | limit | ratio |\n|---|---|---|---|\n");
-    for Figure { name, value, unit, limit, ratio } in figures {
-        let limit = limit.map_or_else(|| "-".to_owned(), |limit| format!("{limit:.2} {unit}"));
-        let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
-        let _ = writeln!(text, "| {name} | {value:.2} {unit} | {limit} | {ratio} |");
-    }
+    text.push_str(&table(figures));
     text.push_str(
         "\nWhat the limits are: for `submit/*`, a request of the same size answered by an echo over the same NATS \
          server; for `launch/*`, the same containers created and started straight through \
-         the Docker API with the worker's concurrency.\n",
+         the Docker API with the worker's concurrency; for `scheduler/*` (also by `cargo bench -p longshore-bench`), \
+         the plain full scan that computes two powers for each resource of every node, on the same fleet. Times of the \
+         scheduler are the processor's time of its one thread. For machines above the volume bound (the fewest machines \
+         whose capacity is what the tasks want together, whatever their shapes) the limit is what `binpack` needs for the \
+         same tasks in the order of their arrival, and the ratio is of the numbers of machines.\n",
     );
+    text
+}
+
+/// Figures as a table for people.
+pub fn table(figures: &[Figure]) -> String {
+    let mut text = String::from(
+        "| figure | value | limit | ratio | target | met |\n|---|---|---|---|---|---|\n",
+    );
+    for Figure { name, value, unit, limit, ratio, target, met } in figures {
+        let limit = limit.map_or_else(|| "-".to_owned(), |limit| format!("{limit:.2} {unit}"));
+        let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+        let met = met.map_or("-", |met| if met { "yes" } else { "no" });
+        let target = target.as_deref().unwrap_or("-");
+        let _ =
+            writeln!(text, "| {name} | {value:.2} {unit} | {limit} | {ratio} | {target} | {met} |");
+    }
     text
 }
 
@@ -125,19 +172,20 @@ fn machine() -> String {
     format!("{cores} cores, {memory}, Linux {}", kernel.trim())
 }
 
+/// Says figures.
 #[expect(clippy::print_stdout, reason = "figures are this program's data")]
-fn say(text: &str) {
+pub fn say(text: &str) {
     println!("{text}");
 }
 
 /// Tells of progress.
 #[expect(clippy::print_stderr, reason = "progress is talk")]
-pub(crate) fn progress(text: &str) {
+pub fn progress(text: &str) {
     eprintln!("{text}");
 }
 
 /// Tells why there are no figures.
 #[expect(clippy::print_stderr, reason = "errors are talk")]
-pub(crate) fn complain(error: &Failure) {
+pub fn complain(error: &Failure) {
     eprintln!("error: {error}");
 }

@@ -443,8 +443,8 @@ mod tests {
         assert!(refused(|j| j.priority = 0).starts_with("priority is 0"));
         assert!(refused(|j| j.specs[0].instances = 0).starts_with("specs.main.instances is 0"));
         assert!(
-            refused(|j| j.specs[0].instances = 1_000_000)
-                .starts_with("specs.main.instances is 1000000")
+            refused(|j| j.specs[0].instances = 100_001)
+                .starts_with("specs.main.instances is 100001")
         );
         assert!(
             refused(|j| j.specs[0].resources.memory_bytes = 1)

@@ -125,7 +125,7 @@ impl Index {
         };
         let view = &mut self.views[at];
         if view.profile().generation() != fleet.generation() {
-            view.set_profile(profile(&mut self.profiles, fleet, demand));
+            view.set_profile(profile_of(&mut self.profiles, fleet, demand));
         }
         self.view_bytes -= view.bytes();
         view.catch_up(&ground);
@@ -224,7 +224,7 @@ impl Index {
             self.profiles
                 .retain(|(_, profile)| used(profile) && profile.generation() == generation);
         }
-        profile(&mut self.profiles, fleet, demand)
+        profile_of(&mut self.profiles, fleet, demand)
     }
 
     fn forget_all(&mut self) {
@@ -240,7 +240,7 @@ fn number(at: usize) -> u32 {
 }
 
 /// The profile of a demand, of the fleet's present generation.
-fn profile(
+fn profile_of(
     profiles: &mut Vec<(ProfileKey, Arc<Profile>)>,
     fleet: &Fleet,
     demand: &Demand<'_>,

@@ -35,7 +35,9 @@ pub(crate) struct Judgement {
     /// Which nodes have members of the company, as bits.
     pub(super) members: Vec<u64>,
     /// How many of its kind each value of each spread has.
-    pub(super) spread_counts: Vec<Vec<i64>>,
+    spread_counts: Vec<Vec<i64>>,
+    /// The points against each domain that follow from it; empty where nothing is spread.
+    domain_points: Vec<i32>,
 }
 
 impl Judgement {
@@ -58,6 +60,7 @@ impl Judgement {
             counts: Box::new([0; Verdict::COUNT]),
             members: Vec::new(),
             spread_counts: Vec::new(),
+            domain_points: Vec::new(),
         };
         let Some(Self { verdicts, feasible, counts, .. }) = reused else { return new };
         Self { verdicts, feasible, counts, ..new }
@@ -98,18 +101,29 @@ impl Judgement {
             && !values.is_empty()
         {
             let members = groups.members(kin);
-            members.for_each(|(lane, count)| self.count_spread(lane, i64::from(count)));
+            members.for_each(|(lane, count)| {
+                self.count_spread(lane, i64::from(count));
+            });
         }
+        self.count_domains();
     }
 
-    fn count_spread(&mut self, lane: u32, by: i64) {
+    /// Takes its company for unknown.
+    pub(super) fn forget_company(&mut self) {
+        self.members.clear();
+        self.spread_counts.clear();
+        self.domain_points.clear();
+    }
+
+    /// Counts tasks of its kind on a node; gives the domain that they crowd. On a node that is gone it is none.
+    fn count_spread(&mut self, lane: u32, by: i64) -> Option<usize> {
         let shape = self.profile.shape();
-        // Tasks on a node that is gone crowd nobody.
-        let Some(block) = shape.block_of(lane as usize) else { return };
-        let values = self.profile.domain_values(shape.domain_of(block));
+        let domain = shape.domain_of(shape.block_of(lane as usize)?);
+        let values = self.profile.domain_values(domain);
         for (counts, value) in self.spread_counts.iter_mut().zip(values) {
             counts[*value as usize] += by;
         }
+        Some(domain)
     }
 
     /// Counts its company where that has changed.
@@ -119,7 +133,15 @@ impl Judgement {
             return;
         }
         if concerns(self.company.kin) && !self.spread_counts.is_empty() {
-            self.count_spread(change.lane, i64::from(change.by));
+            let domain = self.count_spread(change.lane, i64::from(change.by));
+            match domain {
+                // Each domain is a value of its own.
+                Some(domain) if self.spread_counts.len() == 1 => {
+                    self.domain_points[domain] = self.points_of_domain(domain);
+                }
+                Some(_) => self.count_domains(),
+                None => {}
+            }
         }
         let lane = change.lane as usize;
         let groups = ground.fleet.groups();
@@ -431,17 +453,30 @@ impl Judgement {
         rejected
     }
 
-    /// The points against each domain.
+    /// Whether tasks of its kind crowd some domains more than others.
+    pub(super) fn spreads(&self) -> bool {
+        !self.domain_points.is_empty()
+    }
+
+    /// The points against a domain.
     pub(super) fn domain_points(&self, domain: usize) -> i32 {
-        if self.spread_counts.is_empty() {
-            return 0;
-        }
+        self.domain_points.get(domain).copied().unwrap_or(0)
+    }
+
+    fn points_of_domain(&self, domain: usize) -> i32 {
         let values = self.profile.domain_values(domain);
         let each = self.demand.spread.iter().zip(&self.spread_counts).zip(values);
         let points: i64 = each
             .map(|((spread, counts), value)| i64::from(spread.weight) * counts[*value as usize])
             .sum();
         i32::try_from(points).unwrap_or(i32::MAX - POINTS_MAX)
+    }
+
+    /// Counts the points against every domain anew.
+    fn count_domains(&mut self) {
+        let spreads = !self.spread_counts.is_empty();
+        let domains = 0..if spreads { self.profile.domains() } else { 0 };
+        self.domain_points = domains.map(|domain| self.points_of_domain(domain)).collect();
     }
 }
 

@@ -188,8 +188,7 @@ impl View {
         self.base_log2 = ground.fleet.base_log2();
         let nodes = &mut self.nodes;
         nodes.factors = columns::factors(ground.fleet, ground.model, &nodes.demand.amounts);
-        nodes.members.clear();
-        nodes.spread_counts.clear();
+        nodes.forget_company();
         if !nodes.company.is_none() {
             nodes.count_company(ground);
         }
@@ -270,7 +269,7 @@ impl View {
     ) -> Option<Pick> {
         let has_stale = self.stale.fits(self.nodes.profile.shape());
         let domains = 0..self.nodes.profile.domains();
-        let least = if self.nodes.spread_counts.is_empty() {
+        let least = if !self.nodes.spreads() {
             0
         } else {
             let present = domains.clone().filter(|domain| {

@@ -1,0 +1,12 @@
+//! What is measured without a cluster, and where figures go: shared by `make bench` and `cargo bench`.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`scheduler`] | the scheduler beside the plain scan |
+//! | [`report`] | figures to files |
+
+pub mod report;
+pub mod scheduler;
+
+/// Why there are no figures.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
