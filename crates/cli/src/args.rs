@@ -6,6 +6,7 @@ pub(crate) mod job;
 pub(crate) mod node;
 pub(crate) mod plan;
 pub(crate) mod program;
+pub(crate) mod simulate;
 pub(crate) mod task;
 
 use std::path::PathBuf;
@@ -165,6 +166,8 @@ pub(crate) enum Verb {
     Restore(cluster::Restore),
     /// Look for what is wrong, and say what to do
     Doctor(cluster::Doctor),
+    /// Try schedulers on machines and jobs in virtual time
+    Simulate(Box<simulate::Simulate>),
     /// Run a manager
     Manager(program::Manager),
     /// Run a worker
@@ -242,6 +245,8 @@ mod tests {
             (["run", "-v", "./data:/data", "x"], "--mount", "SOURCE:TARGET[:ro]"),
             (["whatif", "add", "3xcpu=4", "-o=json"], "COUNTxSHAPE", "at least cpu and memory"),
             (["rebalance", "--gain", "0.5", "--plan"], "--gain", "1 or more"),
+            (["simulate", "--load", "-1", "--compact"], "--load", "such as 0.8"),
+            (["simulate", "--machines", "x", "--compact"], "--machines", "google-2011"),
         ] {
             let text = parse(&words).unwrap_err().to_string();
             assert!(text.contains(option) && text.contains(cure), "{words:?}: {text}");

@@ -16,6 +16,7 @@ pub(crate) mod manager;
 pub(crate) mod node;
 pub(crate) mod plan;
 pub(crate) mod run;
+pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod task;
 pub(crate) mod worker;
@@ -50,6 +51,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::Backup(wish) => Box::pin(backup::make(&client().await?, &wish, printer)).await,
         Verb::Restore(wish) => backup::restore(&wish, printer),
         Verb::Doctor(wish) => Box::pin(doctor::run(global, &wish, printer)).await,
+        Verb::Simulate(wish) => simulate::run(&wish, printer),
         Verb::Manager(wish) => Box::pin(manager::run(global, wish)).await,
         Verb::Worker(wish) => Box::pin(worker::run(global, wish)).await,
         Verb::Dev(wish) => Box::pin(dev::run(global, wish, printer)).await,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use longshore_proto::api::{ClusterView, JobView, NodeView, SpecView, TaskView};
-use longshore_proto::event::Event;
+use longshore_proto::event::{self, Event, JobWants};
 use longshore_proto::health::Health;
 use longshore_proto::spec::{Port, Resources};
 use serde::Serialize;
@@ -259,6 +259,43 @@ pub(crate) struct EventLine<'a> {
     exit_code: Option<i64>,
     reason: Option<&'a str>,
     actor: Option<&'a str>,
+    /// Not there at all where nothing is asked of nodes: most lines are of other things.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wants: Option<Wants<'a>>,
+}
+
+/// What a job asks of nodes.
+#[derive(Debug, Serialize)]
+pub(crate) struct Wants<'a> {
+    priority: u8,
+    datacenters: Vec<&'a str>,
+    specs: Vec<SpecWants<'a>>,
+}
+
+/// What each task of a part of a job asks of its node.
+#[derive(Debug, Serialize)]
+pub(crate) struct SpecWants<'a> {
+    name: &'a str,
+    instances: u32,
+    resources: Resources,
+    /// As people write them.
+    constraints: Vec<String>,
+}
+
+impl<'a> From<&'a JobWants> for Wants<'a> {
+    fn from(wants: &'a JobWants) -> Self {
+        let spec = |spec: &'a event::SpecWants| SpecWants {
+            name: spec.name.as_str(),
+            instances: spec.instances,
+            resources: spec.resources,
+            constraints: spec.constraints.iter().map(ToString::to_string).collect(),
+        };
+        Self {
+            priority: wants.priority,
+            datacenters: wants.datacenters.iter().map(|name| name.as_str()).collect(),
+            specs: wants.specs.iter().map(spec).collect(),
+        }
+    }
 }
 
 impl<'a> From<&'a Event> for EventLine<'a> {
@@ -278,6 +315,7 @@ impl<'a> From<&'a Event> for EventLine<'a> {
             exit_code: event.exit_code,
             reason: event.reason.as_deref(),
             actor: event.actor.as_deref(),
+            wants: event.wants.as_ref().map(Wants::from),
         }
     }
 }
@@ -433,6 +471,7 @@ pub(crate) mod tests {
             exit_code: None,
             reason: None,
             actor: None,
+            wants: None,
         };
         assert_eq!(
             serde_json::to_value(EventLine::from(&event)).unwrap(),

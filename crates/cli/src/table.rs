@@ -496,6 +496,7 @@ ID                                     TASK         STATE     NODE   IMAGE      
             exit_code: Some(3),
             reason: Some("it\nended".into()),
             actor: None,
+            wants: None,
         });
         assert_eq!(
             text,

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::constraint::Constraint;
 use crate::id::TaskId;
-use crate::name::{JobName, Namespace, NodeName, SpecName};
+use crate::name::{Datacenter, JobName, Namespace, NodeName, SpecName};
+use crate::spec::{JobSpec, Resources, TaskSpec};
 use crate::state::TaskState;
 use crate::subject::{CLUSTER_CHANGES, JOB_CHANGES, NODE_CHANGES, Subject};
 
@@ -56,6 +58,52 @@ pub struct Event {
     /// Who asked for it, when somebody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
+    /// What the job asks of nodes; with `job.submitted`, unless the job was only scaled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wants: Option<JobWants>,
+}
+
+/// What a job asks of nodes, so that whoever keeps events knows how the cluster was used: for accounts, and to run
+/// the same again in a simulation. Nothing of what its tasks are made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobWants {
+    /// 1 (least) to 100.
+    pub priority: u8,
+    /// Where it may run; empty means anywhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub datacenters: Vec<Datacenter>,
+    /// Its parts.
+    pub specs: Vec<SpecWants>,
+}
+
+/// What each task of a part of a job asks of its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecWants {
+    /// The part's name.
+    pub name: SpecName,
+    /// How many tasks are wanted.
+    pub instances: u32,
+    /// What each of them holds of its node.
+    pub resources: Resources,
+    /// What a node must be to get one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
+}
+
+impl From<&JobSpec> for JobWants {
+    fn from(job: &JobSpec) -> Self {
+        let wants = |spec: &TaskSpec| SpecWants {
+            name: spec.name.clone(),
+            instances: spec.instances,
+            resources: spec.resources,
+            constraints: spec.constraints.clone(),
+        };
+        Self {
+            priority: job.priority,
+            datacenters: job.datacenters.clone(),
+            specs: job.specs.iter().map(wants).collect(),
+        }
+    }
 }
 
 impl Event {

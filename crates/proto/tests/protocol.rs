@@ -19,7 +19,7 @@ use longshore_proto::container::{
     ContainerSpec, CpuMode, Device, Gpus, LogDriver, Network, Ulimit,
 };
 use longshore_proto::error::{ApiError, ErrorCode};
-use longshore_proto::event::Event;
+use longshore_proto::event::{Event, JobWants};
 use longshore_proto::explain::{CostTerms, Reason, RunnerUp, Why};
 use longshore_proto::health::{Health, HealthCheck, HealthReport, Probe};
 use longshore_proto::id::{BootId, ClusterId, ManagerId, NodeId, Revision, SessionId, TaskId};
@@ -254,6 +254,7 @@ fn event() -> Event {
         exit_code: None,
         reason: None,
         actor: None,
+        wants: None,
     }
 }
 
@@ -513,6 +514,16 @@ fn events(examples: &mut Examples) {
     let subject = stopped.subject().unwrap().text(&Root::standard());
     examples.heading(&format!("A job event (`{subject}`)"));
     examples.message("Payload:", &stopped);
+    let submitted = Event {
+        index: 10,
+        event_type: "job.submitted".into(),
+        reason: Some("version 1".into()),
+        wants: Some(JobWants::from(&particular_job())),
+        ..stopped.clone()
+    };
+    let subject = submitted.subject().unwrap().text(&Root::standard());
+    examples.heading(&format!("A job event that says what is asked of nodes (`{subject}`)"));
+    examples.message("Payload:", &submitted);
     let lost = Event {
         index: 15,
         event_type: "node.lost".into(),

@@ -7,8 +7,18 @@
 //! |---|---|
 //! | [`machines`] | published mixes of machines |
 //! | [`workload`] | jobs, generated from published distributions |
+//! | [`history`] | jobs, from a cluster's own events |
+//! | [`engine`] | virtual time: jobs arrive, are placed, and end |
+//! | [`measure`] | what comes of it in figures |
+//! | [`compact`] | how many machines a workload needs, and how full a fleet gets |
+//! | [`plot`] | figures as SVG |
 //! | [`random`] | numbers from a seed |
 
+pub mod compact;
+pub mod engine;
+pub mod history;
 pub mod machines;
+pub mod measure;
+pub mod plot;
 pub mod random;
 pub mod workload;

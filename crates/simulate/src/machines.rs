@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 
+use longshore_proto::constraint::Attribute;
 use longshore_proto::name::{Datacenter, NodeName};
 use longshore_proto::node::TASKS_MAX_USUAL;
 use longshore_proto::spec::Resources;
@@ -205,6 +206,16 @@ impl Host {
             eligibility: Eligibility::Open,
             capacity: self.capacity,
             tasks_max: self.tasks_max,
+        }
+    }
+
+    /// What it has of an attribute.
+    pub(crate) fn attribute(&self, attribute: &Attribute) -> Option<&str> {
+        match attribute {
+            Attribute::NodeName => Some(self.name.as_str()),
+            Attribute::Datacenter => Some(self.datacenter.as_str()),
+            Attribute::Label(key) => self.labels.get(key).map(String::as_str),
+            Attribute::Machine(key) => self.attributes.get(key).map(String::as_str),
         }
     }
 }

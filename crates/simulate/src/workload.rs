@@ -20,7 +20,7 @@ use std::fmt;
 use longshore_proto::constraint::{Attribute, Constraint, Operator};
 use longshore_proto::spec::Resources;
 
-use crate::machines::{self, CLASS_LABEL, Host};
+use crate::machines::{self, CLASS_LABEL, Host, Mix};
 use crate::random::Random;
 
 /// A job as it arrives: tasks alike, each with its own end.
@@ -59,6 +59,15 @@ impl Source {
             Self::Google2019 => "google-2019",
             Self::Alibaba2023 => "alibaba-2023",
             Self::Synthetic => "synthetic",
+        }
+    }
+
+    /// The machines that it ran on, or the nearest mix to them.
+    pub fn mix(self) -> Mix {
+        match self {
+            Self::Google2019 => Mix::Google2019,
+            Self::Alibaba2023 => Mix::Alibaba2023,
+            Self::Synthetic => Mix::Google2011,
         }
     }
 
@@ -383,7 +392,6 @@ fn quantile(table: &[(f64, f64)], at: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machines::Mix;
 
     const SETTINGS: Settings =
         Settings { source: Source::Google2019, load: 0.7, constrained: 0.06, seed: 1 };

@@ -41,6 +41,9 @@ pub(crate) struct Events {
     /// Those of every namespace
     #[arg(short = 'A', long, conflicts_with = "job")]
     pub(crate) all_namespaces: bool,
+    /// All that the managers remember, and not only the newest
+    #[arg(long, conflicts_with = "number")]
+    pub(crate) all: bool,
     /// How many of the past
     #[arg(
         short = 'n', long, value_name = "COUNT", default_value_t = 50,

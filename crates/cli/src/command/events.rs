@@ -56,10 +56,7 @@ pub(crate) async fn run(client: &Client, wish: &Events, printer: Printer) -> Res
         },
     };
     if !wish.follow {
-        let (events, _) = newest(client, &wanted, wish.number).await?;
-        for event in &events {
-            print(event, wish.output, printer)?;
-        }
+        past(client, &wanted, wish, printer).await?;
         return Ok(Exit::Done);
     }
     let following = async {
@@ -83,11 +80,7 @@ async fn follow(
 ) -> Result<Exit, Failure> {
     // Listening starts before the history is read, so that nothing falls between the two.
     let mut live = client.bus().subscribe(&Pattern::Events).await?.fuse();
-    let (events, index) = newest(client, wanted, wish.number).await?;
-    let mut progress = Progress::after(&events, index);
-    for event in &events {
-        print(event, wish.output, printer)?;
-    }
+    let mut progress = past(client, wanted, wish, printer).await?;
     let mut ticks = tokio::time::interval(CATCH_UP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // At most one page of the history is under way; what comes live does not wait for it.
@@ -128,6 +121,34 @@ async fn follow(
                 }
                 Err(_) => {}
             },
+        }
+    }
+}
+
+/// Prints what is wanted of the past, and says up to where.
+async fn past(
+    client: &Client,
+    wanted: &Wanted,
+    wish: &Events,
+    printer: Printer,
+) -> Result<Progress, Failure> {
+    if !wish.all {
+        let (events, index) = newest(client, wanted, wish.number).await?;
+        for event in &events {
+            print(event, wish.output, printer)?;
+        }
+        return Ok(Progress::after(&events, index));
+    }
+    let mut progress = Progress::from_the_beginning();
+    loop {
+        let page = page_after(client, wanted, progress.complete_to).await?;
+        for event in &page.items {
+            if progress.is_next(place(event)) {
+                print(event, wish.output, printer)?;
+            }
+        }
+        if !page.more || page.items.is_empty() {
+            return Ok(progress);
         }
     }
 }
@@ -240,6 +261,11 @@ impl Progress {
         Self { complete_to, beyond: BTreeSet::new() }
     }
 
+    /// Nothing has been printed.
+    fn from_the_beginning() -> Self {
+        Self { complete_to: (0, 0), beyond: BTreeSet::new() }
+    }
+
     /// Whether a live event has not been printed yet; from now on it has.
     fn is_new(&mut self, place: Place) -> bool {
         place > self.complete_to && self.beyond.insert(place)
@@ -283,6 +309,7 @@ mod tests {
             exit_code: None,
             reason: None,
             actor: None,
+            wants: None,
         }
     }
 

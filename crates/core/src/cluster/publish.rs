@@ -1,6 +1,6 @@
 //! What a fact looks like to the world outside: its event.
 
-use longshore_proto::event::{AUDIT, Event};
+use longshore_proto::event::{AUDIT, Event, JobWants};
 use longshore_proto::id::TaskId;
 use longshore_proto::name::JobKey;
 use longshore_proto::state::{JobStatus, TaskState};
@@ -31,6 +31,7 @@ pub(super) fn event(
         exit_code: None,
         reason: None,
         actor: None,
+        wants: None,
     };
     let job = |key: &JobKey, change: &'static str| Event {
         event_type: format!("job.{change}"),
@@ -75,6 +76,7 @@ pub(super) fn event(
             let mut event = job(&spec.key(), "submitted");
             event.reason = Some(format!("version {version}"));
             event.actor = Some(actor.clone());
+            event.wants = Some(JobWants::from(&**spec));
             Some(event)
         }
         Fact::JobScaled { job: key, version, spec, instances, actor } => {
