@@ -15,7 +15,7 @@ use super::draft::Draft;
 use super::effect::{Effect, Reply};
 use super::input::{Command, Ticket};
 use super::record::{Audit, CommandAnswer, CommandKey, Fact, Hash};
-use super::state::{COMMAND_MEMORY_MS, State};
+use super::state::State;
 use super::{Live, Settings, moves};
 
 /// Decides on a command, or repeats the answer that it got before.
@@ -40,6 +40,10 @@ pub(super) fn decide(
             draft.record(Fact::CommandGranted { key, request, answer: answer.clone(), audit });
         }),
     };
+    // "There is no such job" is for the leader to say; that a spec is illegal anybody may.
+    if reply.as_ref().is_err_and(|refusal| refusal.code != ErrorCode::Invalid) {
+        draft.confirm();
+    }
     draft.effect(Effect::Answer { ticket, reply: Reply::Command(reply) });
 }
 
@@ -68,10 +72,10 @@ fn known(
                 .hint("make a fresh UUID v7 for each request");
         return Some(Err(error));
     };
-    if minted_at_ms.saturating_add(COMMAND_MEMORY_MS) < draft.at_ms() {
+    if minted_at_ms <= draft.state.commands_forgotten_ms() {
         let error = ApiError::new(
             ErrorCode::CommandReused,
-            "the command id is older than 24 hours, so the outcome is unknown",
+            "the command id is older than what is remembered (24 hours), so the outcome is unknown",
         )
         .hint("look at what is there, then send the request with a fresh id if it is still wanted");
         return Some(Err(error));

@@ -100,6 +100,13 @@ impl<'a> Draft<'a> {
         self.effect(Effect::Answer { ticket, reply: Reply::Barrier });
     }
 
+    /// Makes the answers of this step wait for a record, be it an empty one: they rest on what the state does
+    /// *not* hold. A manager that was overtaken and does not know it yet would be wrong about that, and cannot
+    /// commit anything.
+    pub(super) fn confirm(&mut self) {
+        self.barrier = true;
+    }
+
     /// Closes the record.
     pub(super) fn finish(mut self, identity: &Identity) -> Step {
         if self.facts.is_empty() && !self.barrier {

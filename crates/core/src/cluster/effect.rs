@@ -61,7 +61,8 @@ impl Receipt {
 /// What became of some inputs.
 #[derive(Debug)]
 pub enum Step {
-    /// Nothing to record: refusals, known answers, hints. They may be acted on at once.
+    /// Nothing to record: known answers, refusals that no record could change, hints. They may be acted on at
+    /// once, because they hold even if another manager leads by now.
     Answers(Vec<Effect>),
     /// A record to commit; its effects are sealed until then.
     Record(Box<Proposal>),

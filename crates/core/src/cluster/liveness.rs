@@ -3,7 +3,9 @@
 //! A node that is declared lost costs restarts, so doubt goes to the node: timers begin anew with each reign
 //! and after each loss of this manager's own connection; when over half of five or more nodes are silent,
 //! the fault is more likely here, and nobody is declared lost until they return; and at most one node in
-//! twenty (one at least) is declared lost within ten seconds.
+//! twenty (one at least) is declared lost within ten seconds. A manager that did not run for a while (it was
+//! suspended, or starved) first reads what lies in its sockets. Where another machine asks to join under a silent
+//! node's name, there is no doubt: this side hears, and the node is gone.
 
 use longshore_proto::name::NodeName;
 use longshore_proto::state::NodeStatus;
@@ -14,12 +16,23 @@ use super::{Live, Settings, node};
 
 /// The window for the brake, in milliseconds.
 const BRAKE_WINDOW_MS: u64 = 10_000;
+/// A look that comes so late, in milliseconds, says that this process did not run.
+const STALL_MS: u64 = 2_000;
+/// For how long it counts that another machine has asked for a node's name, in milliseconds: twice the longest
+/// wait between two of its tries.
+const CLAIM_MS: u64 = 60_000;
 /// From how many nodes on it is believed that a mass silence is this side's fault.
 const CROWD: usize = 5;
 
-/// Looks at every node's silence.
-pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings) {
+/// Looks at every node's silence. The look was due so many milliseconds ago.
+pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, late_ms: u64) {
     let now = draft.now.time;
+    // Once only: a manager whose every record takes so long must still see who is gone.
+    live.stalled = late_ms >= STALL_MS && !live.stalled;
+    if live.stalled {
+        return;
+    }
+    live.claimed.retain(|_, at| now - *at < CLAIM_MS);
     if live.bus_lost_at.is_some() {
         live.alarms.insert(
             "bus",
@@ -39,8 +52,12 @@ pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings) 
             (name.clone(), node.status, now - heard)
         })
         .collect();
-    let silent =
-        present.iter().filter(|(_, _, silence)| *silence >= settings.suspect_after_ms).count();
+    let silent = present
+        .iter()
+        .filter(|(name, _, silence)| {
+            *silence >= settings.suspect_after_ms && !live.claimed.contains_key(name)
+        })
+        .count();
     let frozen = present.len() >= CROWD && silent * 2 > present.len();
     if frozen {
         let text = format!(
@@ -65,7 +82,8 @@ pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings) 
             let status = NodeStatus::Suspect;
             draft.record(Fact::NodeStatusChanged { name: name.clone(), status, reason });
         }
-        if silence >= settings.lost_after_ms && !frozen && live.lost_at.len() < lost_max {
+        let believed = !frozen || live.claimed.contains_key(&name);
+        if silence >= settings.lost_after_ms && believed && live.lost_at.len() < lost_max {
             live.lost_at.push_back(now);
             let reason = format!("silent for {} s", silence / 1000);
             let status = NodeStatus::Lost;

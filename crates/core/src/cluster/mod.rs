@@ -129,6 +129,10 @@ struct Live {
     reconcile: BTreeSet<JobKey>,
     /// Whether waiting tasks may fit now.
     place: bool,
+    /// When another machine last asked to join under a node's name.
+    claimed: BTreeMap<NodeName, Time>,
+    /// Whether the last look at silence came too late to judge by.
+    stalled: bool,
     /// When ended tasks may be replaced.
     backoff: BTreeMap<TaskId, Time>,
     /// When nodes were declared lost, lately.
@@ -292,8 +296,9 @@ impl Cluster {
             }
         }
         if now.time >= live.tick_at {
+            let late_ms = now.time - live.tick_at;
             live.tick_at = now.time + TICK_MS;
-            liveness::tick(&mut draft, live, settings);
+            liveness::tick(&mut draft, live, settings, late_ms);
             reconcile::tick(&mut draft, live);
             moves::tick(&mut draft, live, settings);
             // Where room is being made must be looked at now and then, whatever happens elsewhere.

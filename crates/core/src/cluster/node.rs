@@ -40,6 +40,13 @@ pub(super) fn register(
             revision,
         }
     });
+    match &reply {
+        Ok(_) => drop(live.claimed.remove(name)),
+        Err(refusal) if refusal.code == ErrorCode::NameTaken => {
+            live.claimed.insert(name.clone(), draft.now.time);
+        }
+        Err(_) => {}
+    }
     draft.effect(Effect::Answer { ticket, reply: Reply::Registered(reply) });
 }
 
@@ -196,7 +203,8 @@ pub(super) fn heartbeat(
 }
 
 /// Takes in what a node says of its tasks. What is late, doubled or not its business changes nothing, and is
-/// answered all the same: the node need not hold it any longer.
+/// answered all the same: the node need not hold it any longer. But that a task is unknown, or has no node yet, is
+/// believed only once a record is committed: it may be a later leader's.
 pub(super) fn reports(
     draft: &mut Draft<'_>,
     live: &mut Live,
@@ -218,7 +226,11 @@ pub(super) fn reports(
             .hint("send at most 256"))
     } else {
         for report in &message.reports {
-            let Some(task) = draft.state.tasks.get(&report.task) else { continue };
+            let Some(task) = draft.state.tasks.get(&report.task).filter(|task| task.node.is_some())
+            else {
+                draft.confirm();
+                continue;
+            };
             if task.node.as_ref() == Some(name) && task.is_news(report) {
                 draft.record(Fact::TaskReported { report: report.clone() });
             }

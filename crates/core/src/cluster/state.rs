@@ -63,6 +63,11 @@ pub struct Meta {
     /// Whether that list is complete: absent where the cluster began before it was kept.
     #[serde(default)]
     pub managers_known: bool,
+    /// The newest of the command ids that were forgotten, by when its client made it, in milliseconds since the
+    /// Unix epoch. What is newer and not remembered was never granted, whatever clocks say. Absent in what was
+    /// stored before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commands_forgotten_ms: Option<u64>,
 }
 
 /// A job.
@@ -289,6 +294,13 @@ impl State {
         Revision { epoch, index: self.meta.index + 1 }
     }
 
+    /// Up to when commands may have been forgotten, by when their ids were made, in milliseconds since the Unix
+    /// epoch.
+    pub fn commands_forgotten_ms(&self) -> u64 {
+        let before = || self.meta.at_ms.saturating_sub(COMMAND_MEMORY_MS);
+        self.meta.commands_forgotten_ms.unwrap_or_else(before)
+    }
+
     /// A task's spec: that of the version it runs.
     pub fn task_spec(&self, task: &Task) -> Option<&TaskSpec> {
         self.jobs.get(&task.job)?.versions.get(&task.version)?.spec(&task.spec)
@@ -305,6 +317,7 @@ impl State {
             Fact::ClusterCreated { cluster } => {
                 self.meta.cluster = Some(*cluster);
                 self.meta.managers_known = true;
+                self.meta.commands_forgotten_ms = Some(0);
             }
             Fact::ManagerJoined { name } => {
                 self.meta.managers.insert(name.clone());
@@ -632,6 +645,8 @@ impl State {
             }
             self.commands_by_time.remove(&(granted_at_ms, key.clone()));
             self.commands.remove(&key);
+            let forgotten_ms = key.id.minted_at_ms().unwrap_or(0).max(self.commands_forgotten_ms());
+            self.meta.commands_forgotten_ms = Some(forgotten_ms);
             changes.commands.insert(key);
         }
     }

@@ -72,10 +72,13 @@ fn a_repeated_command_gets_the_first_answer_and_changes_nothing() {
 }
 
 #[test]
-fn an_id_older_than_a_day_is_refused_as_unknown() {
+fn an_id_older_than_what_is_remembered_is_refused_as_unknown() {
     let mut world = World::new();
     let id = world.command_id();
+    world.submit(job("web", 1));
     world.now_ms += 25 * 3_600_000;
+    // What asks now makes the table forget the day before.
+    world.submit(job("other", 1));
     let refused = world.command_with(id, Command::StopJob(key("web"))).unwrap_err();
     assert_eq!(refused.code, ErrorCode::CommandReused);
     assert!(refused.message.contains("unknown"), "{refused}");
@@ -89,6 +92,27 @@ fn the_memory_of_commands_is_a_day_long_and_no_longer() {
     world.now_ms += 25 * 3_600_000;
     world.submit(job("other", 1));
     assert_eq!(world.cluster.state().commands.len(), 1);
+    world.check_replay();
+}
+
+#[test]
+fn a_wall_clock_that_jumps_neither_grants_twice_nor_refuses_what_is_new() {
+    const HOUR_MS: i64 = 3_600_000;
+    let mut world = World::with_clock_off(-30 * HOUR_MS);
+    let early = world.command_id();
+    world.command_with(early, Command::SubmitJob(Box::new(job("web", 1)))).unwrap();
+    // The clock is set right, and the table of commands forgets a day.
+    world.now_ms += 1_000;
+    world.clock_off_ms = 0;
+    world.submit(job("other", 1));
+    let again = world.command_with(early, Command::SubmitJob(Box::new(job("web", 1))));
+    assert_eq!(again.unwrap_err().code, ErrorCode::CommandReused);
+    // A jump far ahead, and back: whoever asks afterwards is heard.
+    for off in [1_000, 0] {
+        world.now_ms += 1_000;
+        world.clock_off_ms = off * HOUR_MS;
+        world.submit(job("other", 2));
+    }
     world.check_replay();
 }
 

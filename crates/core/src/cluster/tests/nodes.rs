@@ -331,3 +331,74 @@ fn who_only_listens_knows_how_busy_a_node_is_and_decides_nothing() {
     follower.overhear(&name, &stranger, Time(9_000));
     assert_eq!(follower.node_get(&question, Time(9_000)).unwrap().heard_ms_ago, Some(4_000));
 }
+
+#[test]
+fn that_a_task_is_unknown_is_believed_only_with_a_record() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 1));
+    let mut overtaken = world.replayed();
+    let (id, n1) = (world.live("web")[0], node_name("n1"));
+    world.report(id, 1, TaskState::Running, None);
+    // What is known to be late is answered at once, because the log has it for sure.
+    let before = world.cluster.state().meta.index;
+    world.report(id, 1, TaskState::Preparing, None);
+    assert_eq!(world.cluster.state().meta.index, before);
+    // A manager that was overtaken knows no task of the leader's: it must commit to say so, and cannot.
+    let (node_id, boot_id) = world.identity_of("n1");
+    let unknown = longshore_proto::id::TaskId(Uuid::from_u128(77));
+    let report = longshore_proto::node::TaskReport {
+        task: unknown,
+        attempt: 1,
+        state: TaskState::Running,
+        boot_id,
+        container_id: None,
+        exit_code: None,
+        reason: None,
+        ports: Default::default(),
+        health: None,
+        at_ms: 0,
+    };
+    let reports = longshore_proto::node::Reports { node_id, boot_id, reports: vec![report] };
+    let input = Input::Reports { ticket: world.ticket(), node: n1, reports };
+    let step = overtaken.propose(&mut [input].into(), world.now(), [0; 16]);
+    assert!(matches!(step, crate::cluster::Step::Record(_)), "{step:?}");
+}
+
+#[test]
+fn a_name_that_another_machine_asks_for_is_given_up_even_while_most_are_silent() {
+    let mut world = World::new();
+    let names = ["n1", "n2", "n3", "n4", "n5"];
+    for name in names {
+        world.join(name, NODE).unwrap();
+    }
+    // Three machines of five are replaced at once, and ask for the names of those before them.
+    for _ in 0..4 {
+        world.pass(5_000, &["n4", "n5"]);
+        for name in ["n1", "n2", "n3"] {
+            if status(&world, name) != NodeStatus::Lost {
+                assert_eq!(world.join(name, NODE).unwrap_err().code, ErrorCode::NameTaken);
+            }
+        }
+    }
+    world.pass(30_000, &["n4", "n5"]);
+    for name in ["n1", "n2", "n3"] {
+        assert_eq!(status(&world, name), NodeStatus::Lost);
+        world.join(name, NODE).unwrap();
+    }
+}
+
+#[test]
+fn a_manager_that_did_not_run_reads_what_lies_there_before_it_judges_silence() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.join("n2", NODE).unwrap();
+    world.pass(5_000, &["n1", "n2"]);
+    // Suspended for a minute: the first turn after it finds nothing read yet.
+    world.now_ms += 60_000;
+    assert_eq!(lost(&world.run([])), 0);
+    // Then the heartbeats that lay in the socket are there, of n1 alone.
+    let facts = world.pass(2_000, &["n1"]);
+    assert_eq!((status(&world, "n1"), lost(&facts)), (NodeStatus::Ready, 1));
+    assert_eq!(status(&world, "n2"), NodeStatus::Lost);
+}

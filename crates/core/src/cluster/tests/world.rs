@@ -24,6 +24,8 @@ use crate::time::{Now, Time};
 pub(super) struct World {
     pub(super) cluster: Cluster,
     pub(super) now_ms: u64,
+    /// How far the manager's wall clock is off.
+    pub(super) clock_off_ms: i64,
     /// Every record's bytes.
     pub(super) log: Vec<Vec<u8>>,
     /// What the store would hold.
@@ -70,6 +72,15 @@ impl World {
     }
 
     pub(super) fn with(settings: Settings) -> Self {
+        Self::make(settings, 0)
+    }
+
+    /// A manager whose wall clock is off by so many milliseconds.
+    pub(super) fn with_clock_off(clock_off_ms: i64) -> Self {
+        Self::make(Settings::default(), clock_off_ms)
+    }
+
+    fn make(settings: Settings, clock_off_ms: i64) -> Self {
         let identity = Identity {
             manager: ManagerId(Uuid::from_u128(0xa)),
             name: "m1".parse().unwrap(),
@@ -79,6 +90,7 @@ impl World {
         let mut world = Self {
             cluster,
             now_ms: 1_000,
+            clock_off_ms,
             log: Vec::new(),
             stored: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -94,7 +106,12 @@ impl World {
     }
 
     pub(super) fn now(&self) -> Now {
-        Now { time: Time(self.now_ms), wall_ms: 1_700_000_000_000 + self.now_ms }
+        let wall_ms = self.true_wall_ms().saturating_add_signed(self.clock_off_ms);
+        Now { time: Time(self.now_ms), wall_ms }
+    }
+
+    fn true_wall_ms(&self) -> u64 {
+        1_700_000_000_000 + self.now_ms
     }
 
     fn seed(&mut self) -> [u8; 16] {
@@ -179,7 +196,7 @@ impl World {
         let mut random = [0u8; 10];
         random[2..].copy_from_slice(&counter);
         CommandId(
-            uuid::Builder::from_unix_timestamp_millis(self.now().wall_ms, &random).into_uuid(),
+            uuid::Builder::from_unix_timestamp_millis(self.true_wall_ms(), &random).into_uuid(),
         )
     }
 
