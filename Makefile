@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help demo test check fix build bench
+.PHONY: help demo test sim check fix build bench
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,10 @@ demo: ## See the main job on real containers, from an empty machine to a clean o
 test: ## Run every test, with real NATS and real Docker
 	scripts/setup --test
 	scripts/test
+
+sim: ## Simulate clusters that break, one a seed; SEEDS=5000 FIRST=1000 for others, SEED=7 LOG=7.log for one to step through
+	cargo build --release --locked -p longshore-sim
+	target/release/longshore-sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0)) $(if $(LOG),--log $(LOG))
 
 check: ## What never writes: format, lints, licences (what CI runs before the tests)
 	cargo fmt --all --check

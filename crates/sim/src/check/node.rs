@@ -1,0 +1,309 @@
+//! What workers and their runtimes do: effects, identity, waits, gaps, strangers, stops, graces, bounds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use longshore_core::cluster::record::Fact;
+use longshore_proto::id::{ManagerId, Revision, TaskId};
+use longshore_proto::node::{Assignment, Want};
+use longshore_proto::state::{Mover, TaskState, is_legal_move};
+
+use super::{Note, Truth, Violation, violated};
+use crate::manager::node_name;
+use crate::time::{MS, Micros, SECOND};
+
+/// How long a worker may be behind although nothing stands between it and the leader.
+const GAP_MAX: Micros = 45 * SECOND;
+/// The most questions that a worker may have open: a registration, a page, reports.
+const QUESTIONS_MAX: usize = 4;
+
+/// What the whole cluster looks like at a moment.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// Workers between which and the leader nothing stands: the leader's revision of their set, and theirs.
+    pub clear: BTreeMap<usize, (Revision, Revision)>,
+    /// How many questions each worker has open.
+    pub questions: BTreeMap<usize, usize>,
+    /// How many askers each manager has forgotten.
+    pub forgotten: BTreeMap<usize, usize>,
+    /// The runs of the managers that lead, or believe so.
+    pub leaders: Vec<ManagerId>,
+    /// Whether the lease has no end.
+    pub lease_is_endless: bool,
+}
+
+/// What is remembered of workers and containers.
+#[derive(Debug, Default)]
+pub struct Node {
+    decided: BTreeMap<TaskId, BTreeSet<(Revision, bool)>>,
+    revisions: BTreeMap<usize, Revision>,
+    behind: BTreeMap<usize, (Micros, (Revision, Revision))>,
+    created: BTreeMap<(TaskId, u64), usize>,
+    homes: BTreeMap<TaskId, usize>,
+    running: BTreeMap<TaskId, u64>,
+    minted: BTreeMap<TaskId, u64>,
+    ended: BTreeMap<TaskId, (u64, Micros)>,
+    leaving: BTreeSet<usize>,
+    diskless: BTreeSet<usize>,
+}
+
+impl Node {
+    /// A fact was committed.
+    pub fn fact(&mut self, fact: &Fact, revision: Revision) {
+        let (task, stops) = match fact {
+            Fact::TaskPlaced { task, .. } => (task, false),
+            Fact::TaskStopRequested { task, .. } => (task, true),
+            _ => return,
+        };
+        self.decided.entry(*task).or_default().insert((revision, stops));
+    }
+
+    /// A worker or its runtime did something.
+    pub fn note(&mut self, truth: &Truth, note: &Note, now: Micros) -> Result<(), Violation> {
+        match note {
+            Note::WorkerStarted { worker, revision } => {
+                self.revisions.insert(*worker, *revision);
+                self.leaving.remove(worker);
+            }
+            Note::Revision { worker, revision } => self.revision(*worker, *revision)?,
+            Note::Told { worker, assignments } => self.told(*worker, assignments)?,
+            Note::Reported { report, .. } => {
+                let minted = self.minted.entry(report.task).or_default();
+                *minted = (*minted).max(report.attempt);
+            }
+            Note::Delivered { worker, told } => delivered(truth, *worker, told)?,
+            Note::DiskLost { worker } => {
+                self.diskless.insert(*worker);
+            }
+            Note::Leaves { worker } => {
+                self.leaving.insert(*worker);
+            }
+            Note::Created { worker, task, attempt } => self.created(*worker, *task, *attempt)?,
+            Note::Started { worker, task, attempt } => {
+                self.waited(truth, *worker, *task, *attempt, now)?;
+                self.started(*task, *attempt)?;
+            }
+            Note::AskedToEnd { worker, task, attempt, disowned: false } => {
+                self.stop(truth, *worker, *task, *attempt)?;
+            }
+            Note::Ended { task, attempt, disowned, .. } => {
+                if self.running.get(task) == Some(attempt) {
+                    self.running.remove(task);
+                }
+                if !disowned {
+                    self.ended.insert(*task, (*attempt, now));
+                }
+            }
+            Note::Destroyed { task, attempt, .. } => drop(self.created.remove(&(*task, *attempt))),
+            Note::Killed { worker, task, waited_ms, grace_ms } => {
+                grace(*worker, *task, *waited_ms, *grace_ms)?;
+            }
+            Note::TouchedStranger { worker, container } => {
+                return violated(
+                    "I-19",
+                    format!("n{worker} has touched the container {container} of somebody else"),
+                );
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// I-5: a worker's revision never falls.
+    fn revision(&mut self, worker: usize, revision: Revision) -> Result<(), Violation> {
+        match self.revisions.insert(worker, revision) {
+            Some(before) if before > revision => {
+                violated("I-5", format!("n{worker} went from revision {before} back to {revision}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// I-5: what a worker is told was decided and committed before.
+    fn told(&self, worker: usize, assignments: &[Assignment]) -> Result<(), Violation> {
+        for assignment in assignments {
+            let stops = matches!(assignment.want, Want::Stop { .. });
+            let decided = self
+                .decided
+                .get(&assignment.task)
+                .is_some_and(|decided| decided.contains(&(assignment.revision, stops)));
+            if !decided {
+                return violated(
+                    "I-5",
+                    format!(
+                        "n{worker} was told of task {} at revision {}, which nobody has committed",
+                        assignment.task, assignment.revision
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// I-6: a task has containers on one node, and one for each attempt.
+    fn created(&mut self, worker: usize, task: TaskId, attempt: u64) -> Result<(), Violation> {
+        if let Some(other) = self.created.insert((task, attempt), worker) {
+            return violated(
+                "I-6",
+                format!(
+                    "attempt {attempt} of task {task} has a container on n{other} and another on n{worker}"
+                ),
+            );
+        }
+        match self.homes.insert(task, worker) {
+            Some(home) if home != worker => {
+                violated("I-6", format!("task {task} has containers on n{home} and on n{worker}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// I-6: one attempt of a task runs at a time.
+    fn started(&mut self, task: TaskId, attempt: u64) -> Result<(), Violation> {
+        match self.running.insert(task, attempt) {
+            Some(before) => violated(
+                "I-6",
+                format!("attempt {attempt} of task {task} has started while attempt {before} runs"),
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// I-14: the wait before a restart is at least what the policy says, a tenth and a clock's error less.
+    fn waited(
+        &self,
+        truth: &Truth,
+        worker: usize,
+        task: TaskId,
+        attempt: u64,
+        now: Micros,
+    ) -> Result<(), Violation> {
+        if self.diskless.contains(&worker) {
+            return Ok(());
+        }
+        let Some((before, at)) = self.ended.get(&task) else { return Ok(()) };
+        let spec = truth.state.tasks.get(&task).and_then(|task| truth.state.task_spec(task));
+        let Some(policy) = spec.and_then(|spec| spec.restart.as_ref()) else { return Ok(()) };
+        let least = policy.delay_ms * MS / 100 * 88;
+        let waited = now - at;
+        if attempt == before + 1 && waited < least {
+            return violated(
+                "I-14",
+                format!(
+                    "attempt {attempt} of task {task} started {} ms after the one before, and its policy waits {} ms",
+                    waited / MS,
+                    policy.delay_ms
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    /// I-20: a container that runs is asked to end only for a reason that was committed.
+    fn stop(
+        &self,
+        truth: &Truth,
+        worker: usize,
+        id: TaskId,
+        attempt: u64,
+    ) -> Result<(), Violation> {
+        let known = truth.state.tasks.get(&id);
+        let wanted = known.is_some_and(|task| {
+            task.stop.is_none()
+                && !task.state.is_terminal()
+                && task.attempt <= attempt
+                && self.minted.get(&id).is_none_or(|minted| *minted <= attempt)
+        });
+        if wanted && !self.leaving.contains(&worker) {
+            return violated(
+                "I-20",
+                format!(
+                    "n{worker} stops attempt {attempt} of task {id}, and nobody has decided that"
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    /// I-16, I-21, I-24: what only time or a count can break.
+    pub fn tick(&mut self, look: &Look, now: Micros) -> Result<(), Violation> {
+        if look.lease_is_endless {
+            return violated("I-24", "the lease has no limit of life");
+        }
+        for (manager, forgotten) in &look.forgotten {
+            if *forgotten > 0 {
+                return violated(
+                    "I-21",
+                    format!("m{manager} remembers {forgotten} askers that were answered"),
+                );
+            }
+        }
+        for (worker, questions) in &look.questions {
+            if *questions > QUESTIONS_MAX {
+                return violated("I-21", format!("n{worker} has {questions} open questions"));
+            }
+        }
+        self.behind.retain(|worker, _| look.clear.contains_key(worker));
+        for (worker, revisions) in &look.clear {
+            let (wanted, has) = revisions;
+            if wanted == has {
+                self.behind.remove(worker);
+                continue;
+            }
+            let (since, before) = self.behind.entry(*worker).or_insert((now, *revisions));
+            if before != revisions {
+                (*since, *before) = (now, *revisions);
+            }
+            if now - *since > GAP_MAX {
+                return violated(
+                    "I-16",
+                    format!(
+                        "n{worker} has revision {has} and its leader {wanted}, for {} s",
+                        (now - *since) / SECOND
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// I-2: what a worker need not hold any longer is in the log.
+fn delivered(
+    truth: &Truth,
+    worker: usize,
+    told: &[(TaskId, u64, TaskState)],
+) -> Result<(), Violation> {
+    for (id, attempt, state) in told {
+        let Some(task) = truth.state.tasks.get(id) else { continue };
+        let known = (task.attempt, task.state);
+        if task.node == Some(node_name(worker))
+            && is_legal_move(known, (*attempt, *state), Mover::Worker)
+        {
+            return violated(
+                "I-2",
+                format!(
+                    "n{worker} was told that {state} of task {id}, attempt {attempt}, is in the log, which says {known:?}"
+                ),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// I-29: nothing is killed before its grace is over.
+fn grace(
+    worker: usize,
+    task: Option<TaskId>,
+    waited_ms: u64,
+    grace_ms: u64,
+) -> Result<(), Violation> {
+    if waited_ms < grace_ms {
+        return violated(
+            "I-29",
+            format!(
+                "n{worker} killed task {task:?} after {waited_ms} ms of its {grace_ms} ms of grace"
+            ),
+        );
+    }
+    Ok(())
+}

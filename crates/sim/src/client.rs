@@ -1,0 +1,215 @@
+//! Somebody who submits, changes and stops jobs without pause, and retries with the same id.
+
+use longshore_core::cluster::record::CommandAnswer;
+use longshore_core::cluster::{Command, Reply};
+use longshore_proto::id::CommandId;
+use longshore_proto::name::{JobKey, Namespace};
+use longshore_proto::spec::{
+    JobSpec, JobType, OnNodeLoss, ReschedulePolicy, Resources, RestartMode, RestartPolicy, TaskSpec,
+};
+
+use crate::ask::{AskOutput, AskTimer, Asks};
+use crate::message::{Answer, Question};
+use crate::time::{MS, Micros, SECOND, wall_ms};
+
+const ASK_DEADLINE: Micros = 30 * SECOND;
+/// How many jobs there are to choose from: few, so that they meet each other.
+const JOBS: u8 = 5;
+
+/// What wakes a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    /// The next request.
+    Next,
+    /// For a question.
+    Ask(AskTimer),
+}
+
+/// What became of a command, as its client knows it.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The command's id.
+    pub id: CommandId,
+    /// The answer, where it was granted.
+    pub granted: Option<CommandAnswer>,
+}
+
+/// A client.
+#[derive(Debug)]
+pub struct Client {
+    number: usize,
+    asks: Asks<(CommandId, Command)>,
+    /// Commands to ask for once more, though they were answered or given up.
+    again: Vec<(CommandId, Command)>,
+    /// The tasks that it has heard of, to stop them.
+    pub tasks_seen: Vec<String>,
+}
+
+impl Client {
+    /// A client.
+    pub fn new(number: usize) -> Self {
+        Self { number, asks: Asks::default(), again: Vec::new(), tasks_seen: Vec::new() }
+    }
+
+    /// How many questions are open.
+    pub fn questions(&self) -> usize {
+        self.asks.open()
+    }
+
+    /// Asks for something.
+    pub fn next(&mut self, now: Micros, rng: &mut fastrand::Rng, out: &mut Vec<AskOutput>) {
+        let (id, command) = match (rng.u8(0..8), self.again.is_empty()) {
+            // The same once more, long after.
+            (0, false) => self.again.swap_remove(rng.usize(0..self.again.len())),
+            _ => (command_id(now, rng), self.command(rng)),
+        };
+        self.ask(id, command, now, rng, out);
+    }
+
+    fn ask(
+        &mut self,
+        id: CommandId,
+        command: Command,
+        now: Micros,
+        rng: &mut fastrand::Rng,
+        out: &mut Vec<AskOutput>,
+    ) {
+        let question = Question::Command { id, command: command.clone() };
+        self.asks.ask((id, command), question, ASK_DEADLINE, now, rng, out);
+    }
+
+    /// An answer comes.
+    pub fn answer(
+        &mut self,
+        number: u64,
+        answer: Answer,
+        now: Micros,
+        rng: &mut fastrand::Rng,
+        out: &mut Vec<AskOutput>,
+    ) -> Option<Outcome> {
+        let done = self.asks.answer(number, answer, now, out);
+        self.done(done, now, rng, out)
+    }
+
+    /// A timer of a question fires.
+    pub fn timer(
+        &mut self,
+        timer: AskTimer,
+        now: Micros,
+        rng: &mut fastrand::Rng,
+        out: &mut Vec<AskOutput>,
+    ) -> Option<Outcome> {
+        let done = self.asks.timer(timer, now, rng, out);
+        self.done(done, now, rng, out)
+    }
+
+    fn done(
+        &mut self,
+        done: Option<((CommandId, Command), Option<Answer>)>,
+        now: Micros,
+        rng: &mut fastrand::Rng,
+        out: &mut Vec<AskOutput>,
+    ) -> Option<Outcome> {
+        let ((id, command), answer) = done?;
+        match answer {
+            Some(Answer::Brain(Reply::Command(reply))) => {
+                if rng.u8(0..4) == 0 {
+                    self.again.push((id, command));
+                }
+                Some(Outcome { id, granted: reply.ok() })
+            }
+            // The outcome is unknown: the same id until it is known.
+            _ => {
+                self.ask(id, command, now, rng, out);
+                None
+            }
+        }
+    }
+
+    fn command(&self, rng: &mut fastrand::Rng) -> Command {
+        match rng.u8(0..10) {
+            0 => Command::StopJob(job_key(rng)),
+            1 | 2 if !self.tasks_seen.is_empty() => Command::StopTask {
+                namespace: Namespace::standard(),
+                id: self.tasks_seen[rng.usize(0..self.tasks_seen.len())].clone(),
+            },
+            _ => Command::SubmitJob(Box::new(job(rng))),
+        }
+    }
+
+    /// Its number.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+}
+
+fn job_key(rng: &mut fastrand::Rng) -> JobKey {
+    let name = format!("j{}", rng.u8(0..JOBS));
+    #[expect(clippy::expect_used, reason = "a letter and a number are a legal name")]
+    let name = name.parse().expect("a legal name");
+    JobKey { namespace: Namespace::standard(), name }
+}
+
+fn job(rng: &mut fastrand::Rng) -> JobSpec {
+    let job_type = if rng.u8(0..4) == 0 { JobType::Batch } else { JobType::Service };
+    let kinds: &[&str] = match job_type {
+        JobType::Service => &["steady", "steady", "steady", "flaky", "stubborn", "fail", "missing"],
+        JobType::Batch => &["batch", "batch", "unfit", "missing"],
+    };
+    let parts = rng.usize(1..3);
+    let specs = (0..parts)
+        .map(|part| {
+            let image = format!("{}:{}", kinds[rng.usize(0..kinds.len())], rng.u8(0..3));
+            #[expect(clippy::expect_used, reason = "a letter and a number are a legal name")]
+            let name = format!("s{part}").parse().expect("a legal name");
+            let mut spec = TaskSpec::new(name, &image);
+            spec.instances = rng.u32(1..9);
+            spec.stop_grace_ms = rng.u64(500..8_000);
+            spec.resources = Resources {
+                cpu_millis: rng.u64(1..6) * 100,
+                memory_bytes: rng.u64(1..6) * (64 << 20),
+                disk_bytes: 0,
+            };
+            let mode = match (job_type, rng.u8(0..3)) {
+                (JobType::Service, _) => RestartMode::Always,
+                (JobType::Batch, 0) => RestartMode::Never,
+                (JobType::Batch, _) => RestartMode::OnFailure,
+            };
+            spec.restart = Some(RestartPolicy {
+                mode,
+                attempts: rng.u32(1..5),
+                window_ms: 60_000,
+                delay_ms: rng.u64(200..2_000),
+                delay_ms_max: 5_000,
+            });
+            spec.reschedule = rng.bool().then(|| ReschedulePolicy {
+                attempts: Some(rng.u32(0..3)),
+                delay_ms: rng.u64(500..3_000),
+                delay_ms_max: 5_000,
+            });
+            spec
+        })
+        .collect();
+    JobSpec {
+        namespace: Namespace::standard(),
+        name: job_key(rng).name,
+        job_type,
+        datacenters: vec![],
+        priority: rng.u8(1..100),
+        on_node_loss: if rng.u8(0..4) == 0 { OnNodeLoss::Wait } else { OnNodeLoss::Replace },
+        scheduler: None,
+        specs,
+    }
+}
+
+fn command_id(now: Micros, rng: &mut fastrand::Rng) -> CommandId {
+    let random = rng.u128(..).to_be_bytes();
+    let mut ten = [0; 10];
+    ten.copy_from_slice(&random[..10]);
+    CommandId(uuid::Builder::from_unix_timestamp_millis(wall_ms(now), &ten).into_uuid())
+}
+
+/// How long a client waits between two requests.
+pub fn pause(rng: &mut fastrand::Rng) -> Micros {
+    rng.u64(200 * MS..12 * SECOND)
+}

@@ -1,0 +1,148 @@
+//! Disks that forget what was not synced.
+//!
+//! Both stores of Longshore write whole batches and wait for the sync, and their journals drop a batch that was
+//! torn. So a disk is what is durable and the batches whose sync has not returned; a crash keeps a beginning of
+//! those, whole batches only.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use longshore_core::agent::{Saved, Write as AgentWrite};
+use longshore_core::cluster::persist::Write as StateWrite;
+use uuid::Uuid;
+
+/// What a disk holds, and how a batch changes it.
+pub trait Content: Default {
+    /// What is written at once.
+    type Batch;
+    /// Writes a batch.
+    fn write(&mut self, batch: Self::Batch);
+}
+
+/// A disk.
+#[derive(Debug, Default)]
+pub struct Disk<C: Content> {
+    durable: C,
+    pending: VecDeque<C::Batch>,
+    /// Whether it takes nothing more.
+    pub is_full: bool,
+}
+
+impl<C: Content> Disk<C> {
+    /// A disk with something on it.
+    pub fn with(content: C) -> Self {
+        Self { durable: content, pending: VecDeque::new(), is_full: false }
+    }
+
+    /// What survives whatever happens.
+    pub fn content(&self) -> &C {
+        &self.durable
+    }
+
+    /// Begins to write a batch. False when the disk is full.
+    pub fn begin(&mut self, batch: C::Batch) -> bool {
+        if self.is_full {
+            return false;
+        }
+        self.pending.push_back(batch);
+        true
+    }
+
+    /// The sync of the oldest batch returns.
+    pub fn synced(&mut self) {
+        if let Some(batch) = self.pending.pop_front() {
+            self.durable.write(batch);
+        }
+    }
+
+    /// The process or its machine dies: of the batches whose sync had not returned, the first `kept` survive.
+    /// Gives how many there were.
+    pub fn crash(&mut self, kept: usize) -> usize {
+        let pending = self.pending.len();
+        for _ in 0..kept {
+            self.synced();
+        }
+        self.pending.clear();
+        pending
+    }
+}
+
+/// A manager's store.
+#[derive(Debug, Default)]
+pub struct ManagerContent {
+    /// The state by key.
+    pub state: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// When the log's stream was created, as first seen.
+    pub log_created: Option<u64>,
+    /// The store's own id.
+    pub id: Uuid,
+}
+
+/// A batch for a manager's store.
+#[derive(Debug)]
+pub enum ManagerBatch {
+    /// A record's changes.
+    State(Vec<StateWrite>),
+    /// The log's identity.
+    LogCreated(u64),
+}
+
+impl Content for ManagerContent {
+    type Batch = ManagerBatch;
+    fn write(&mut self, batch: ManagerBatch) {
+        match batch {
+            ManagerBatch::State(writes) => {
+                for StateWrite { key, value } in writes {
+                    match value {
+                        Some(value) => drop(self.state.insert(key, value)),
+                        None => drop(self.state.remove(&key)),
+                    }
+                }
+            }
+            ManagerBatch::LogCreated(created) => self.log_created = Some(created),
+        }
+    }
+}
+
+/// A worker's store.
+#[derive(Debug, Default)]
+pub struct WorkerContent {
+    /// What the brain is restored from.
+    pub saved: Saved,
+    /// The node's id.
+    pub node_id: Uuid,
+}
+
+impl Content for WorkerContent {
+    type Batch = Vec<AgentWrite>;
+    fn write(&mut self, batch: Vec<AgentWrite>) {
+        let saved = &mut self.saved;
+        for write in batch {
+            match write {
+                AgentWrite::Cluster(cluster) => saved.cluster_id = Some(cluster),
+                AgentWrite::Revision(revision) => saved.revision = revision,
+                AgentWrite::Task(record) => {
+                    match saved.tasks.binary_search_by_key(&record.task, |known| known.task) {
+                        Ok(at) => saved.tasks[at] = record,
+                        Err(at) => saved.tasks.insert(at, record),
+                    }
+                }
+                AgentWrite::TaskForgotten(id) => saved.tasks.retain(|record| record.task != id),
+                AgentWrite::Tombstone(tombstone) => {
+                    saved.tombstones.retain(|known| known.task != tombstone.task);
+                    saved.tombstones.push(tombstone);
+                }
+                AgentWrite::TombstoneDropped(id) => {
+                    saved.tombstones.retain(|known| known.task != id);
+                }
+                AgentWrite::Report { sequence, report } => saved.reports.push((sequence, report)),
+                AgentWrite::ReportDropped(place) => {
+                    saved.reports.retain(|(sequence, _)| *sequence != place);
+                }
+                AgentWrite::Kept(kept) => saved.kept.push(kept),
+                AgentWrite::KeptDropped(place) => {
+                    saved.kept.retain(|kept| kept.sequence != place);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! The shell of a manager, as a state machine: what `crates/manager` does with tasks and sockets, step by step.
+//!
+//! ```text
+//! Opening ► Reading ► Attempting ► Standing ► Reading ► Appending ► Storing ► Idle ─┐
+//!    ▲                      └────────────────────┘          ▲                      │ a record
+//!    └── fenced, or the lease is another's ─────────────────┴──────────────────────┘
+//! ```
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`follow`](self) | opening the log, reading it, standing by, the lease |
+//! | [`reign`](self) | the loop of who leads |
+//!
+//! It follows `standby.rs`, `driver.rs`, `log.rs`, `follow.rs`, `lease.rs` and `store.rs` of that crate in everything that can matter: what
+//! is awaited, what has which limit, what is refused meanwhile, in which order things are stored and told.
+
+mod follow;
+mod reign;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use longshore_core::cluster::persist::Write;
+use longshore_core::cluster::record::Hash;
+use longshore_core::cluster::{Cluster, Identity, Input, Proposal, Settings, State, Ticket};
+use longshore_proto::id::ManagerId;
+use longshore_proto::name::{NodeName, UserName};
+use uuid::Uuid;
+
+use crate::check::Note;
+use crate::disk::{Disk, ManagerContent};
+use crate::jetstream::{Bytes, Request, Response};
+use crate::message::{Message, Process};
+use crate::sabotage::Sabotage;
+use crate::time::{Clock, MS, Micros, SECOND};
+
+const ACK_TIMEOUT: Micros = 2 * SECOND;
+const READ_TIMEOUT: Micros = 5 * SECOND;
+const RETRY_DELAY: Micros = 250 * MS;
+const APPEND_PATIENCE: Micros = 2 * SECOND;
+const LEASE_TTL: Micros = 4 * SECOND;
+const RENEW_INTERVAL: Micros = 500 * MS;
+const LEASE_PATIENCE: Micros = 2 * SECOND;
+const LOOK_INTERVAL: Micros = 200 * MS;
+const CHECK_INTERVAL: Micros = SECOND;
+const STUCK_AFTER: Micros = 10 * SECOND;
+const INPUTS_MAX: usize = 2_048;
+const GATEWAY_MAX: usize = 8_192;
+
+/// What wakes a manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    /// The loop takes its next turn.
+    Turn,
+    /// A question to JetStream is given up.
+    Timeout(u64),
+    /// What failed is tried again.
+    Retry,
+    /// The lease is looked at, by this opening of the log.
+    Look(u64),
+    /// The tail of the log is read on.
+    Tail(u64),
+    /// The end of the log is compared with what was applied.
+    Check(u64),
+    /// The lease is renewed.
+    Renew(u64),
+    /// An append has had no outcome for too long.
+    Patience(u64),
+}
+
+/// What a manager wants of the world.
+#[derive(Debug)]
+pub enum Output {
+    /// Ask JetStream.
+    Ask(u64, Request),
+    /// Say something to a process.
+    Send(Process, Message),
+    /// Wake me.
+    Wake(Micros, Timer),
+    /// So many batches are being written; tell me when they are synced.
+    Sync(usize),
+    /// The process ends by itself.
+    Exit(&'static str),
+}
+
+/// What a manager works with in one step.
+pub struct Context<'a> {
+    /// Virtual time.
+    pub now: Micros,
+    /// Its disk.
+    pub disk: &'a mut Disk<ManagerContent>,
+    /// What it wants.
+    pub out: &'a mut Vec<Output>,
+    /// What the checkers should know.
+    pub notes: &'a mut Vec<Note>,
+    /// Chance.
+    pub rng: &'a mut fastrand::Rng,
+    /// What is broken on purpose.
+    pub sabotage: Option<Sabotage>,
+}
+
+/// Why a question was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Open,
+    LookBefore,
+    Acquire,
+    End,
+    Tip,
+    Read,
+    Tail,
+    Check { known: u64 },
+    Append,
+    Place,
+    EndAfter,
+    Renew(u64),
+    LookAfter(u64),
+    GiveUp,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Opening,
+    Marking,
+    /// Catching up with the log; once caught up, it leads if it holds the lease.
+    Reading {
+        end: u64,
+        next: u64,
+    },
+    /// Taking the lease if it is free.
+    Attempting,
+    /// Following the log, and watching the lease.
+    Standing,
+    Appending {
+        pending: Pending,
+        id: u64,
+        payload: Bytes,
+        electing: bool,
+    },
+    Storing {
+        pending: Pending,
+        electing: bool,
+    },
+    Idle,
+}
+
+/// A record on its way.
+#[derive(Debug)]
+struct Pending {
+    index: u64,
+    bytes: Bytes,
+    /// Its effects; gone already where a broken driver has let them go.
+    proposal: Option<Proposal>,
+    /// Its writes, of a broken driver.
+    writes: Vec<Write>,
+}
+
+/// A lease that is held.
+#[derive(Debug)]
+struct Held {
+    /// Tells renewals of one reign from those of another.
+    reign: u64,
+    sequence: u64,
+    lost: bool,
+}
+
+/// A manager's process.
+#[derive(Debug)]
+pub struct Manager {
+    number: usize,
+    /// Its machine's clocks.
+    pub clock: Clock,
+    identity: Identity,
+    settings: Settings,
+    store: Uuid,
+    phase: Phase,
+    cluster: Option<Cluster>,
+    listening: bool,
+    refusing: bool,
+    was_deaf: bool,
+    gateway: VecDeque<Message>,
+    queue: VecDeque<Input>,
+    waiting: BTreeMap<Ticket, (Process, u64)>,
+    tickets: u64,
+    appends: u64,
+    last: u64,
+    held: Option<Held>,
+    /// The lease's sequence as seen last, and since when it has not moved.
+    still: Option<(u64, Micros)>,
+    /// Whether what was read of the tail is being written.
+    tail_syncing: bool,
+    /// Counts openings of the log, so that timers of an earlier one mean nothing.
+    opened: u64,
+    reigns: u64,
+    moved_at: Micros,
+    asked: BTreeMap<u64, Purpose>,
+    asks: u64,
+    turn_at: Option<Micros>,
+    connected: bool,
+    reconnected: bool,
+    connected_seen: bool,
+    cancelled: bool,
+}
+
+impl Manager {
+    /// A process that has just begun.
+    pub fn start(
+        number: usize,
+        clock: Clock,
+        settings: Settings,
+        connected: bool,
+        ctx: &mut Context<'_>,
+    ) -> Self {
+        let identity = Identity {
+            manager: ManagerId(uuid(ctx.rng)),
+            name: user(&format!("m{number}")),
+            version: "sim".into(),
+        };
+        let mut manager = Self {
+            number,
+            clock,
+            identity,
+            settings,
+            store: ctx.disk.content().id,
+            phase: Phase::Opening,
+            cluster: None,
+            listening: false,
+            refusing: false,
+            was_deaf: false,
+            gateway: VecDeque::new(),
+            queue: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            tickets: 0,
+            appends: 0,
+            last: 0,
+            held: None,
+            still: None,
+            tail_syncing: false,
+            opened: 0,
+            reigns: 0,
+            moved_at: ctx.now,
+            asked: BTreeMap::new(),
+            asks: 0,
+            turn_at: None,
+            connected,
+            reconnected: false,
+            connected_seen: true,
+            cancelled: false,
+        };
+        manager.open(ctx);
+        manager
+    }
+
+    /// This run of the process.
+    pub fn id(&self) -> ManagerId {
+        self.identity.manager
+    }
+
+    /// Whether it hears heartbeats, as a leader or standing by.
+    pub fn hears_heartbeats(&self) -> bool {
+        self.listening || matches!(self.phase, Phase::Standing)
+    }
+
+    /// Whether it hears what is said to a leader.
+    pub fn is_listening(&self) -> bool {
+        self.listening
+    }
+
+    /// What it knows, while it leads and nothing is under way.
+    pub fn settled_state(&self) -> Option<&State> {
+        let settled = matches!(self.phase, Phase::Idle) && self.listening;
+        self.cluster.as_ref().filter(|_| settled).map(Cluster::state)
+    }
+
+    /// How many wait for an answer although nothing is under way: none, unless somebody was forgotten.
+    pub fn forgotten(&self) -> usize {
+        let idle = matches!(self.phase, Phase::Idle) && self.queue.is_empty();
+        if idle { self.waiting.len() } else { 0 }
+    }
+
+    /// Takes a message from the bus.
+    pub fn message(&mut self, message: Message, ctx: &mut Context<'_>) {
+        if !self.listening {
+            return self.overhear(&message, ctx);
+        }
+        if self.refusing {
+            return self.refuse(message, ctx);
+        }
+        if self.gateway.len() < GATEWAY_MAX {
+            self.gateway.push_back(message);
+        }
+        self.turn_soon(ctx);
+    }
+
+    /// The connection to the bus breaks, or is back.
+    pub fn connection(&mut self, connected: bool, ctx: &mut Context<'_>) {
+        self.reconnected |= connected && !self.connected;
+        self.connected = connected;
+        self.turn_soon(ctx);
+    }
+
+    /// It is told to end in good order.
+    pub fn cancel(&mut self, ctx: &mut Context<'_>) {
+        self.cancelled = true;
+        match self.phase {
+            Phase::Idle => self.turn_soon(ctx),
+            // The outcome stays unknown; the next start reads it from the log.
+            Phase::Appending { .. } | Phase::Storing { .. } => self.end_reign(ctx),
+            _ => ctx.out.push(Output::Exit("told to end")),
+        }
+    }
+
+    /// A timer fires.
+    pub fn timer(&mut self, timer: Timer, ctx: &mut Context<'_>) {
+        match timer {
+            Timer::Turn => {
+                if self.turn_at.is_some_and(|at| at <= ctx.now) {
+                    self.turn_at = None;
+                    self.turn(ctx);
+                }
+            }
+            Timer::Timeout(ask) => {
+                if let Some(purpose) = self.asked.remove(&ask) {
+                    self.answered(purpose, None, ctx);
+                }
+            }
+            Timer::Retry => match &self.phase {
+                Phase::Opening => self.open(ctx),
+                Phase::Reading { .. } => self.read_on(ctx),
+                Phase::Appending { .. } => self.append(ctx),
+                _ => {}
+            },
+            Timer::Look(opened) if opened == self.opened => self.look(ctx),
+            Timer::Tail(opened) if opened == self.opened => self.read_tail(ctx),
+            Timer::Check(opened) if opened == self.opened => {
+                // Read before the question: what is written meanwhile only makes the log longer.
+                let known = if self.leads() { self.last } else { self.known() };
+                self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::Check { known }, ctx);
+            }
+            Timer::Look(_) | Timer::Tail(_) | Timer::Check(_) => {}
+            Timer::Renew(reign) => self.renew(reign, ctx),
+            Timer::Patience(append) => {
+                if append == self.appends && matches!(self.phase, Phase::Appending { .. }) {
+                    self.refusing = true;
+                    self.was_deaf = true;
+                    for message in std::mem::take(&mut self.gateway) {
+                        self.refuse(message, ctx);
+                    }
+                }
+            }
+        }
+    }
+
+    /// JetStream answers.
+    pub fn response(&mut self, ask: u64, response: Response, ctx: &mut Context<'_>) {
+        if let Some(purpose) = self.asked.remove(&ask) {
+            self.answered(purpose, Some(response), ctx);
+        }
+    }
+
+    /// What was being written is synced.
+    pub fn synced(&mut self, ctx: &mut Context<'_>) {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Marking => self.load(ctx),
+            Phase::Reading { end, next, .. } => {
+                self.phase = Phase::Reading { end, next };
+                self.read_on(ctx);
+            }
+            Phase::Standing => {
+                self.phase = Phase::Standing;
+                self.tail_synced(ctx);
+            }
+            Phase::Storing { pending, electing } => self.stored(pending, electing, ctx),
+            other => self.phase = other,
+        }
+    }
+
+    fn ask(&mut self, request: Request, timeout: Micros, purpose: Purpose, ctx: &mut Context<'_>) {
+        self.asks += 1;
+        self.asked.insert(self.asks, purpose);
+        ctx.out.push(Output::Ask(self.asks, request));
+        ctx.out.push(Output::Wake(ctx.now + timeout, Timer::Timeout(self.asks)));
+    }
+
+    fn answered(&mut self, purpose: Purpose, response: Option<Response>, ctx: &mut Context<'_>) {
+        match purpose {
+            Purpose::Open => self.opened(response, ctx),
+            Purpose::LookBefore => self.looked(response, ctx),
+            Purpose::Acquire => self.acquired(response, ctx),
+            Purpose::End => self.end_known(response, ctx),
+            Purpose::Tip => self.tip_known(response, ctx),
+            Purpose::Read => self.read(response, ctx),
+            Purpose::Tail => self.tail(response, ctx),
+            Purpose::Check { known } => self.checked(known, response, ctx),
+            Purpose::EndAfter => self.end_after(response, ctx),
+            Purpose::Append => self.append_answered(response, ctx),
+            Purpose::Place => self.place_known(response, ctx),
+            Purpose::Renew(reign) => self.renewed(reign, response, ctx),
+            Purpose::LookAfter(reign) => self.looked_after(reign, response, ctx),
+            Purpose::GiveUp => {
+                if self.cancelled {
+                    ctx.out.push(Output::Exit("told to end"));
+                }
+            }
+        }
+    }
+}
+
+/// The name of a worker's node.
+pub fn node_name(number: usize) -> NodeName {
+    #[expect(clippy::expect_used, reason = "a letter and a number are a legal name")]
+    format!("n{number}").parse().expect("a legal name")
+}
+
+/// The worker of a node.
+pub fn worker_of(node: &NodeName) -> Process {
+    let number = node.as_str().get(1..).and_then(|number| number.parse().ok());
+    Process::Worker(number.unwrap_or(usize::MAX))
+}
+
+fn user(name: &str) -> UserName {
+    #[expect(clippy::expect_used, reason = "a letter and a number are a legal name")]
+    name.parse().expect("a legal name")
+}
+
+/// A random id.
+pub fn uuid(rng: &mut fastrand::Rng) -> Uuid {
+    uuid::Builder::from_random_bytes(rng.u128(..).to_be_bytes()).into_uuid()
+}
+
+/// What a record writes, as one number.
+pub fn hash_writes(writes: &[Write]) -> Hash {
+    let mut bytes = Vec::new();
+    for Write { key, value } in writes {
+        bytes.extend_from_slice(key);
+        bytes.push(0);
+        bytes.extend_from_slice(value.as_deref().unwrap_or_default());
+        bytes.push(u8::from(value.is_some()));
+    }
+    Hash::of(&bytes)
+}

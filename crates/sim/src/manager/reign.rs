@@ -1,0 +1,322 @@
+//! The reign: a manager that leads takes one turn after the other, as `driver.rs` does.
+
+use std::rc::Rc;
+
+use longshore_core::cluster::record::Hash;
+use longshore_core::cluster::{Effect, Input, Proposal, Receipt, Reply, Step, Ticket};
+use longshore_proto::id::ClusterId;
+use longshore_proto::node::ReportsCommitted;
+use longshore_proto::permission::Role;
+
+use super::{
+    ACK_TIMEOUT, APPEND_PATIENCE, CHECK_INTERVAL, Context, INPUTS_MAX, Manager, Output, Pending,
+    Phase, Purpose, READ_TIMEOUT, RETRY_DELAY, Timer, hash_writes, node_name, user, uuid,
+    worker_of,
+};
+use crate::check::Note;
+use crate::disk::ManagerBatch;
+use crate::jetstream::{Bytes, Request, Response};
+use crate::message::{Answer, Message, Process, Question};
+use crate::sabotage::Sabotage;
+use crate::time::{Micros, SECOND};
+
+impl Manager {
+    pub(super) fn begin_reign(&mut self, ctx: &mut Context<'_>) {
+        let now = self.clock.read(ctx.now);
+        let (cluster_id, seed) = (ClusterId(uuid(ctx.rng)), *uuid(ctx.rng).as_bytes());
+        let Some(cluster) = &mut self.cluster else { return };
+        if ctx.sabotage == Some(Sabotage::ReignWithoutElection) && cluster.state().meta.epoch > 0 {
+            self.phase = Phase::Idle;
+            self.listen(ctx);
+            return self.turn_soon(ctx);
+        }
+        if let Step::Record(proposal) = cluster.begin_reign(cluster_id, now, seed) {
+            ctx.notes.push(Note::Elected { manager: self.identity.manager });
+            self.propose(*proposal, true, ctx);
+        }
+    }
+
+    fn listen(&mut self, ctx: &mut Context<'_>) {
+        self.listening = true;
+        self.connected_seen = true;
+        self.reconnected = false;
+        ctx.out.push(Output::Wake(ctx.now + CHECK_INTERVAL, Timer::Check(self.opened)));
+        ctx.notes.push(Note::Listens { manager: self.number });
+    }
+
+    pub(super) fn turn_soon(&mut self, ctx: &mut Context<'_>) {
+        let at = ctx.now + ctx.rng.u64(50..300);
+        self.turn_by(at, ctx);
+    }
+
+    fn turn_by(&mut self, at: Micros, ctx: &mut Context<'_>) {
+        if matches!(self.phase, Phase::Idle) && self.turn_at.is_none_or(|planned| at < planned) {
+            self.turn_at = Some(at);
+            ctx.out.push(Output::Wake(at, Timer::Turn));
+        }
+    }
+
+    /// One turn of the loop.
+    pub(super) fn turn(&mut self, ctx: &mut Context<'_>) {
+        if !matches!(self.phase, Phase::Idle) {
+            return;
+        }
+        self.moved_at = ctx.now;
+        if self.cancelled
+            || (self.queue.is_empty() && self.held.as_ref().is_some_and(|held| held.lost))
+        {
+            return self.end_reign(ctx);
+        }
+        while self.queue.len() < INPUTS_MAX {
+            let Some(message) = self.gateway.pop_front() else { break };
+            self.take(message, ctx);
+        }
+        let was_cut_off = self.connected && (self.was_deaf || self.reconnected);
+        if self.connected != self.connected_seen || was_cut_off {
+            self.connected_seen = self.connected;
+            self.reconnected = false;
+            self.was_deaf = false;
+            self.queue.push_back(if self.connected { Input::BusBack } else { Input::BusLost });
+        }
+        let (now, seed) = (self.clock.read(ctx.now), *uuid(ctx.rng).as_bytes());
+        let Some(cluster) = &mut self.cluster else { return };
+        match cluster.propose(&mut self.queue, now, seed) {
+            Step::Answers(effects) => {
+                self.perform(effects, ctx);
+                self.next_turn(ctx);
+            }
+            Step::Record(proposal) => self.propose(*proposal, false, ctx),
+        }
+    }
+
+    fn next_turn(&mut self, ctx: &mut Context<'_>) {
+        if !self.gateway.is_empty() || !self.queue.is_empty() {
+            return self.turn_soon(ctx);
+        }
+        let Some(cluster) = &self.cluster else { return };
+        let at = self.clock.when(cluster.next_wakeup(), ctx.now);
+        let at = at.max(ctx.now + ctx.rng.u64(50..300));
+        self.turn_by(at, ctx);
+    }
+
+    fn propose(&mut self, proposal: Proposal, electing: bool, ctx: &mut Context<'_>) {
+        let bytes: Bytes = Rc::from(proposal.bytes());
+        let index = proposal.index();
+        let manager = self.identity.manager;
+        ctx.notes.push(Note::Proposed { manager, index, hash: Hash::of(&bytes) });
+        let mut payload = Rc::clone(&bytes);
+        let mut pending = Pending { index, bytes, proposal: Some(proposal), writes: Vec::new() };
+        if let (Some(sabotage), Some(cluster)) = (ctx.sabotage, &mut self.cluster)
+            && !electing
+        {
+            if sabotage == Sabotage::SpeakBeforeCommit
+                && let Some(proposal) = pending.proposal.take()
+            {
+                cluster.appended(self.last + 1);
+                pending.writes = proposal.writes(cluster.state());
+                if let Ok(effects) = proposal.release(&Receipt::durable(index)) {
+                    self.perform(effects, ctx);
+                }
+            } else if let Some(rogue) = sabotage.forge(&pending.bytes, cluster.state(), ctx.rng) {
+                payload = Rc::from(rogue.encode());
+            }
+        }
+        self.appends += 1;
+        self.refusing = false;
+        self.phase = Phase::Appending { pending, id: ctx.rng.u64(..), payload, electing };
+        ctx.out.push(Output::Wake(ctx.now + APPEND_PATIENCE, Timer::Patience(self.appends)));
+        self.append(ctx);
+    }
+
+    pub(super) fn append(&mut self, ctx: &mut Context<'_>) {
+        let Phase::Appending { id, payload, .. } = &self.phase else { return };
+        let request = Request::Append { expected: self.last, id: *id, payload: Rc::clone(payload) };
+        self.ask(request, ACK_TIMEOUT, Purpose::Append, ctx);
+    }
+
+    pub(super) fn append_answered(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
+        match response {
+            Some(Response::Stored { sequence, duplicate: false }) => self.appended(sequence, ctx),
+            _ => self.ask(Request::Get(self.last + 1), READ_TIMEOUT, Purpose::Place, ctx),
+        }
+    }
+
+    pub(super) fn place_known(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
+        let Phase::Appending { payload, .. } = &self.phase else { return };
+        match response {
+            Some(Response::Message(Some(found))) if found == *payload => {
+                self.appended(self.last + 1, ctx);
+            }
+            Some(Response::Message(Some(_))) if ctx.sabotage == Some(Sabotage::IgnoreTheFence) => {
+                self.appended(self.last + 1, ctx);
+            }
+            Some(Response::Message(Some(_))) => self.end_reign(ctx),
+            // A log that has lost what this manager knows of will never take the record.
+            _ => self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::EndAfter, ctx),
+        }
+    }
+
+    pub(super) fn end_after(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
+        if !matches!(self.phase, Phase::Appending { .. }) {
+            return;
+        }
+        match response {
+            Some(Response::Info { last, .. }) if last < self.last => {
+                ctx.out.push(Output::Exit("the log ends before the store"));
+            }
+            _ => ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry)),
+        }
+    }
+
+    fn appended(&mut self, sequence: u64, ctx: &mut Context<'_>) {
+        self.last = sequence;
+        self.refusing = false;
+        let Some(cluster) = &mut self.cluster else { return };
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Appending { pending, payload, electing, .. } => {
+                if payload != pending.bytes {
+                    // A forged record: this process reads what it wrote, as everybody does.
+                    return self.end_reign(ctx);
+                }
+                cluster.appended(sequence);
+                let mut writes = match &pending.proposal {
+                    Some(proposal) => proposal.writes(cluster.state()),
+                    None => pending.writes.clone(),
+                };
+                ctx.notes.push(Note::Applied {
+                    manager: self.identity.manager,
+                    index: pending.index,
+                    chain: Hash::of(&pending.bytes),
+                    writes: hash_writes(&writes),
+                });
+                if ctx.sabotage == Some(Sabotage::StoreForgetsTasks) {
+                    writes.retain(|write| !write.key.starts_with(b"task/"));
+                }
+                if !ctx.disk.begin(ManagerBatch::State(writes)) {
+                    return ctx.out.push(Output::Exit("its disk is full"));
+                }
+                self.phase = Phase::Storing { pending, electing };
+                ctx.out.push(Output::Sync(1));
+            }
+            other => self.phase = other,
+        }
+    }
+
+    pub(super) fn stored(&mut self, pending: Pending, electing: bool, ctx: &mut Context<'_>) {
+        self.phase = Phase::Idle;
+        let receipt = Receipt::durable(pending.index);
+        if let Some(Ok(effects)) = pending.proposal.map(|proposal| proposal.release(&receipt)) {
+            self.perform(effects, ctx);
+        }
+        if electing {
+            self.listen(ctx);
+        }
+        self.turn_soon(ctx);
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>, ctx: &mut Context<'_>) {
+        for effect in effects {
+            match effect {
+                Effect::Assign { node, delta } => {
+                    ctx.out.push(Output::Send(worker_of(&node), Message::Assign(delta)));
+                }
+                Effect::Answer { ticket, reply } => {
+                    let asker = if ctx.sabotage == Some(Sabotage::ForgetAskers) {
+                        self.waiting.get(&ticket).copied()
+                    } else {
+                        self.waiting.remove(&ticket)
+                    };
+                    if let Some((asker, number)) = asker {
+                        let answer = Answer::Brain(reply);
+                        ctx.out.push(Output::Send(asker, Message::Answer { number, answer }));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes one arrival.
+    fn take(&mut self, message: Message, ctx: &mut Context<'_>) {
+        match message {
+            Message::Heartbeat { from, heartbeat } => {
+                self.queue.push_back(Input::Heartbeat { node: node_name(from), heartbeat });
+            }
+            Message::Ask { from, number, question } => {
+                let node = match from {
+                    Process::Worker(worker) => node_name(worker),
+                    _ => node_name(0),
+                };
+                if let Question::Sync(sync) = question {
+                    let Some(cluster) = &self.cluster else { return };
+                    let answer = Answer::Page(cluster.state().sync_page(&node, &sync));
+                    return ctx.out.push(Output::Send(from, Message::Answer { number, answer }));
+                }
+                self.tickets += 1;
+                let ticket = Ticket(self.tickets);
+                self.waiting.insert(ticket, (from, number));
+                self.queue.push_back(match question {
+                    Question::Register(register) => Input::Register { ticket, node, register },
+                    Question::Reports(reports)
+                        if ctx.sabotage == Some(Sabotage::AcknowledgeUnread)
+                            && ctx.rng.u8(0..8) == 0 =>
+                    {
+                        self.waiting.remove(&ticket);
+                        let index = 0;
+                        let reply = Reply::Reports(Ok(ReportsCommitted { index }));
+                        let answer = Answer::Brain(reply);
+                        drop(reports);
+                        ctx.out.push(Output::Send(from, Message::Answer { number, answer }));
+                        return;
+                    }
+                    Question::Reports(reports) => Input::Reports { ticket, node, reports },
+                    Question::Command { id, command } => Input::Command {
+                        ticket,
+                        role: Role::Operator,
+                        user: user(&from.to_string()),
+                        actor: None,
+                        id,
+                        command,
+                    },
+                    Question::Sync(_) => return,
+                });
+            }
+            Message::Assign(_) | Message::Answer { .. } => {}
+        }
+    }
+
+    /// Refuses an arrival while nothing can be committed.
+    pub(super) fn refuse(&self, message: Message, ctx: &mut Context<'_>) {
+        if let Message::Ask { from, number, .. } = message {
+            let answer = Answer::Unavailable;
+            ctx.out.push(Output::Send(from, Message::Answer { number, answer }));
+        }
+    }
+
+    /// Leads no longer: drops what is not committed, tells who waits, gives the lease back, and begins anew.
+    pub(super) fn end_reign(&mut self, ctx: &mut Context<'_>) {
+        self.listening = false;
+        self.refusing = false;
+        self.cluster = None;
+        self.queue.clear();
+        self.gateway.clear();
+        self.turn_at = None;
+        for (_, (asker, number)) in std::mem::take(&mut self.waiting) {
+            let answer = Answer::Unavailable;
+            ctx.out.push(Output::Send(asker, Message::Answer { number, answer }));
+        }
+        self.asked.clear();
+        self.phase = Phase::Opening;
+        match self.held.take() {
+            Some(held) if !held.lost => {
+                let (expected, ttl) = (held.sequence, Some(SECOND));
+                let request = Request::LeaseWrite { expected, ttl, holder: None };
+                self.ask(request, ACK_TIMEOUT, Purpose::GiveUp, ctx);
+            }
+            _ if self.cancelled => return ctx.out.push(Output::Exit("told to end")),
+            _ => {}
+        }
+        if !self.cancelled {
+            self.open(ctx);
+        }
+    }
+}

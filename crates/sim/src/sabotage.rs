@@ -1,0 +1,188 @@
+//! The cluster, broken on purpose: for each checker a fault of the kind that it exists for.
+//!
+//! No production code knows of this. A broken variant lives in the model round the brains: a shell that speaks
+//! before it has stored, a disk that forgets, a runtime that doubles; or a leader whose records say what a broken
+//! brain would have decided.
+
+use longshore_core::cluster::State;
+use longshore_core::cluster::record::{Fact, Record};
+use longshore_core::mint::Minter;
+use longshore_proto::node::TaskReport;
+use longshore_proto::state::{NodeStatus, TaskState};
+
+/// What is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sabotage {
+    /// A manager whose append was fenced goes on as if its record stood there.
+    IgnoreTheFence,
+    /// A manager answers and assigns before its record is in the log.
+    SpeakBeforeCommit,
+    /// A manager says of reports that it has them in the log, and has not.
+    AcknowledgeUnread,
+    /// A manager's store loses the tasks of what it writes.
+    StoreForgetsTasks,
+    /// A manager leads without an election.
+    ReignWithoutElection,
+    /// A worker hears of assignments that nobody has decided.
+    InventAssignments,
+    /// A worker carries each start out twice, and its runtime gives one name to two containers.
+    StartTwice,
+    /// A leader records that a task went back.
+    RecordBackwards,
+    /// A leader places tasks on nodes that have no room.
+    Overcommit,
+    /// A leader creates a task too many.
+    CreateTooMany,
+    /// A leader declares a node lost that it hears.
+    DeclareFalseDeath,
+    /// A leader declares three nodes lost at once.
+    LoseManyAtOnce,
+    /// A worker's clock goes eight times too fast.
+    HurryRestarts,
+    /// A leader grants each command twice.
+    GrantTwice,
+    /// A worker hears neither changes nor hints after its first few.
+    DeafWorker,
+    /// The runtime lists a stranger's container with our labels.
+    DisguiseStrangers,
+    /// A worker stops a container of its own accord.
+    StopUnasked,
+    /// A manager never forgets who asked.
+    ForgetAskers,
+    /// A manager leads though the log has lost what its store holds.
+    LeadOverLostTail,
+    /// The lease carries no limit of life.
+    LeaseWithoutEnd,
+    /// A leader places tasks on nodes that are gone.
+    PlaceOnLostNodes,
+    /// The worker's runtime gives no grace.
+    KillAtOnce,
+    /// The worker delivers no reports.
+    KeepReports,
+    /// The runtime says that it has removed and stopped what it has not.
+    PretendRemovals,
+    /// No manager ever takes a free lease.
+    NeverLead,
+}
+
+impl Sabotage {
+    /// All of them.
+    pub const ALL: [Self; 25] = [
+        Self::IgnoreTheFence,
+        Self::SpeakBeforeCommit,
+        Self::AcknowledgeUnread,
+        Self::StoreForgetsTasks,
+        Self::ReignWithoutElection,
+        Self::InventAssignments,
+        Self::StartTwice,
+        Self::RecordBackwards,
+        Self::Overcommit,
+        Self::CreateTooMany,
+        Self::DeclareFalseDeath,
+        Self::LoseManyAtOnce,
+        Self::HurryRestarts,
+        Self::GrantTwice,
+        Self::DeafWorker,
+        Self::DisguiseStrangers,
+        Self::StopUnasked,
+        Self::ForgetAskers,
+        Self::LeadOverLostTail,
+        Self::LeaseWithoutEnd,
+        Self::PlaceOnLostNodes,
+        Self::KillAtOnce,
+        Self::KeepReports,
+        Self::PretendRemovals,
+        Self::NeverLead,
+    ];
+
+    /// The record that a leader with a broken brain would have written in the place of this one; `None` where it
+    /// would have written the same.
+    pub fn forge(self, bytes: &[u8], state: &State, rng: &mut fastrand::Rng) -> Option<Record> {
+        let mut record = Record::decode(bytes).ok()?;
+        let live = || state.tasks.iter().filter(|(_, task)| !task.state.is_terminal());
+        match self {
+            Self::RecordBackwards => {
+                let (id, task) = live().find(|(_, task)| task.state == TaskState::Running)?;
+                let node = state.nodes.get(task.node.as_ref()?)?;
+                let report = TaskReport {
+                    task: *id,
+                    attempt: task.attempt,
+                    state: TaskState::Preparing,
+                    boot_id: node.facts.boot,
+                    container_id: None,
+                    exit_code: None,
+                    reason: None,
+                    ports: Default::default(),
+                    health: None,
+                    at_ms: record.at_ms,
+                };
+                record.facts.push(Fact::TaskReported { report });
+            }
+            Self::Overcommit => {
+                let full = state.fleet_room()?;
+                let fact = record.facts.iter_mut().find_map(|fact| match fact {
+                    Fact::TaskPlaced { node, .. } => Some(node),
+                    _ => None,
+                })?;
+                *fact = full;
+            }
+            Self::CreateTooMany => {
+                let (_, task) = live().find(|(_, task)| task.state == TaskState::Running)?;
+                let mut minter = Minter::new(rng.u128(..).to_be_bytes(), record.at_ms);
+                record.facts.push(Fact::TaskCreated {
+                    task: minter.task_id(),
+                    job: task.job.clone(),
+                    spec: task.spec.clone(),
+                    slot: task.slot,
+                    version: task.version,
+                    replaces: None,
+                    failures: 0,
+                });
+            }
+            Self::DeclareFalseDeath | Self::LoseManyAtOnce => {
+                let most = if self == Self::LoseManyAtOnce { 3 } else { 1 };
+                let ready = state.nodes.iter().filter(|(_, node)| node.status == NodeStatus::Ready);
+                let names: Vec<_> = ready.map(|(name, _)| name.clone()).take(most).collect();
+                if names.len() < most {
+                    return None;
+                }
+                record.facts.extend(names.into_iter().map(|name| Fact::NodeStatusChanged {
+                    name,
+                    status: NodeStatus::Lost,
+                    reason: "a broken brain says so".into(),
+                }));
+            }
+            Self::GrantTwice => {
+                let granted = record
+                    .facts
+                    .iter()
+                    .find(|fact| matches!(fact, Fact::CommandGranted { .. }))?
+                    .clone();
+                record.facts.push(granted);
+            }
+            Self::PlaceOnLostNodes => {
+                let (gone, _) =
+                    state.nodes.iter().find(|(_, node)| node.status == NodeStatus::Lost)?;
+                let fact = record.facts.iter_mut().find_map(|fact| match fact {
+                    Fact::TaskPlaced { node, .. } => Some(node),
+                    _ => None,
+                })?;
+                fact.clone_from(gone);
+            }
+            _ => return None,
+        }
+        Some(record)
+    }
+}
+
+/// Where a broken brain would place what does not fit.
+trait Room {
+    fn fleet_room(&self) -> Option<longshore_proto::name::NodeName>;
+}
+
+impl Room for State {
+    fn fleet_room(&self) -> Option<longshore_proto::name::NodeName> {
+        let fullest = self.nodes.iter().max_by_key(|(_, node)| node.tasks.len())?;
+        (fullest.1.tasks.len() > 1).then(|| fullest.0.clone())
+    }
+}
