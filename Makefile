@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help demo test sim check fix build bench
+.PHONY: help demo test sim check fix build bench figures
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,10 @@ fix: ## What writes: format, and lints that mend themselves
 
 build: ## The binary, optimised
 	cargo build --release --locked -p longshore
+
+figures: ## Compare the schedulers in virtual time, and write the figures and plots of docs/scheduling.md
+	cargo build --release --locked -p longshore
+	scripts/scheduling-figures
 
 bench: ## Measure, and write docs/benchmarks.md and .json; ONLY=launch, scheduler or failover for a part, MOST=10 for smaller launches
 	scripts/setup
