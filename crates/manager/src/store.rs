@@ -439,7 +439,11 @@ impl Store {
         let point = self.points.list()?.into_iter().rev().find(|point| point.index <= index);
         let base = match &point {
             Some(point) => {
-                let (_, entries) = snapshot::open(&point.path)?;
+                let (head, entries) = snapshot::open(&point.path)?;
+                if self.load_meta()?.cluster != Some(head.cluster) {
+                    // The folder was used for another cluster before.
+                    return Err(ManagerError::Torn { index });
+                }
                 let mut damaged = None;
                 let pairs = entries.map_while(|entry| match entry {
                     Ok(Entry::State(key, value)) => Some(Ok((Cow::Owned(key), Cow::Owned(value)))),
