@@ -35,6 +35,9 @@ pub struct Decision {
     lost: VecDeque<Micros>,
     decided: Micros,
     touched: BTreeSet<NodeName>,
+    /// Whether records are told again after the log has lost its end: who was heard when they were made is no
+    /// longer known, and deaths were judged then.
+    pub(super) is_retold: bool,
 }
 
 impl Decision {
@@ -52,6 +55,7 @@ impl Decision {
             lost: VecDeque::new(),
             decided: 0,
             touched: BTreeSet::new(),
+            is_retold: false,
         }
     }
 
@@ -104,7 +108,7 @@ impl Decision {
                 placement(state, *task, node)?;
                 self.touched.insert(node.clone());
             }
-            Fact::NodeStatusChanged { name, status: NodeStatus::Lost, .. } => {
+            Fact::NodeStatusChanged { name, status: NodeStatus::Lost, .. } if !self.is_retold => {
                 self.death(name, record.manager)?;
                 self.brake(state, name, record.manager)?;
             }

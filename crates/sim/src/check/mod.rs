@@ -385,13 +385,17 @@ impl Checks {
         let decided = std::mem::take(&mut self.truth.decided);
         let kept = std::mem::take(&mut self.log);
         let node = std::mem::take(&mut self.node);
+        let decision = std::mem::replace(&mut self.decision, decision::Decision::new(settings));
         *self = Self::new(settings);
         self.truth.decided = decided;
         self.node = node;
+        self.decision = decision;
         self.is_cut = true;
+        self.decision.is_retold = true;
         for (at, payload) in log.iter().enumerate() {
             self.appended(payload, at as u64 + 1, 0)?;
         }
+        self.decision.is_retold = false;
         self.log.keep_applied(kept);
         Ok(())
     }

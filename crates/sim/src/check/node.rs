@@ -13,6 +13,8 @@ use crate::time::{MS, Micros, SECOND};
 
 /// How long a worker may be behind although nothing stands between it and the leader.
 const GAP_MAX: Micros = 45 * SECOND;
+/// For how long a stop may come late that a worker asked for when it left.
+const LEFT_MAX: Micros = 60 * SECOND;
 /// The most questions that a worker may have open: a registration, a page, reports.
 const QUESTIONS_MAX: usize = 4;
 
@@ -42,7 +44,8 @@ pub struct Node {
     running: BTreeMap<TaskId, u64>,
     minted: BTreeMap<TaskId, u64>,
     ended: BTreeMap<TaskId, (u64, Micros)>,
-    leaving: BTreeSet<usize>,
+    /// Workers that leave, and those that have left and run again: since when.
+    leaving: BTreeMap<usize, Option<Micros>>,
     diskless: BTreeSet<usize>,
 }
 
@@ -62,7 +65,10 @@ impl Node {
         match note {
             Note::WorkerStarted { worker, revision } => {
                 self.revisions.insert(*worker, *revision);
-                self.leaving.remove(worker);
+                // What the run before has asked its runtime for may still come.
+                if let Some(again @ None) = self.leaving.get_mut(worker) {
+                    *again = Some(now);
+                }
             }
             Note::Revision { worker, revision } => self.revision(*worker, *revision)?,
             Note::Told { worker, assignments } => self.told(*worker, assignments)?,
@@ -75,7 +81,7 @@ impl Node {
                 self.diskless.insert(*worker);
             }
             Note::Leaves { worker } => {
-                self.leaving.insert(*worker);
+                self.leaving.insert(*worker, None);
             }
             Note::Created { worker, task, attempt } => self.created(*worker, *task, *attempt)?,
             Note::Started { worker, task, attempt } => {
@@ -83,7 +89,7 @@ impl Node {
                 self.started(*task, *attempt)?;
             }
             Note::AskedToEnd { worker, task, attempt, disowned: false } => {
-                self.stop(truth, *worker, *task, *attempt)?;
+                self.stop(truth, *worker, *task, *attempt, now)?;
             }
             Note::Ended { task, attempt, disowned, .. } => {
                 if self.running.get(task) == Some(attempt) {
@@ -205,6 +211,7 @@ impl Node {
         worker: usize,
         id: TaskId,
         attempt: u64,
+        now: Micros,
     ) -> Result<(), Violation> {
         let known = truth.state.tasks.get(&id);
         let wanted = known.is_some_and(|task| {
@@ -213,7 +220,12 @@ impl Node {
                 && task.attempt <= attempt
                 && self.minted.get(&id).is_none_or(|minted| *minted <= attempt)
         });
-        if wanted && !self.leaving.contains(&worker) {
+        let leaves = match self.leaving.get(&worker) {
+            Some(None) => true,
+            Some(Some(again)) => now - *again < LEFT_MAX,
+            None => false,
+        };
+        if wanted && !leaves {
             return violated(
                 "I-20",
                 format!(
