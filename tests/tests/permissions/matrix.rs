@@ -134,7 +134,9 @@ fn publish() -> Vec<(String, &'static [Role])> {
         ] {
             table.push((format!("$JS.API.{}", verb.replace("{}", stream)), NOBODY));
         }
-        let purge: &[Role] = if stream.starts_with("OBJ_") { &[ManagerCore] } else { NOBODY };
+        // The log is trimmed behind a snapshot, and old snapshots go.
+        let trims = matches!(stream, "longshore-log" | "OBJ_longshore-snapshot");
+        let purge: &[Role] = if trims { &[ManagerCore] } else { NOBODY };
         table.push((format!("$JS.API.STREAM.PURGE.{stream}"), purge));
         // History is read directly by observers, and snapshots by managers; the log and the lease by nobody,
         // because a direct read may be old.

@@ -10,15 +10,18 @@ use longshore_scheduler::plan::size;
 use longshore_scheduler::{Demand, Fleet, Machine};
 
 use super::record::NodeFacts;
-use super::state::{Node, State, Task, WaitingKey};
+use super::state::{Node, State, Task, WaitingKey, remembered_from_ms};
 
 impl State {
     /// Rebuilds everything that is derived from the stored parts.
     pub(super) fn derive_all(&mut self) {
         self.fleet = Fleet::default();
         self.waiting.clear();
-        self.commands_by_time =
-            self.commands.iter().map(|(key, command)| (command.at_ms, key.clone())).collect();
+        let by_time = self
+            .commands
+            .iter()
+            .map(|(key, command)| (remembered_from_ms(key, command.at_ms), key.clone()));
+        self.commands_by_time = by_time.collect();
         for job in self.jobs.values_mut() {
             job.slots.clear();
         }

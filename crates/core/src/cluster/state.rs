@@ -212,7 +212,7 @@ pub struct State {
     pub nodes: BTreeMap<NodeName, Node>,
     /// Commands that were granted lately.
     pub commands: BTreeMap<CommandKey, Command>,
-    /// Commands by the time they were granted. Derived.
+    /// Commands by when their time to be remembered begins. Derived.
     pub(super) commands_by_time: BTreeSet<(u64, CommandKey)>,
     /// What nodes offer and have promised. Derived.
     pub fleet: Fleet,
@@ -242,6 +242,13 @@ pub enum NotNext {
         /// The present one.
         present: u64,
     },
+}
+
+/// From when on a command is remembered for a day: when it was granted, or when its client says it made the id,
+/// whichever is later. Otherwise a client whose clock is ahead would make everybody else's ids look forgotten, once
+/// its own is.
+pub(super) fn remembered_from_ms(key: &CommandKey, granted_at_ms: u64) -> u64 {
+    key.id.minted_at_ms().unwrap_or(0).max(granted_at_ms)
 }
 
 impl State {
@@ -331,7 +338,7 @@ impl State {
             }
             Fact::CommandGranted { key, request, answer, .. } => {
                 let command = Command { request: *request, answer: answer.clone(), at_ms };
-                self.commands_by_time.insert((at_ms, key.clone()));
+                self.commands_by_time.insert((remembered_from_ms(key, at_ms), key.clone()));
                 self.commands.insert(key.clone(), command);
                 changes.commands.insert(key.clone());
                 self.forget_commands(at_ms, changes);
@@ -639,11 +646,11 @@ impl State {
     }
 
     fn forget_commands(&mut self, at_ms: u64, changes: &mut Changes) {
-        while let Some((granted_at_ms, key)) = self.commands_by_time.first().cloned() {
-            if granted_at_ms.saturating_add(COMMAND_MEMORY_MS) >= at_ms {
+        while let Some((from_ms, key)) = self.commands_by_time.first().cloned() {
+            if from_ms.saturating_add(COMMAND_MEMORY_MS) >= at_ms {
                 break;
             }
-            self.commands_by_time.remove(&(granted_at_ms, key.clone()));
+            self.commands_by_time.remove(&(from_ms, key.clone()));
             self.commands.remove(&key);
             let forgotten_ms = key.id.minted_at_ms().unwrap_or(0).max(self.commands_forgotten_ms());
             self.meta.commands_forgotten_ms = Some(forgotten_ms);
