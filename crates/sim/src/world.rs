@@ -1091,7 +1091,7 @@ impl World {
                 let lost = self.chaos.rng.usize(1..6);
                 self.jetstream.lose_tail(lost);
                 let settings = self.settings.clone();
-                self.checks.truncated(self.jetstream.log(), &settings)?;
+                self.checks.truncated(self.jetstream.log(), &settings, self.now)?;
             }
             _ => {}
         }

@@ -315,6 +315,8 @@ pub struct Checks {
     node: node::Node,
     /// Whether the log has lost its tail: what rested on that cannot be judged any more.
     is_cut: bool,
+    /// When it last did.
+    cut_at: Micros,
     /// Managers that have appended what does not follow, and when: they must notice.
     strays: BTreeMap<ManagerId, Micros>,
 }
@@ -331,6 +333,7 @@ impl Checks {
             decision: decision::Decision::new(settings),
             node: node::Node::default(),
             is_cut: false,
+            cut_at: 0,
             strays: BTreeMap::new(),
         }
     }
@@ -381,7 +384,12 @@ impl Checks {
     }
 
     /// The log has lost everything behind a sequence: begins anew with what is left.
-    pub fn truncated(&mut self, log: &[Bytes], settings: &Settings) -> Result<(), Violation> {
+    pub fn truncated(
+        &mut self,
+        log: &[Bytes],
+        settings: &Settings,
+        now: Micros,
+    ) -> Result<(), Violation> {
         let decided = std::mem::take(&mut self.truth.decided);
         let kept = std::mem::take(&mut self.log);
         let node = std::mem::take(&mut self.node);
@@ -390,7 +398,7 @@ impl Checks {
         self.truth.decided = decided;
         self.node = node;
         self.decision = decision;
-        self.is_cut = true;
+        (self.is_cut, self.cut_at) = (true, now);
         self.decision.is_retold = true;
         for (at, payload) in log.iter().enumerate() {
             self.appended(payload, at as u64 + 1, 0)?;
@@ -414,7 +422,10 @@ impl Checks {
                 self.log.applied(&self.truth, *manager, *index, *chain, *writes)?;
             }
             Note::Elected { manager } => {
-                self.log.leads(&self.truth, *manager)?;
+                // Its first record may have been lost a moment after it was acknowledged.
+                if !self.is_cut || now - self.cut_at > NOTICED_WITHIN {
+                    self.log.leads(&self.truth, *manager)?;
+                }
                 self.decision.elected(*manager, now);
             }
             Note::Heard { manager, node, from, beats } => {
@@ -428,8 +439,12 @@ impl Checks {
                 self.decision.claimed(&self.truth.state, (*manager, *node), *node_id, now);
             }
             Note::Listens { .. } | Note::Alarm { .. } => {}
-            Note::Told { .. } | Note::AskedToEnd { .. } | Note::Delivered { .. } if self.is_cut => {
-            }
+            // What rests on a decision that was lost may be decided anew, and otherwise.
+            Note::Told { .. }
+            | Note::AskedToEnd { .. }
+            | Note::Delivered { .. }
+            | Note::Created { .. }
+                if self.is_cut => {}
             other => self.node.note(&self.truth, other, now)?,
         }
         Ok(())
