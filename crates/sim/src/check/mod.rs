@@ -444,6 +444,7 @@ impl Checks {
             | Note::AskedToEnd { .. }
             | Note::Delivered { .. }
             | Note::Created { .. }
+            | Note::Started { .. }
                 if self.is_cut => {}
             other => self.node.note(&self.truth, other, now)?,
         }
