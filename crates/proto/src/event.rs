@@ -107,6 +107,27 @@ impl From<&JobSpec> for JobWants {
 }
 
 impl Event {
+    /// An event of which nothing is known yet but its place, its time and what kind it is.
+    pub fn bare(index: u64, ordinal: u32, at_ms: u64, event_type: impl Into<String>) -> Self {
+        Self {
+            index,
+            ordinal,
+            at_ms,
+            event_type: event_type.into(),
+            namespace: None,
+            job: None,
+            spec: None,
+            task: None,
+            node: None,
+            state: None,
+            attempt: None,
+            exit_code: None,
+            reason: None,
+            actor: None,
+            wants: None,
+        }
+    }
+
     /// The subject that the event is published on. `None` for an event of a newer version.
     pub fn subject(&self) -> Option<Subject> {
         let known =

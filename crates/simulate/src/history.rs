@@ -164,21 +164,9 @@ mod tests {
 
     fn blank(at_s: u64, event_type: &str) -> Event {
         Event {
-            index: 1,
-            ordinal: 0,
-            at_ms: 1_700_000_000_000 + at_s * 1000,
-            event_type: event_type.to_owned(),
             namespace: Some(Namespace::standard()),
             job: Some("web".parse().unwrap()),
-            spec: None,
-            task: None,
-            node: None,
-            state: None,
-            attempt: None,
-            exit_code: None,
-            reason: None,
-            actor: None,
-            wants: None,
+            ..Event::bare(1, 0, 1_700_000_000_000 + at_s * 1000, event_type)
         }
     }
 

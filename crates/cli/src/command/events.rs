@@ -295,21 +295,9 @@ mod tests {
 
     fn event(index: u64, ordinal: u32, job: Option<&str>) -> Event {
         Event {
-            index,
-            ordinal,
-            at_ms: 0,
-            event_type: "task.running".into(),
             namespace: job.map(|_| Namespace::standard()),
             job: job.map(|job| job.parse().unwrap()),
-            spec: None,
-            task: None,
-            node: None,
-            state: None,
-            attempt: None,
-            exit_code: None,
-            reason: None,
-            actor: None,
-            wants: None,
+            ..Event::bare(index, ordinal, 0, "task.running")
         }
     }
 

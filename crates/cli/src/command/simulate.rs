@@ -351,21 +351,9 @@ mod tests {
     /// What a cluster would have printed.
     fn events() -> Vec<Event> {
         let blank = |index: u64, event_type: &str| Event {
-            index,
-            ordinal: 0,
-            at_ms: 1_700_000_000_000 + index * 10_000,
-            event_type: event_type.into(),
             namespace: Some(Namespace::standard()),
             job: Some("web".parse().unwrap()),
-            spec: None,
-            task: None,
-            node: None,
-            state: None,
-            attempt: None,
-            exit_code: None,
-            reason: None,
-            actor: None,
-            wants: None,
+            ..Event::bare(index, 0, 1_700_000_000_000 + index * 10_000, event_type)
         };
         let spec = SpecWants {
             name: "main".parse().unwrap(),

@@ -16,23 +16,7 @@ pub(super) fn event(
     ordinal: u32,
     at_ms: u64,
 ) -> Option<Event> {
-    let blank = Event {
-        index,
-        ordinal,
-        at_ms,
-        event_type: String::new(),
-        namespace: None,
-        job: None,
-        spec: None,
-        task: None,
-        node: None,
-        state: None,
-        attempt: None,
-        exit_code: None,
-        reason: None,
-        actor: None,
-        wants: None,
-    };
+    let blank = Event::bare(index, ordinal, at_ms, String::new());
     let job = |key: &JobKey, change: &'static str| Event {
         event_type: format!("job.{change}"),
         namespace: Some(key.namespace.clone()),

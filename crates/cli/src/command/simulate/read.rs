@@ -138,20 +138,11 @@ fn event(line: Line) -> Result<Event, String> {
     };
     let time: Timestamp = time.parse().map_err(|error: jiff::Error| error.to_string())?;
     Ok(Event {
-        index,
-        ordinal,
-        at_ms: u64::try_from(time.as_millisecond()).unwrap_or(0),
-        event_type,
         namespace,
         job,
         spec,
         task,
-        node: None,
-        state: None,
-        attempt: None,
-        exit_code: None,
-        reason: None,
-        actor: None,
         wants: wants.map(job_wants).transpose()?,
+        ..Event::bare(index, ordinal, u64::try_from(time.as_millisecond()).unwrap_or(0), event_type)
     })
 }
