@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use longshore_core::agent::{
-    Action, Agent, ContainerEvent, Failure, FullSet, Held, Input, PORT_RANGE_USUAL, Writes,
+    Action, Agent, ContainerEvent, Failure, FullSet, Held, Input, Settings, Writes,
 };
 use longshore_core::cluster::Reply;
 use longshore_proto::error::ErrorCode;
@@ -155,7 +155,7 @@ impl Worker {
             mount_paths: Vec::new(),
             version: "sim".into(),
         };
-        let agent = Agent::restore(node_name(number), boot_id, saved, PORT_RANGE_USUAL, now);
+        let agent = Agent::restore(node_name(number), boot_id, saved, Settings::default(), now);
         ctx.notes.push(Note::WorkerStarted { worker: number, revision: agent.revision() });
         let mut worker = Self {
             number,

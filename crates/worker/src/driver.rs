@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use longshore_bus::{Bus, ConnectError};
-use longshore_core::agent::{Action, Agent, Input, LogSource, Write, Writes};
+use longshore_core::agent::{Action, Agent, Input, LogSource, Settings, Write, Writes};
 use longshore_core::time::{Now, Time};
 use longshore_proto::id::{BootId, NodeId, TaskId};
 use longshore_proto::name::NodeName;
@@ -121,7 +121,7 @@ impl Driver {
                 .collect(),
             capacity: probe.capacity(),
             tasks_max: options.tasks_max,
-            mount_paths: options.policy.mount_paths,
+            mount_paths: options.policy.mount_paths.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         info!(
@@ -133,13 +133,14 @@ impl Driver {
         let mut beside = JoinSet::new();
         beside.spawn(watch(runtime.clone(), to_inbox.clone()));
         beside.spawn(connect(options.bus, to_inbox.clone()));
+        let settings = Settings { ports: options.ports, policy: options.policy };
         let starts = usize::try_from(probe::cores()).unwrap_or(1).saturating_mul(2).max(4);
         Ok(Self {
             agent: Agent::restore(
                 options.name.clone(),
                 boot_id,
                 saved,
-                options.ports,
+                settings,
                 now_at(Duration::ZERO),
             ),
             store,

@@ -14,7 +14,6 @@
 //! | `watch` | whether the runtime answers, and its events |
 //! | `health` | questions to tasks whether they do their work |
 //! | `rpc` | what operators ask: `logs`, and commands in containers (`exec`), answered by `out` |
-//! | [`policy`] | what the operator lets tasks do |
 //! | [`runtime`] | the seam to the container runtime, and Docker |
 //! | [`store`] | what survives the process |
 //! | [`probe`] | what the machine has and what is in use |
@@ -27,7 +26,6 @@ mod exec;
 mod health;
 mod logs;
 mod out;
-pub mod policy;
 pub mod probe;
 mod rpc;
 pub mod runtime;
@@ -45,7 +43,7 @@ use longshore_proto::id::ClusterId;
 use longshore_proto::name::{Datacenter, NodeName};
 use tokio_util::sync::CancellationToken;
 
-pub use longshore_core::agent::PORT_RANGE_USUAL;
+pub use longshore_core::agent::{PORT_RANGE_USUAL, policy};
 
 use crate::policy::Policy;
 pub use crate::probe::CapacityOverride;

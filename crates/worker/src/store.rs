@@ -294,7 +294,7 @@ fn sequence_of(key: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use longshore_core::agent::{Agent, FullSet, Input};
+    use longshore_core::agent::{Agent, FullSet, Input, Settings};
     use longshore_core::time::Now;
     use longshore_proto::id::{BootId, ClusterId, Revision};
     use longshore_proto::node::{Assignment, RunTask, Want};
@@ -319,7 +319,7 @@ mod tests {
             "n1".parse().unwrap(),
             BootId(Uuid::new_v4()),
             saved,
-            crate::PORT_RANGE_USUAL,
+            Settings::default(),
             Now::default(),
         );
         let cluster_id = ClusterId(Uuid::from_u128(1));

@@ -7,6 +7,7 @@ use longshore_proto::name::NodeName;
 use longshore_proto::spec::PullPolicy;
 
 use super::outbox::Outbox;
+use super::policy::Policy;
 use super::ports::Ports;
 use super::runtime::Runtime;
 use super::shelf::Shelf;
@@ -22,6 +23,8 @@ pub(super) struct Context {
     pub(super) shelf: Shelf,
     pub(super) runtime: Runtime,
     pub(super) ports: Ports,
+    /// What tasks may do here.
+    pub(super) policy: Policy,
     /// The images that are being made available, so that many tasks wait for one pull.
     pub(super) pulls: BTreeSet<(String, u8)>,
     /// Whether the worker is to leave.

@@ -19,7 +19,7 @@
 //! What holds, whatever comes in whatever order: `(attempt, state)` of a task never goes back; an attempt is
 //! stored before its container is created; a second attempt starts only when the first is known to have
 //! ended; a task that has ended never runs again; containers of others are never touched; while the runtime
-//! does not answer, nothing is judged dead.
+//! does not answer, nothing is judged dead; nothing is fetched for a task that the node does not allow.
 
 mod assign;
 mod backoff;
@@ -28,10 +28,12 @@ mod health;
 mod input;
 pub mod labels;
 mod outbox;
+pub mod policy;
 mod ports;
 mod reconcile;
 mod record;
 mod runtime;
+mod settings;
 mod shelf;
 mod step;
 mod task;
@@ -42,7 +44,6 @@ mod properties;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
 
 use longshore_proto::id::{BootId, ClusterId, Revision, TaskId};
 use longshore_proto::name::NodeName;
@@ -54,6 +55,7 @@ pub use self::input::{
 };
 pub use self::ports::PORT_RANGE_USUAL;
 pub use self::record::{KeptContainer, Saved, TaskRecord, Tombstone};
+pub use self::settings::Settings;
 pub use self::step::{Action, Held, ProbeTask, StartContainer, Step, Stored, Write, Writes};
 
 use crate::time::{Now, Time};
@@ -86,16 +88,15 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// The brain of a worker that has just started, from what its store holds. Dynamic ports come from
-    /// `port_range`; what was chosen before stays, wherever it lies.
+    /// The brain of a worker that has just started, from what its store holds.
     pub fn restore(
         node: NodeName,
         boot_id: BootId,
         saved: Saved,
-        port_range: RangeInclusive<u16>,
+        settings: Settings,
         now: Now,
     ) -> Self {
-        let mut ports = Ports::new(port_range);
+        let mut ports = Ports::new(settings.ports);
         for record in saved.tasks.iter().filter(|record| !record.state.is_terminal()) {
             let fixed = record.run.iter().flat_map(|run| &run.spec.ports);
             ports.hold(record.task, record.ports.iter().chain(fixed));
@@ -126,6 +127,7 @@ impl Agent {
                 shelf: Shelf::restore(saved.kept),
                 runtime: Runtime::new(),
                 ports,
+                policy: settings.policy,
                 pulls: BTreeSet::new(),
                 leaving: false,
                 now_ms: now.time.0,

@@ -72,12 +72,22 @@ impl Agent {
         if event.change == ContainerChange::Destroyed {
             self.ctx.shelf.destroyed(&event.container_id, &mut self.ctx.writes);
         }
-        let Some(task) = self.tasks.get_mut(&owner.task) else { return };
+        let has_started = event.change == ContainerChange::Started;
+        let Some(task) = self.tasks.get_mut(&owner.task) else {
+            // Somebody has started a container of ours that is over.
+            if has_started {
+                self.ctx.runtime.doubt(self.ctx.now_ms);
+            }
+            return;
+        };
         // One attempt may have had two containers, when the first was removed from outside.
         let known = task.record().container_id.as_ref();
         if task.record().attempt != owner.attempt
             || known.is_some_and(|known| *known != event.container_id)
         {
+            if has_started {
+                self.ctx.runtime.doubt(self.ctx.now_ms);
+            }
             return;
         }
         match (event.change, task.phase) {
@@ -89,7 +99,10 @@ impl Agent {
             }
             // Whether it is this attempt's container, the answer to the start or a list will tell.
             (ContainerChange::Died(end), _) => task.set_early_end(event.container_id.clone(), end),
-            // What runs is told by the same two.
+            // What runs is told by the same two, unless nobody here has started it.
+            (ContainerChange::Started, Phase::Waiting { .. } | Phase::Pulling | Phase::Ended) => {
+                self.ctx.runtime.doubt(self.ctx.now_ms);
+            }
             _ => {}
         }
     }

@@ -249,6 +249,9 @@ impl Task {
 
     fn pull(&mut self, ctx: &mut Context) {
         let Some(run) = &self.record.run else { return };
+        if let Err(reason) = ctx.policy.admit(&run.spec) {
+            return self.forbidden(ctx, &reason);
+        }
         ctx.pull(&run.spec.image, run.spec.pull);
         self.phase = Phase::Pulling;
     }

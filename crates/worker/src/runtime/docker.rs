@@ -1,41 +1,33 @@
-//! Docker behind the seam.
+//! Docker behind the seam: the connection, its deadlines, and the verbs.
 //!
 //! Every call has a deadline of ours. Docker's own idempotence is used: starting what runs and stopping what
 //! has stopped succeed, and removing what is gone is taken for success. The client is made anew when the
 //! socket appears only later.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use bollard::auth::DockerCredentials;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, EventMessage};
-use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
-    InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
-};
+use bollard::models::ContainerInspectResponse;
+use bollard::query_parameters::{InspectContainerOptions, LogsOptionsBuilder};
 use futures_util::future::FutureExt;
-use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use longshore_core::agent::labels;
 use longshore_core::agent::{
-    Container, ContainerChange, ContainerEnd, ContainerEvent, ContainerState, StartContainer,
-    StartedContainer,
+    Container, ContainerEnd, ContainerEvent, StartContainer, StartedContainer,
 };
 use longshore_proto::name::NodeName;
 use longshore_proto::spec::PullPolicy;
 use tokio::sync::Semaphore;
-use tracing::{debug, warn};
 
-use super::docker_auth;
-use super::docker_config::{Machine, create_body};
-use super::docker_error::{explain, explain_pull, explain_start, status};
+use super::docker_config::Machine;
+use super::docker_error::{explain, status};
 use super::docker_exec::{self, EXEC_DEADLINE, look_of};
-use super::docker_mount::mounts;
+use super::{docker_auth, docker_event, docker_image, docker_life, docker_list};
 use crate::policy::{PIDS_MAX_USUAL, Policy};
 
 use super::{Answer, Exec, ExecWish, LogChunk, LogsWish, Look, Runtime, RuntimeError, RuntimeInfo};
@@ -43,35 +35,29 @@ use super::{Answer, Exec, ExecWish, LogChunk, LogsWish, Look, Runtime, RuntimeEr
 /// Where Docker is when nothing else is said.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// How long a small question may take.
-const QUESTION_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const QUESTION_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a list may take.
 const LIST_DEADLINE: Duration = Duration::from_secs(30);
 /// How long creating and starting may take; a loaded machine takes seconds, a sick one for ever.
 const START_DEADLINE: Duration = Duration::from_secs(120);
 /// How long ending or removing may take beyond the container's grace.
 const END_DEADLINE: Duration = Duration::from_secs(60);
-/// How long a pull may be silent.
-const PULL_SILENCE_MAX: Duration = Duration::from_secs(120);
 /// How long the library waits for an answer: longer than any deadline of ours, which come first.
 const LIBRARY_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3_600);
-/// How long to wait for a container that is being created or removed just now.
-const IN_BETWEEN_DELAY: Duration = Duration::from_millis(50);
 /// How many images are pulled at once.
 const PULLS_MAX: usize = 3;
-/// How many containers are looked at in one list at once.
-const INSPECTS_MAX: usize = 8;
 
 /// Docker on this machine.
 pub struct Docker {
     host: String,
     node: NodeName,
-    machine: Machine,
+    pub(super) machine: Machine,
     /// What tasks may do beyond a hardened container.
-    policy: Policy,
+    pub(super) policy: Policy,
     /// The file with logins for registries.
-    registry_auth: Option<PathBuf>,
+    pub(super) registry_auth: Option<PathBuf>,
     client: Mutex<Option<bollard::Docker>>,
-    pulls: Semaphore,
+    pub(super) pulls: Semaphore,
     root: OnceLock<Option<String>>,
 }
 
@@ -147,13 +133,13 @@ impl Docker {
         Ok(made)
     }
 
-    fn explain(&self, error: &Error, doing: &str) -> RuntimeError {
+    pub(super) fn explain(&self, error: &Error, doing: &str) -> RuntimeError {
         explain(error, &self.host, doing)
     }
 
     /// A call that must be answered in time. One that is late is a refusal, unless only an absent daemon can
     /// be so late.
-    async fn within<T>(
+    pub(super) async fn within<T>(
         &self,
         deadline: Duration,
         doing: &str,
@@ -181,12 +167,19 @@ impl Docker {
     }
 
     /// The labels that this node's containers have.
-    fn filters(&self) -> HashMap<String, Vec<String>> {
+    pub(super) fn filters(&self) -> HashMap<String, Vec<String>> {
         let node = format!("{}={}", labels::NODE, self.node);
         HashMap::from([("label".to_owned(), vec![labels::CLUSTER.to_owned(), node])])
     }
 
-    async fn inspect(
+    /// Whether labels are those of one of this node's containers.
+    pub(super) fn is_ours(&self, found: &HashMap<String, String>) -> bool {
+        found.contains_key(labels::CLUSTER)
+            && found.get(labels::NODE).is_some_and(|node| *node == self.node.as_str())
+    }
+
+    /// A close look. `None` when there is no such container.
+    pub(super) async fn inspect(
         &self,
         container: &str,
     ) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
@@ -200,248 +193,6 @@ impl Docker {
         };
         self.within(QUESTION_DEADLINE, "looking at the container", call).await
     }
-
-    async fn list_now(&self) -> Result<Vec<Container>, RuntimeError> {
-        let client = self.client()?;
-        let options =
-            ListContainersOptionsBuilder::default().all(true).filters(&self.filters()).build();
-        let found = client
-            .list_containers(Some(options))
-            .await
-            .map_err(|error| self.explain(&error, "listing"))?;
-        let looked_at = found.into_iter().map(|summary| async move {
-            let (Some(id), Some(labels)) = (summary.id, summary.labels) else { return Ok(None) };
-            let labels: BTreeMap<String, String> = labels.into_iter().collect();
-            let state = summary.state.map(|state| state.to_string()).unwrap_or_default();
-            let state = match state.as_str() {
-                "running" | "paused" | "restarting" | "stopping" => ContainerState::Running,
-                "created" => ContainerState::Created,
-                // How it ended only a closer look tells; meanwhile it may be gone.
-                _ => match self.inspect(&id).await {
-                    Ok(Some(found)) => state_of(&found),
-                    Ok(None) => return Ok(None),
-                    // One container that is stuck must not hide all the others; that it has ended is known.
-                    Err(RuntimeError::Refused(_)) => ContainerState::Ended(ContainerEnd::default()),
-                    Err(error) => return Err(error),
-                },
-            };
-            Ok(Some(Container { id, labels, state }))
-        });
-        let containers: Vec<Option<Container>> =
-            stream::iter(looked_at).buffer_unordered(INSPECTS_MAX).try_collect().await?;
-        Ok(containers.into_iter().flatten().collect())
-    }
-
-    async fn pull_now(&self, image: &str, policy: PullPolicy) -> Result<(), RuntimeError> {
-        let client = self.client()?;
-        if policy != PullPolicy::Always {
-            let present = async {
-                match client.inspect_image(image).await {
-                    Ok(_) => Ok(true),
-                    Err(error) if status(&error) == Some(404) => Ok(false),
-                    Err(error) => Err(self.explain(&error, "looking for the image")),
-                }
-            };
-            if self.within(QUESTION_DEADLINE, "looking for the image", present).await? {
-                return Ok(());
-            }
-        }
-        if policy == PullPolicy::Never {
-            return Err(RuntimeError::Refused(format!(
-                "image {image} is not on this node, and its pull policy is never; pull it by hand or change the policy"
-            )));
-        }
-        // An image that is here waits for none of the pulls.
-        let _place = self.pulls.acquire().await;
-        let options = CreateImageOptionsBuilder::default().from_image(&with_tag(image)).build();
-        let login = self.login(image).await?;
-        let has_login = login.is_some();
-        let mut progress = client.create_image(Some(options), None, login);
-        loop {
-            match tokio::time::timeout(PULL_SILENCE_MAX, progress.next()).await {
-                Ok(None) => return Ok(()),
-                Ok(Some(Ok(step))) => debug!(image, status = step.status, "pulling"),
-                Ok(Some(Err(error))) => {
-                    return Err(explain_pull(&error, &self.host, image, has_login));
-                }
-                Err(_) => {
-                    return Err(RuntimeError::Refused(format!(
-                        "pulling {image} made no progress for {}s",
-                        PULL_SILENCE_MAX.as_secs()
-                    )));
-                }
-            }
-        }
-    }
-
-    /// The login for an image's registry, where the node has one.
-    async fn login(&self, image: &str) -> Result<Option<DockerCredentials>, RuntimeError> {
-        let Some(file) = self.registry_auth.clone() else { return Ok(None) };
-        let image = image.to_owned();
-        let read = tokio::task::spawn_blocking(move || docker_auth::login(&file, &image)).await;
-        read.unwrap_or_else(|error| Err(format!("the logins could not be read: {error}")))
-            .map_err(RuntimeError::Refused)
-    }
-
-    /// Creates and starts. A container that an earlier worker was creating when it went down may still appear,
-    /// or vanish again, while this goes on: then it is tried anew, for as long as a start may take.
-    async fn start_now(&self, start: StartContainer) -> Result<StartedContainer, RuntimeError> {
-        let client = self.client()?;
-        loop {
-            let container_id = match self.create_now(&start).await? {
-                Created::There(container_id) => container_id,
-                Created::Ended(container) => return Ok(container),
-                Created::InBetween => {
-                    tokio::time::sleep(IN_BETWEEN_DELAY).await;
-                    continue;
-                }
-            };
-            match client.start_container(&container_id, None::<StartContainerOptions>).await {
-                Ok(()) => return Ok(StartedContainer { container_id, ended: None }),
-                Err(error)
-                    if status(&error) == Some(404)
-                        && self.inspect(&container_id).await?.is_none() => {}
-                Err(error) => return Err(explain_start(&error, &self.host, &start.run.spec.ports)),
-            }
-        }
-    }
-
-    async fn create_now(&self, start: &StartContainer) -> Result<Created, RuntimeError> {
-        let spec = &start.run.spec;
-        self.policy.admit(&spec.container).map_err(RuntimeError::Forbidden)?;
-        let options = CreateContainerOptionsBuilder::default().name(&start.name).build();
-        let mounts = self.mounts_of(start).await?;
-        let body = create_body(start, &self.machine, mounts).map_err(RuntimeError::Forbidden)?;
-        match self.client()?.create_container(Some(options), body).await {
-            Ok(created) => {
-                for warning in created.warnings.iter().filter(|warning| !warning.is_empty()) {
-                    debug!(container = start.name, warning, "Docker warns");
-                }
-                Ok(Created::There(created.id))
-            }
-            Err(error) if status(&error) == Some(409) => self.adopt(start).await,
-            Err(error) if status(&error) == Some(404) => Err(RuntimeError::Refused(format!(
-                "image {} is not on this node any more",
-                spec.image
-            ))),
-            Err(error) => Err(self.explain(&error, "creating the container")),
-        }
-    }
-
-    /// What the task mounts, when this node allows it.
-    async fn mounts_of(
-        &self,
-        start: &StartContainer,
-    ) -> Result<Vec<bollard::models::Mount>, RuntimeError> {
-        let wishes = start.run.spec.mounts.clone();
-        if wishes.is_empty() {
-            return Ok(Vec::new());
-        }
-        // A path may be on a file system that does not answer.
-        let allowed = self.policy.mount_paths.clone();
-        let looked = tokio::task::spawn_blocking(move || mounts(&wishes, &allowed)).await;
-        looked
-            .unwrap_or_else(|error| Err(format!("its mounts could not be looked at: {error}")))
-            .map_err(RuntimeError::Refused)
-    }
-
-    /// A container has the name already: ours from an earlier try, or a stranger.
-    async fn adopt(&self, start: &StartContainer) -> Result<Created, RuntimeError> {
-        let Some(found) = self.inspect(&start.name).await? else { return Ok(Created::InBetween) };
-        let found_labels =
-            found.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
-        let is_ours = [labels::CLUSTER, labels::NODE, labels::TASK, labels::ATTEMPT]
-            .iter()
-            .all(|key| found_labels.get(*key) == start.labels.get(*key));
-        let Some(container_id) = found.id.clone().filter(|_| is_ours) else {
-            return Err(RuntimeError::Refused(format!(
-                "a container that is not ours has the name {}; rename or remove it",
-                start.name
-            )));
-        };
-        Ok(match state_of(&found) {
-            ContainerState::Ended(end) => {
-                Created::Ended(StartedContainer { container_id, ended: Some(end) })
-            }
-            ContainerState::Created | ContainerState::Running => Created::There(container_id),
-        })
-    }
-
-    async fn stop_now(
-        &self,
-        container_id: &str,
-        grace_ms: u64,
-    ) -> Result<ContainerEnd, RuntimeError> {
-        let client = self.client()?;
-        let grace_s = i32::try_from(grace_ms.div_ceil(1_000)).unwrap_or(i32::MAX);
-        let options = StopContainerOptionsBuilder::default().t(grace_s).build();
-        match client.stop_container(container_id, Some(options)).await {
-            Ok(()) => {}
-            Err(error) if status(&error) == Some(404) => return Ok(ContainerEnd::default()),
-            Err(error) => return Err(self.explain(&error, "stopping the container")),
-        }
-        match self.inspect(container_id).await?.as_ref().map(state_of) {
-            Some(ContainerState::Ended(end)) => Ok(end),
-            Some(ContainerState::Running) => Err(RuntimeError::Refused(
-                "Docker says that it stopped the container, but it runs".into(),
-            )),
-            Some(ContainerState::Created) | None => Ok(ContainerEnd::default()),
-        }
-    }
-
-    async fn remove_now(&self, container: &str, grace_ms: u64) -> Result<(), RuntimeError> {
-        if grace_ms > 0 {
-            self.stop_now(container, grace_ms).await?;
-        }
-        let client = self.client()?;
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        match client.remove_container(container, Some(options)).await {
-            Ok(()) => Ok(()),
-            Err(error) if status(&error) == Some(404) => Ok(()),
-            // Somebody else removes it just now: it is gone when they are done.
-            Err(error) if status(&error) == Some(409) => {
-                while self.inspect(container).await?.is_some() {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-                Ok(())
-            }
-            Err(error) => Err(self.explain(&error, "removing the container")),
-        }
-    }
-
-    /// Reads one of Docker's events. `None` for what is no business of ours.
-    async fn read_event(client: &bollard::Docker, event: EventMessage) -> Option<ContainerEvent> {
-        let actor = event.actor?;
-        let (container_id, attributes) = (actor.id?, actor.attributes?);
-        let change = match event.action.as_deref()? {
-            "start" => ContainerChange::Started,
-            "destroy" => ContainerChange::Destroyed,
-            "die" => {
-                let exit_code = attributes.get("exitCode").and_then(|code| code.parse().ok());
-                // Whether memory was the reason stands only in the container itself, for as long as it exists.
-                let out_of_memory = exit_code == Some(137) && {
-                    let look =
-                        client.inspect_container(&container_id, None::<InspectContainerOptions>);
-                    let found = tokio::time::timeout(QUESTION_DEADLINE, look).await;
-                    let state = found.ok().and_then(Result::ok).and_then(|found| found.state);
-                    state.and_then(|state| state.oom_killed).unwrap_or(false)
-                };
-                ContainerChange::Died(ContainerEnd { exit_code, out_of_memory })
-            }
-            _ => return None,
-        };
-        Some(ContainerEvent { container_id, labels: attributes.into_iter().collect(), change })
-    }
-}
-
-/// What became of the wish to create a container.
-enum Created {
-    /// It is there, and has not ended.
-    There(String),
-    /// It was there, and has ended.
-    Ended(StartedContainer),
-    /// Its name is taken and it is not there: it is being created, or removed, just now.
-    InBetween,
 }
 
 impl Runtime for Docker {
@@ -467,22 +218,27 @@ impl Runtime for Docker {
     }
 
     fn list(&self) -> Answer<'_, Vec<Container>> {
-        self.question(LIST_DEADLINE, "listing containers", self.list_now()).boxed()
+        self.question(LIST_DEADLINE, "listing containers", docker_list::list(self)).boxed()
     }
 
     fn pull(&self, image: String, policy: PullPolicy) -> Answer<'_, ()> {
-        async move { self.pull_now(&image, policy).await }.boxed()
+        async move { docker_image::pull(self, &image, policy).await }.boxed()
     }
 
     fn start(&self, start: StartContainer) -> Answer<'_, StartedContainer> {
-        self.within(START_DEADLINE, "starting the container", self.start_now(start)).boxed()
+        self.within(START_DEADLINE, "starting the container", docker_life::start(self, start))
+            .boxed()
     }
 
     fn stop(&self, container_id: String, grace_ms: u64) -> Answer<'_, ContainerEnd> {
         async move {
             let deadline = END_DEADLINE.saturating_add(Duration::from_millis(grace_ms));
-            self.within(deadline, "stopping the container", self.stop_now(&container_id, grace_ms))
-                .await
+            self.within(
+                deadline,
+                "stopping the container",
+                docker_life::stop(self, &container_id, grace_ms),
+            )
+            .await
         }
         .boxed()
     }
@@ -490,8 +246,12 @@ impl Runtime for Docker {
     fn remove(&self, container: String, grace_ms: u64) -> Answer<'_, ()> {
         async move {
             let deadline = END_DEADLINE.saturating_add(Duration::from_millis(grace_ms));
-            self.within(deadline, "removing the container", self.remove_now(&container, grace_ms))
-                .await
+            self.within(
+                deadline,
+                "removing the container",
+                docker_life::remove(self, &container, grace_ms),
+            )
+            .await
         }
         .boxed()
     }
@@ -554,72 +314,13 @@ impl Runtime for Docker {
         &self,
         since_unix_s: u64,
     ) -> BoxStream<'static, Result<ContainerEvent, RuntimeError>> {
-        let client = match self.client() {
-            Ok(client) => client,
-            Err(error) => return stream::iter([Err(error)]).boxed(),
-        };
-        let host = self.host.clone();
-        let mut filters = self.filters();
-        filters.insert("type".to_owned(), vec!["container".to_owned()]);
-        filters.insert("event".to_owned(), ["start", "die", "destroy"].map(str::to_owned).to_vec());
-        let options = EventsOptionsBuilder::default()
-            .since(&since_unix_s.to_string())
-            .filters(&filters)
-            .build();
-        let events = client.events(Some(options));
-        events
-            .filter_map(move |event| {
-                let (client, host) = (client.clone(), host.clone());
-                async move {
-                    match event {
-                        Ok(event) => Self::read_event(&client, event).await.map(Ok),
-                        Err(error @ (Error::JsonDataError { .. } | Error::JsonSerdeError { .. })) => {
-                            warn!(%error, "an event of Docker's cannot be read; the next list makes up for it");
-                            None
-                        }
-                        Err(error) => Some(Err(explain(&error, &host, "listening to events"))),
-                    }
-                }
-            })
-            .boxed()
+        docker_event::events(self, since_unix_s)
     }
-}
-
-/// How a container stands, by a close look.
-fn state_of(found: &ContainerInspectResponse) -> ContainerState {
-    let Some(state) = &found.state else { return ContainerState::Created };
-    match state.status {
-        Some(ContainerStateStatusEnum::CREATED) => ContainerState::Created,
-        Some(
-            ContainerStateStatusEnum::RUNNING
-            | ContainerStateStatusEnum::PAUSED
-            | ContainerStateStatusEnum::RESTARTING,
-        ) => ContainerState::Running,
-        _ => ContainerState::Ended(ContainerEnd {
-            exit_code: state.exit_code,
-            out_of_memory: state.oom_killed.unwrap_or(false),
-        }),
-    }
-}
-
-/// An image reference that names one image: without a tag or digest Docker would pull every tag there is.
-fn with_tag(image: &str) -> String {
-    let last = image.rsplit('/').next().unwrap_or(image);
-    if last.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_reference_without_a_tag_means_the_latest() {
-        assert_eq!(with_tag("busybox"), "busybox:latest");
-        assert_eq!(with_tag("reg:5000/busybox"), "reg:5000/busybox:latest");
-        for exact in ["busybox:1", "reg:5000/a/b:2", "busybox@sha256:abc"] {
-            assert_eq!(with_tag(exact), exact);
-        }
-    }
 
     #[test]
     fn an_address_may_be_a_path() {

@@ -14,6 +14,11 @@ use super::RuntimeError;
 /// The longest text of Docker's that is passed on, in bytes.
 const TEXT_BYTES_MAX: usize = 300;
 
+/// What a full disk is to the kernel, and to whoever passes it on.
+const DISK_FULL: &str = "no space left on device";
+/// What it is to an operator.
+const DISK_FULL_TOLD: &str = "the disk that Docker uses on this node is full; make room on it";
+
 /// The HTTP status of a refusal.
 pub(super) fn status(error: &Error) -> Option<u16> {
     match error {
@@ -25,6 +30,12 @@ pub(super) fn status(error: &Error) -> Option<u16> {
 /// Any error of Docker's at an address, while `doing` something.
 pub(super) fn explain(error: &Error, host: &str, doing: &str) -> RuntimeError {
     match error {
+        Error::DockerResponseServerError { message, .. }
+        | Error::DockerStreamError { error: message }
+            if message.contains(DISK_FULL) =>
+        {
+            RuntimeError::Refused(format!("{doing} failed: {DISK_FULL_TOLD}"))
+        }
         Error::DockerResponseServerError { message, .. }
         | Error::DockerStreamError { error: message } => {
             RuntimeError::Refused(format!("{doing} failed: {}", shorten(message)))
@@ -81,8 +92,8 @@ pub(super) fn explain_pull(
             "deadline exceeded",
         ]) {
             format!("the registry of {image} cannot be reached from this node: {}", shorten(text))
-        } else if has(&["no space left"]) {
-            format!("the node's disk is full, so that {image} cannot be pulled")
+        } else if has(&[DISK_FULL]) {
+            format!("{image} cannot be pulled: {DISK_FULL_TOLD}")
         } else {
             format!("pulling {image} failed: {}", shorten(text))
         };
@@ -112,6 +123,9 @@ pub(super) fn explain_start(error: &Error, host: &str, ports: &[Port]) -> Runtim
         return RuntimeError::Refused(format!(
             "{port} is taken on this node by another container or program"
         ));
+    }
+    if message.contains(DISK_FULL) {
+        return explain(error, host, "starting the container");
     }
     // Before the next one: what could not be mounted is often "no such file" as well.
     if message.contains("error mounting") {
@@ -196,6 +210,19 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_is_no_fault_of_the_task() {
+        let text = "error mounting \"/var/lib/docker/x\": no such file or directory: … no space left on device";
+        for error in
+            [explain_start(&refusal(text), "h", &[]), explain(&refusal(text), "h", "creating")]
+        {
+            assert!(
+                error.to_string().contains("disk that Docker uses on this node is full"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn failed_pulls_are_told_apart() {
         for (text, wanted) in [
             (
@@ -208,7 +235,10 @@ mod tests {
             ),
             ("Head \"https://r/v2/\": unauthorized: authentication required", "--registry-auth"),
             ("Get \"https://r/v2/\": dial tcp: lookup r: no such host", "cannot be reached"),
-            ("write /var/lib/docker/x: no space left on device", "disk is full"),
+            (
+                "write /var/lib/docker/x: no space left on device",
+                "Docker uses on this node is full",
+            ),
             ("something new", "pulling busybox:1 failed: something new"),
         ] {
             let RuntimeError::Refused(reason) =

@@ -7,7 +7,11 @@ pub mod docker;
 mod docker_auth;
 mod docker_config;
 mod docker_error;
+mod docker_event;
 mod docker_exec;
+mod docker_image;
+mod docker_life;
+mod docker_list;
 mod docker_mount;
 
 use std::fmt;

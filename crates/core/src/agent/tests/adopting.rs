@@ -363,3 +363,41 @@ fn an_end_that_a_list_has_not_seen_yet_is_not_lost() {
     let (writes, _) = bench.step(Input::Observed { ticket: looked, containers });
     assert_eq!(states(&writes), [(1, TaskState::Failed)]);
 }
+
+#[test]
+fn a_container_that_was_started_again_from_outside_is_looked_for_and_removed() {
+    let mut bench = Bench::running(always());
+    bench.step(died(1, 1, 1));
+    let started = |number, attempt| {
+        Input::Container(ContainerEvent {
+            container_id: container_id(number, attempt),
+            labels: labels_of(number, attempt),
+            change: ContainerChange::Started,
+        })
+    };
+    // The first attempt's, while the second waits for its turn.
+    bench.step(started(1, 1));
+    let (_, actions) = bench.later(runtime::OBSERVE_RETRY_MS);
+    let ticket = ticket(&actions);
+    let runs = container(1, 1, ContainerState::Running);
+    let (_, actions) = bench.step(Input::Observed { ticket, containers: vec![runs] });
+    assert!(actions.contains(&remove(container_id(1, 1), 10_000)), "{actions:?}");
+    let starts = |action: &Action| matches!(action, Action::StartContainer(_));
+    assert!(!actions.iter().any(starts), "never two at once: {actions:?}");
+}
+
+#[test]
+fn a_start_that_is_under_way_is_no_reason_to_look() {
+    let mut bench = Bench::ready();
+    bench.delta(1, 2, vec![wants_run(1, 2, always())]);
+    bench.pulled();
+    bench.step(Input::Container(ContainerEvent {
+        container_id: container_id(1, 1),
+        labels: labels_of(1, 1),
+        change: ContainerChange::Started,
+    }));
+    bench.started(1, 1);
+    let (_, actions) = bench.later(runtime::OBSERVE_RETRY_MS);
+    let lists = |action: &Action| matches!(action, Action::ListContainers { .. });
+    assert!(!actions.iter().any(lists), "{actions:?}");
+}

@@ -155,6 +155,24 @@ fn a_missing_image_is_a_failed_attempt() {
 }
 
 #[test]
+fn what_the_node_does_not_allow_fails_before_anything_is_fetched_for_it() {
+    let mut bench = Bench::ready();
+    let mut wish = wants_run(1, 2, policy(RestartMode::Always, 5));
+    let Want::Run(run) = &mut wish.want else { panic!("{wish:?}") };
+    run.spec.container.privileged = true;
+    let (writes, actions) = bench.delta(1, 2, vec![wish]);
+    let last = reports(&writes).pop().unwrap();
+    assert_eq!((last.0, last.1), (1, TaskState::Failed));
+    assert!(
+        last.3.contains("could not start: ") && last.3.contains("--allow-privileged"),
+        "{last:?}"
+    );
+    assert_eq!(actions, [], "neither an image nor a container");
+    bench.deliver();
+    assert_eq!(bench.look(vec![]).1, []);
+}
+
+#[test]
 fn a_failed_start_is_cleared_away_before_the_next_attempt() {
     let mut bench = Bench::ready();
     bench.delta(1, 2, vec![wants_run(1, 2, policy(RestartMode::Always, 5))]);

@@ -112,7 +112,7 @@ impl Bench {
     pub(super) fn new(saved: Saved) -> Self {
         let now = Now { time: Time(1_000), wall_ms: START_WALL_MS };
         Self {
-            agent: Agent::restore(node(), boot(), saved, PORT_RANGE_USUAL, now),
+            agent: Agent::restore(node(), boot(), saved, Settings::default(), now),
             now,
             store: BTreeMap::new(),
         }
@@ -227,7 +227,7 @@ impl Bench {
     pub(super) fn restart(&mut self) {
         let saved = self.saved();
         self.now = Now { time: Time(0), wall_ms: self.now.wall_ms + 500 };
-        self.agent = Agent::restore(node(), boot(), saved, PORT_RANGE_USUAL, self.now);
+        self.agent = Agent::restore(node(), boot(), saved, Settings::default(), self.now);
     }
 
     /// Takes a task to `running` in its first attempt.

@@ -1,11 +1,12 @@
 //! What this node's operator lets tasks do beyond a hardened container.
 //!
 //! Nothing of it is open unless the worker was told so, and no job can open it: the worker judges each start anew,
-//! whoever assigned the task.
+//! whoever assigned the task, and before anything is fetched for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_proto::container::{CAPABILITIES_USUAL, ContainerSpec, LOG_DRIVERS_USUAL, Network};
+use longshore_proto::spec::{MountSource, TaskSpec};
 
 /// How many processes and threads one container may have unless it, or its node, says otherwise.
 pub const PIDS_MAX_USUAL: u32 = 1_024;
@@ -50,8 +51,28 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Whether the node allows such a container, or why not. Mounts are judged where they are looked at.
-    pub fn admit(&self, container: &ContainerSpec) -> Result<(), String> {
+    /// Whether the node allows such a task.
+    ///
+    /// Where a path that is to be mounted really leads only a look at the disk tells, when the container is made.
+    ///
+    /// # Errors
+    /// Why not, and which option of the worker would open it.
+    pub fn admit(&self, spec: &TaskSpec) -> Result<(), String> {
+        self.admit_container(&spec.container)?;
+        let bind = spec.mounts.iter().find_map(|mount| match &mount.source {
+            MountSource::Bind { path } => Some(path),
+            MountSource::Volume { .. } | MountSource::Tmpfs { .. } => None,
+        });
+        match bind {
+            Some(path) if self.mount_paths.is_empty() => Err(format!(
+                "its mount of {path} is refused: this node lends none of its files; start its worker with \
+                 --allow-mount, or use a volume"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn admit_container(&self, container: &ContainerSpec) -> Result<(), String> {
         let refuse = |what: String, option: &str| {
             Err(format!(
                 "this node does not allow {what}; its operator opens it with `longshore worker {option}`, or run the \
@@ -129,8 +150,15 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use longshore_proto::container::{Device, Gpus, LogDriver};
+    use longshore_proto::spec::Mount;
 
     use super::*;
+
+    fn task(container: ContainerSpec) -> TaskSpec {
+        let mut spec = TaskSpec::new("main".parse().unwrap(), "busybox:1");
+        spec.container = container;
+        spec
+    }
 
     fn wishes() -> Vec<(&'static str, ContainerSpec)> {
         let usual = ContainerSpec::default;
@@ -158,11 +186,11 @@ mod tests {
     #[test]
     fn nothing_is_open_unless_the_worker_says_so() {
         for (option, wish) in wishes() {
-            let reason = Policy::default().admit(&wish).unwrap_err();
+            let reason = Policy::default().admit(&task(wish)).unwrap_err();
             assert!(reason.contains(option), "{option}: {reason}");
         }
         assert_eq!(Policy::default().attributes(), BTreeMap::new());
-        Policy::default().admit(&ContainerSpec::default()).unwrap();
+        Policy::default().admit(&task(ContainerSpec::default())).unwrap();
     }
 
     #[test]
@@ -180,7 +208,7 @@ mod tests {
             pids_max: 2_000,
         };
         for (option, wish) in wishes() {
-            open.admit(&wish).unwrap_or_else(|reason| panic!("{option}: {reason}"));
+            open.admit(&task(wish)).unwrap_or_else(|reason| panic!("{option}: {reason}"));
         }
         assert_eq!(open.attributes().get("allow.networks").map(String::as_str), Some("db,host"));
         assert_eq!(open.attributes().len(), 7);
@@ -189,9 +217,25 @@ mod tests {
     #[test]
     fn every_network_has_its_own_door() {
         let one = Policy { networks: ["db".to_owned()].into(), ..Policy::default() };
-        let wish = |network| ContainerSpec { network, ..ContainerSpec::default() };
+        let wish = |network| task(ContainerSpec { network, ..ContainerSpec::default() });
         one.admit(&wish(Network::Named("db".into()))).unwrap();
         assert!(one.admit(&wish(Network::Host)).is_err());
         one.admit(&wish(Network::None)).unwrap();
+    }
+    #[test]
+    fn a_node_that_lends_nothing_says_so() {
+        let mut spec = task(ContainerSpec::default());
+        let mount = |source| Mount { target: "/data".into(), source, read_only: true };
+        spec.mounts = vec![
+            mount(MountSource::Volume { name: "cache".into() }),
+            mount(MountSource::Tmpfs { size_bytes: None }),
+        ];
+        Policy::default().admit(&spec).unwrap();
+        spec.mounts.push(mount(MountSource::Bind { path: "/srv/a".into() }));
+        let reason = Policy::default().admit(&spec).unwrap_err();
+        assert!(reason.contains("/srv/a") && reason.contains("--allow-mount"), "{reason}");
+        // What is below a lent path is looked at where the disk is.
+        let lends = Policy { mount_paths: vec!["/srv".into()], ..Policy::default() };
+        lends.admit(&spec).unwrap();
     }
 }
