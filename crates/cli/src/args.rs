@@ -146,7 +146,7 @@ pub(crate) enum Verb {
     /// Jobs: submit, list, look at, stop
     #[command(subcommand)]
     Job(job::Job),
-    /// Nodes: list, look at
+    /// Nodes: list, look at, cordon, drain, label, remove
     #[command(subcommand)]
     Node(node::Node),
     /// Say why a task is where it is, or what it waits for

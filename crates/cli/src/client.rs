@@ -6,8 +6,8 @@ use std::time::Duration;
 use longshore_bus::{Ask, AskError, Bus};
 use longshore_proto::api::{
     BackupMade, BackupPart, ClusterView, JobStopped, JobSubmitted, JobView, ListEvents, ListJobs,
-    ListNodes, ListTasks, NameJob, NameNode, NameTask, NodeView, Nothing, PAGE_MAX, Page,
-    ReadBackup, SubmitJob, TaskStopped, TaskView,
+    ListNodes, ListTasks, NameJob, NameNode, NameTask, NodeGone, NodeView, NodesChanged, Nothing,
+    PAGE_MAX, Page, ReadBackup, RemoveNode, SubmitJob, TaskStopped, TaskView,
 };
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::event::Event;
@@ -152,6 +152,26 @@ impl Client {
     /// One node.
     pub(crate) async fn node(&self, name: &NodeName) -> Result<NodeView, AskError> {
         Ok(self.read(Scope::Cluster, ApiVerb::NodeGet, &NameNode { name: name.clone() }).await?.1)
+    }
+
+    /// One node, as the leader knows it: it alone counts deadlines.
+    pub(crate) async fn node_of_leader(&self, name: &NodeName) -> Result<NodeView, AskError> {
+        let leader = Self { consistent: true, ..self.clone() };
+        leader.node(name).await
+    }
+
+    /// Changes nodes, or one; gives those that are different now.
+    pub(crate) async fn change_nodes(
+        &self,
+        verb: ApiVerb,
+        asked: &impl Serialize,
+    ) -> Result<NodesChanged, AskError> {
+        self.write(Scope::Cluster, verb, asked).await
+    }
+
+    /// Forgets a node.
+    pub(crate) async fn remove_node(&self, asked: &RemoveNode) -> Result<NodeGone, AskError> {
+        self.write(Scope::Cluster, ApiVerb::NodeRemove, asked).await
     }
 
     /// Every job, of this namespace or of all.

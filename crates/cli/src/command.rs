@@ -43,6 +43,13 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::Job(Job::Stop(wish)) => job::stop(&client().await?, &wish, printer).await,
         Verb::Node(Node::Ls(wish)) => node::list(&client().await?, &wish, printer).await,
         Verb::Node(Node::Status(wish)) => node::status(&client().await?, &wish, printer).await,
+        Verb::Node(Node::Cordon(wish)) => node::cordon(&client().await?, &wish, printer).await,
+        Verb::Node(Node::Uncordon(wish)) => node::uncordon(&client().await?, &wish, printer).await,
+        Verb::Node(Node::Drain(wish)) => {
+            Box::pin(node::drain::run(&client().await?, &wish, printer)).await
+        }
+        Verb::Node(Node::Label(wish)) => node::label(&client().await?, wish, printer).await,
+        Verb::Node(Node::Rm(wish)) => node::remove(&client().await?, &wish, printer).await,
         Verb::Explain(wish) => plan::explain(&client().await?, &wish, printer).await,
         Verb::WhatIf(wish) => Box::pin(plan::whatif(global, wish, printer)).await,
         Verb::Rebalance(wish) => plan::rebalance(&client().await?, &wish, printer).await,

@@ -13,8 +13,8 @@ use longshore_proto::container::{ContainerSpec, CpuMode, LogDriver, Network};
 use longshore_proto::health::{HealthCheck, Probe};
 use longshore_proto::name::{Datacenter, JobName, Namespace, SpecName};
 use longshore_proto::spec::{
-    Affinity, JobSpec, JobType, Mount, MountSource, OnNodeLoss, PullPolicy, ReschedulePolicy,
-    Resources, RestartPolicy, SchedulerKind, Spread, TaskSpec,
+    Affinity, JobSpec, JobType, MigrateOrder, MigratePolicy, Mount, MountSource, OnNodeLoss,
+    PullPolicy, ReschedulePolicy, Resources, RestartPolicy, SchedulerKind, Spread, TaskSpec,
 };
 use longshore_proto::validate;
 use serde::Deserialize;
@@ -111,6 +111,7 @@ struct TaskFile {
     ports: Vec<field::PortText>,
     restart: Option<Restart>,
     reschedule: Option<Reschedule>,
+    migrate: Option<Migrate>,
     #[serde(default = "field::stop_grace_ms_usual", deserialize_with = "field::stop_grace")]
     stop_grace: u64,
     #[serde(default)]
@@ -403,6 +404,23 @@ struct Reschedule {
     max_delay: Option<u64>,
 }
 
+/// `{ order = "stop-first", parallel = 2 }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Migrate {
+    #[serde(default)]
+    order: MigrateOrder,
+    #[serde(default, deserialize_with = "field::parallel")]
+    parallel: Option<u32>,
+}
+
+impl From<Migrate> for MigratePolicy {
+    fn from(table: Migrate) -> Self {
+        let usual = Self::usual();
+        Self { order: table.order, parallel: table.parallel.unwrap_or(usual.parallel) }
+    }
+}
+
 impl From<field::TextOr<field::RestartText, RestartTable>> for Restart {
     fn from(written: field::TextOr<field::RestartText, RestartTable>) -> Self {
         match written {
@@ -500,6 +518,7 @@ impl TaskFile {
             ports: self.ports.into_iter().map(|port| port.0).collect(),
             restart: self.restart.map(|restart| restart.0),
             reschedule: self.reschedule.map(ReschedulePolicy::from),
+            migrate: self.migrate.map(MigratePolicy::from),
             stop_grace_ms: self.stop_grace,
             constraints,
             affinities: affinities.collect(),
@@ -541,6 +560,7 @@ mod tests {
         ports = ["8080:80", "127.0.0.1:53:53/udp", "web=8080"]
         restart = { mode = "always", attempts = 5, window = "10m", delay = "1s", max_delay = "5m" }
         reschedule = { attempts = 3, delay = "5s", max_delay = "5m" }
+        migrate = { order = "stop-first", parallel = 2 }
         stop_grace = "10s"
         pull = "never"
         constraints = ["label.rack in r1, r2", "attribute.os = linux"]
@@ -652,6 +672,7 @@ mod tests {
                 delay_ms: 5_000,
                 delay_ms_max: 300_000,
             }),
+            migrate: Some(MigratePolicy { order: MigrateOrder::StopFirst, parallel: 2 }),
             stop_grace_ms: 10_000,
             // The job's first, and each once.
             constraints: ["attribute.os = linux", "label.rack in r1, r2"]
@@ -810,6 +831,8 @@ mod tests {
             ("restart = { mode = \"sometimes\" }", "restart", "on-failure:5"),
             ("restart = { mode = \"always\", delay = \"-1s\" }", "delay", "write 500ms"),
             ("restart = { mode = \"always\", attempts = -1 }", "attempts", "whole number"),
+            ("migrate = { parallel = \"x\" }", "parallel", "write a whole number from 1"),
+            ("migrate = { parallel = 0 }", "parallel", "write a whole number from 1"),
             ("reschedule = { max_delay = 5 }", "max_delay", "write 500ms"),
             ("env = { A = 1 }", "env", "in quotes"),
             ("pull = \"daily\"", "pull", "if-missing"),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use longshore_proto::api::{ClusterView, JobView, NodeView, SpecView, TaskView};
+use longshore_proto::api::{ClusterView, DrainView, JobView, NodeView, SpecView, TaskView};
 use longshore_proto::event::{self, Event, JobWants};
 use longshore_proto::health::Health;
 use longshore_proto::spec::{Port, Resources};
@@ -117,6 +117,8 @@ pub(crate) struct Node<'a> {
     status: &'a str,
     eligibility: &'a str,
     labels: &'a BTreeMap<String, String>,
+    labels_set: &'a BTreeMap<String, String>,
+    drain: Option<Drain<'a>>,
     attributes: &'a BTreeMap<String, String>,
     capacity: Amounts,
     committed: Amounts,
@@ -138,6 +140,8 @@ impl<'a> From<&'a NodeView> for Node<'a> {
             status: node.status.as_str(),
             eligibility: node.eligibility.as_str(),
             labels: &node.labels,
+            labels_set: &node.labels_set,
+            drain: node.drain.as_ref().map(Drain::from),
             attributes: &node.attributes,
             capacity: Some(node.capacity).into(),
             committed: Some(node.committed).into(),
@@ -148,6 +152,51 @@ impl<'a> From<&'a NodeView> for Node<'a> {
             heard_ago_ms: node.heard_ms_ago,
             runtime_error: node.runtime_error.as_deref(),
             worker_version: &node.worker_version,
+        }
+    }
+}
+
+/// How far a node is drained.
+#[derive(Debug, Serialize)]
+struct Drain<'a> {
+    by: &'a str,
+    started_at: String,
+    deadline_ms: Option<u64>,
+    left_ms: Option<u64>,
+    overdue: bool,
+    drained: bool,
+    waits: Vec<DrainWait<'a>>,
+}
+
+/// Why a task is still on a node that is draining.
+#[derive(Debug, Serialize)]
+struct DrainWait<'a> {
+    task: Option<String>,
+    namespace: &'a str,
+    job: &'a str,
+    spec: &'a str,
+    slot: u32,
+    reason: &'a str,
+}
+
+impl<'a> From<&'a DrainView> for Drain<'a> {
+    fn from(drain: &'a DrainView) -> Self {
+        let wait = |wait: &'a longshore_proto::api::DrainWait| DrainWait {
+            task: wait.task.id.map(|id| id.to_string()),
+            namespace: wait.task.namespace.as_str(),
+            job: wait.task.job.as_str(),
+            spec: wait.task.spec.as_str(),
+            slot: wait.slot,
+            reason: &wait.reason,
+        };
+        Self {
+            by: &drain.actor,
+            started_at: time(drain.started_at_ms),
+            deadline_ms: drain.deadline_ms,
+            left_ms: drain.left_ms,
+            overdue: drain.overdue,
+            drained: drain.drained,
+            waits: drain.waits.iter().map(wait).collect(),
         }
     }
 }
@@ -386,6 +435,8 @@ pub(crate) mod tests {
             status: NodeStatus::Ready,
             eligibility: Eligibility::Open,
             labels: BTreeMap::from([("rack".to_owned(), "a".to_owned())]),
+            labels_set: BTreeMap::new(),
+            drain: None,
             attributes: BTreeMap::new(),
             capacity: Resources { cpu_millis: 4000, memory_bytes: 8 << 30, disk_bytes: 100 << 30 },
             committed: Resources { cpu_millis: 500, memory_bytes: 1 << 30, disk_bytes: 0 },
@@ -429,7 +480,7 @@ pub(crate) mod tests {
             serde_json::to_value(Node::from(&node("n1"))).unwrap(),
             json!({
                 "name": "n1", "id": "00000000-0000-0000-0000-000000000009", "datacenter": "dc1",
-                "status": "ready", "eligibility": "open", "labels": {"rack": "a"}, "attributes": {},
+                "status": "ready", "eligibility": "open", "labels": {"rack": "a"}, "labels_set": {}, "drain": null, "attributes": {},
                 "capacity": {"cpu_millis": 4000, "memory_bytes": 8_589_934_592_u64, "disk_bytes": 107_374_182_400_u64},
                 "committed": {"cpu_millis": 500, "memory_bytes": 1_073_741_824, "disk_bytes": 0},
                 "used": {"cpu_millis": null, "memory_bytes": null, "disk_bytes": null},

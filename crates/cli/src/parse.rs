@@ -396,6 +396,25 @@ pub(crate) fn label(text: &str) -> Result<Label, ParseError> {
     }
 }
 
+/// What an operator says of a node from now on, or no longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LabelChange {
+    /// It is said.
+    Set(Label),
+    /// It is no longer said.
+    Remove(String),
+}
+
+/// Reads `NAME=VALUE` or `NAME-`.
+pub(crate) fn label_change(text: &str) -> Result<LabelChange, ParseError> {
+    match text.strip_suffix('-') {
+        Some(name) if !text.contains('=') && !name.is_empty() => {
+            Ok(LabelChange::Remove(name.to_owned()))
+        }
+        _ => label(text).map(LabelChange::Set),
+    }
+}
+
 /// Reads `cpu=CORES,memory=SIZE,disk=SIZE` or a part of it.
 pub(crate) fn capacity(text: &str) -> Result<CapacityOverride, ParseError> {
     let mut capacity = CapacityOverride::default();

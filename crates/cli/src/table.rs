@@ -10,6 +10,7 @@ use longshore_proto::event::Event;
 use longshore_proto::id::TaskId;
 use longshore_proto::quantity::{format_bytes, format_cpu};
 use longshore_proto::spec::Resources;
+use longshore_proto::state::Eligibility;
 
 /// The spaces between two columns.
 const GAP: u16 = 3;
@@ -319,9 +320,17 @@ pub(crate) fn nodes(nodes: &[NodeView], wide: bool) -> String {
 }
 
 fn node_status(node: &NodeView) -> String {
-    match node.eligibility.as_str() {
-        "open" => node.status.as_str().to_owned(),
-        other => format!("{}, {other}", node.status.as_str()),
+    match node.eligibility {
+        Eligibility::Open => node.status.as_str().to_owned(),
+        _ => format!("{}, {}", node.status.as_str(), eligibility(node)),
+    }
+}
+
+/// Whether a node takes tasks; one that is drained still counts as draining.
+fn eligibility(node: &NodeView) -> &'static str {
+    match &node.drain {
+        Some(drain) if drain.drained => "drained",
+        _ => node.eligibility.as_str(),
     }
 }
 
@@ -329,6 +338,44 @@ fn labels(node: &NodeView) -> String {
     let labels: Vec<String> =
         node.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     labels.join(",")
+}
+
+/// Labels with whose word they are.
+fn labels_by_source(node: &NodeView) -> String {
+    let label = |(name, value): (&String, &String)| {
+        let by = if node.labels_set.contains_key(name) { " (set by an operator)" } else { "" };
+        format!("{name}={value}{by}")
+    };
+    node.labels.iter().map(label).collect::<Vec<_>>().join(", ")
+}
+
+/// How far a node is drained.
+fn drain(node: &NodeView) -> Option<String> {
+    let drain = node.drain.as_ref()?;
+    let mut text = format!("since {}, by {}", time(drain.started_at_ms), drain.actor);
+    match (drain.deadline_ms, drain.left_ms) {
+        _ if drain.drained => {}
+        _ if drain.overdue => text.push_str("; the deadline has come"),
+        (Some(_), Some(left_ms)) => {
+            let _ = write!(text, "; {} until the deadline", span(left_ms));
+        }
+        (Some(deadline_ms), None) => {
+            let _ = write!(text, "; the deadline is {}", span(deadline_ms));
+        }
+        (None, _) => text.push_str("; without a deadline"),
+    }
+    Some(text)
+}
+
+/// What is still on a node that is draining, and why.
+pub(crate) fn drain_waits(node: &NodeView) -> String {
+    let waits = node.drain.iter().flat_map(|drain| &drain.waits);
+    let rows = waits.map(|wait| {
+        let task = format!("{}.{}.{}", wait.task.job, wait.task.spec, wait.slot);
+        vec![task, wait.reason.clone()]
+    });
+    let rows: Vec<Vec<String>> = rows.collect();
+    if rows.is_empty() { String::new() } else { lines(&["STILL HERE", "WHY"], rows, None) }
 }
 
 /// One node, with everything that is known of it.
@@ -346,11 +393,12 @@ pub(crate) fn node(node: &NodeView) -> String {
     pairs(vec![
         ("node", Some(node.name.to_string())),
         ("status", Some(node.status.as_str().to_owned())),
-        ("eligibility", Some(node.eligibility.as_str().to_owned())),
+        ("eligibility", Some(eligibility(node).to_owned())),
+        ("drain", drain(node)),
         ("problem", node.runtime_error.clone()),
         ("id", Some(node.id.to_string())),
         ("datacenter", Some(node.datacenter.to_string())),
-        ("labels", Some(labels(node)).filter(|text| !text.is_empty())),
+        ("labels", Some(labels_by_source(node)).filter(|text| !text.is_empty())),
         ("attributes", Some(attributes.join(", ")).filter(|text| !text.is_empty())),
         ("capacity", Some(amount(node.capacity))),
         ("committed", Some(amount(node.committed))),

@@ -11,7 +11,7 @@ use async_nats::connection::State as Connection;
 use longshore_bus::{ApiRequest, Bus};
 use longshore_core::cluster::record::CommandAnswer;
 use longshore_core::cluster::{
-    Cluster, Command, Effect, Input, Proposal, Receipt, Reply, Step, Ticket,
+    Cluster, Command, Effect, Input, NodeCommand, Proposal, Receipt, Reply, Step, Ticket,
 };
 use longshore_proto::api::{Answer, NameJob, NameTask, SubmitJob};
 use longshore_proto::error::{ApiError, ErrorCode};
@@ -291,6 +291,12 @@ impl Driver<'_> {
                         Ok(CommandAnswer::Rebalanced(answer)) => {
                             answer_api(request, index, Ok(answer))
                         }
+                        Ok(CommandAnswer::NodesChanged(answer)) => {
+                            answer_api(request, index, Ok(answer))
+                        }
+                        Ok(CommandAnswer::NodeGone(answer)) => {
+                            answer_api(request, index, Ok(answer))
+                        }
                         Err(refusal) => answer_api::<()>(request, index, Err(refusal)),
                     },
                     (Some(Waiting::Node(request)), Reply::Registered(reply)) => {
@@ -414,8 +420,7 @@ impl Driver<'_> {
         let actor = request
             .header(ACTOR_HEADER)
             .map(|actor| actor.chars().take(ACTOR_LENGTH_MAX).collect());
-        if verb == ApiVerb::RebalanceStart {
-            let command = Command::Rebalance(read_payload(self.gateway.refused(), request)?);
+        if let Some(command) = self.read_cluster_command(request, verb)? {
             return Ok(command_input(role, user, actor, id, command));
         }
         let Scope::Namespace(namespace) = scope else {
@@ -450,6 +455,34 @@ impl Driver<'_> {
             _ => return Err(ApiError::new(ErrorCode::Invalid, "this verb changes nothing")),
         };
         Ok(command_input(role, user, actor, id, command))
+    }
+
+    /// Reads a command about the cluster or its nodes; `None` for one about a namespace.
+    fn read_cluster_command(
+        &self,
+        request: &ApiRequest,
+        verb: ApiVerb,
+    ) -> Result<Option<Command>, ApiError> {
+        let refused = self.gateway.refused();
+        Ok(Some(match verb {
+            ApiVerb::RebalanceStart => Command::Rebalance(read_payload(refused, request)?),
+            ApiVerb::NodeCordon => {
+                Command::Node(NodeCommand::Cordon(read_payload(refused, request)?))
+            }
+            ApiVerb::NodeUncordon => {
+                Command::Node(NodeCommand::Uncordon(read_payload(refused, request)?))
+            }
+            ApiVerb::NodeDrain => {
+                Command::Node(NodeCommand::Drain(read_payload(refused, request)?))
+            }
+            ApiVerb::NodeLabel => {
+                Command::Node(NodeCommand::Label(read_payload(refused, request)?))
+            }
+            ApiVerb::NodeRemove => {
+                Command::Node(NodeCommand::Remove(read_payload(refused, request)?))
+            }
+            _ => return Ok(None),
+        }))
     }
 
     /// Tells everybody who waits to try again: elsewhere, or later.

@@ -5,7 +5,7 @@
 //! reflects. A request that changes something carries the id of its command in a header; a repeated id gets
 //! the first answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,7 @@ use crate::health::Health;
 use crate::id::{ClusterId, ManagerId, NodeId, TaskId};
 use crate::name::{Datacenter, JobName, Namespace, NodeName, SpecName};
 use crate::node::tasks_max_usual;
+use crate::plan::TaskRef;
 use crate::spec::{JobSpec, JobType, Port, Resources};
 use crate::state::{Eligibility, JobStatus, NodeStatus, TaskState};
 
@@ -153,6 +154,71 @@ pub struct ListNodes {
 pub struct NameNode {
     /// The node.
     pub name: NodeName,
+}
+
+/// The most nodes that one request names.
+pub const NODES_NAMED_MAX: usize = 1_000;
+
+/// Names nodes (`node.cordon`, `node.uncordon`): all of them are changed, or none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameNodes {
+    /// The nodes, 1 to [`NODES_NAMED_MAX`].
+    pub names: Vec<NodeName>,
+}
+
+/// Asks for everything that nodes run to be moved elsewhere (`node.drain`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainNodes {
+    /// The nodes, 1 to [`NODES_NAMED_MAX`].
+    pub names: Vec<NodeName>,
+    /// After so long what is left is ended, in milliseconds; absent means that nothing is cut short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// Changes what an operator says of a node (`node.label`); a label of the operator's stands before one of the same
+/// name that the worker states.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelNode {
+    /// The node.
+    pub name: NodeName,
+    /// Labels to set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
+    /// Labels of the operator's to take away.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub remove: BTreeSet<String>,
+}
+
+/// The most labels of a node, of the worker's and the operator's together, and the longest of either, in bytes.
+pub const LABELS_MAX: usize = 128;
+/// The longest name or value of a label, in bytes.
+pub const LABEL_BYTES_MAX: usize = 512;
+
+/// Asks for a node to be forgotten that will not return (`node.remove`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveNode {
+    /// The node.
+    pub name: NodeName,
+    /// Whether it is forgotten even though it is heard.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Nodes were changed as asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodesChanged {
+    /// Those that are different now; the others were like that already.
+    pub names: Vec<NodeName>,
+}
+
+/// A node is gone, by an operator's word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeGone {
+    /// The node.
+    pub name: NodeName,
+    /// How many of its tasks were lost by it.
+    pub tasks_lost: u64,
 }
 
 /// Asks for events (`event.list`), oldest first.
@@ -356,8 +422,14 @@ pub struct NodeView {
     pub status: NodeStatus,
     /// Whether it takes new tasks.
     pub eligibility: Eligibility,
-    /// What the operator says of it.
+    /// What is said of it, by its worker or an operator.
     pub labels: BTreeMap<String, String>,
+    /// Those of its labels that an operator has set here, and not the worker.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels_set: BTreeMap<String, String>,
+    /// How far it is drained, while it is draining.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainView>,
     /// What its worker found out about the machine.
     pub attributes: BTreeMap<String, String>,
     /// What it offers.
@@ -383,6 +455,43 @@ pub struct NodeView {
     pub runtime_error: Option<String>,
     /// The worker's version.
     pub worker_version: String,
+}
+
+/// How far a node is drained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainView {
+    /// Who asked for it.
+    pub actor: String,
+    /// When it began.
+    pub started_at_ms: u64,
+    /// After how long what is left is ended, in milliseconds; absent means that nothing is cut short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// How much of that is left; known to the leader alone, which counts anew when it is elected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
+    /// Whether the deadline has come.
+    #[serde(default)]
+    pub overdue: bool,
+    /// Whether it is drained: nothing of ours runs there any more, by its worker's own word.
+    pub drained: bool,
+    /// What is still there, and why; at most [`DRAIN_WAITS_MAX`], and only where one node is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<DrainWait>,
+}
+
+/// The most tasks of which an answer says why they are still there.
+pub const DRAIN_WAITS_MAX: usize = 100;
+
+/// Why a task is still on a node that is draining.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainWait {
+    /// The task.
+    pub task: TaskRef,
+    /// Its place among the instances of its spec.
+    pub slot: u32,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// The cluster as a whole (`cluster.status`).

@@ -107,6 +107,18 @@ pub fn format_cpu(millis: u64) -> String {
     format!("{whole}.{}", format!("{rest:03}").trim_end_matches('0'))
 }
 
+/// Milliseconds for people: `200ms`, `2s`, `2.1s`, `1m30s`, `10m`.
+pub fn format_duration(ms: u64) -> String {
+    let (minutes, seconds, tenths) = (ms / 60_000, ms % 60_000 / 1_000, ms % 1_000 / 100);
+    match (minutes, seconds, tenths) {
+        (0, 0, _) => format!("{ms}ms"),
+        (0, _, 0) => format!("{seconds}s"),
+        (0, _, _) => format!("{seconds}.{tenths}s"),
+        (_, 0, _) => format!("{minutes}m"),
+        _ => format!("{minutes}m{seconds}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,5 +161,14 @@ mod tests {
         assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
         assert!(parse_duration("-1s").is_err());
         assert!(parse_duration("30").is_err());
+    }
+
+    #[test]
+    fn durations_read_well() {
+        for (ms, text) in
+            [(200, "200ms"), (2_000, "2s"), (2_140, "2.1s"), (90_000, "1m30s"), (600_000, "10m")]
+        {
+            assert_eq!(format_duration(ms), text);
+        }
     }
 }

@@ -144,6 +144,9 @@ pub struct TaskSpec {
     /// What follows when the worker has given it up; absent means the job type's usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reschedule: Option<ReschedulePolicy>,
+    /// How it goes where its node is to be emptied; absent means [`MigratePolicy::usual`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrate: Option<MigratePolicy>,
     /// How long it may take to end after the stop signal before it is killed, in milliseconds.
     #[serde(default = "TaskSpec::default_stop_grace_ms")]
     pub stop_grace_ms: u64,
@@ -435,6 +438,39 @@ pub struct ReschedulePolicy {
     pub delay_ms_max: u64,
 }
 
+/// How tasks move to another node, for an operator's sake: a drain, or a better balance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigratePolicy {
+    /// Which of the two comes first.
+    #[serde(default)]
+    pub order: MigrateOrder,
+    /// How many of the part move at once, at least 1; all drains share it.
+    #[serde(default = "MigratePolicy::default_parallel")]
+    pub parallel: u32,
+}
+
+/// What comes first when a task moves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MigrateOrder {
+    /// The start there: both run for a while.
+    #[default]
+    StartFirst,
+    /// The end here: neither runs for a while.
+    StopFirst,
+}
+
+impl MigratePolicy {
+    /// One after the other, each started there before it is stopped here.
+    pub fn usual() -> Self {
+        Self { order: MigrateOrder::default(), parallel: Self::default_parallel() }
+    }
+
+    fn default_parallel() -> u32 {
+        1
+    }
+}
+
 impl JobSpec {
     /// The job's full name.
     pub fn key(&self) -> JobKey {
@@ -490,6 +526,7 @@ impl TaskSpec {
             ports: Vec::new(),
             restart: None,
             reschedule: None,
+            migrate: None,
             stop_grace_ms: Self::default_stop_grace_ms(),
             constraints: Vec::new(),
             affinities: Vec::new(),
@@ -545,6 +582,7 @@ mod tests {
             "spread",
             "anti_affinity",
             "distinct_hosts",
+            "migrate",
             "all_at_once",
             "mounts",
             "container",

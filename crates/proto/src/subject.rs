@@ -85,6 +85,16 @@ pub enum ApiVerb {
     NodeList,
     /// One node: [`crate::api::NameNode`] → [`crate::api::NodeView`].
     NodeGet,
+    /// Nodes take no new tasks: [`crate::api::NameNodes`] → [`crate::api::NodesChanged`].
+    NodeCordon,
+    /// Nodes take tasks again: [`crate::api::NameNodes`] → [`crate::api::NodesChanged`].
+    NodeUncordon,
+    /// Move off what nodes run: [`crate::api::DrainNodes`] → [`crate::api::NodesChanged`].
+    NodeDrain,
+    /// Change an operator's labels of a node: [`crate::api::LabelNode`] → [`crate::api::NodesChanged`].
+    NodeLabel,
+    /// Forget a node: [`crate::api::RemoveNode`] → [`crate::api::NodeGone`].
+    NodeRemove,
     /// History: [`crate::api::ListEvents`] → page of [`crate::event::Event`].
     EventList,
     /// Write a backup: [`crate::api::Nothing`] → [`crate::api::BackupMade`].
@@ -103,7 +113,7 @@ pub enum ApiVerb {
 
 impl ApiVerb {
     /// Every verb.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::ClusterStatus,
         Self::JobList,
         Self::JobGet,
@@ -121,13 +131,25 @@ impl ApiVerb {
         Self::ClusterWhatIf,
         Self::RebalancePlan,
         Self::RebalanceStart,
+        Self::NodeCordon,
+        Self::NodeUncordon,
+        Self::NodeDrain,
+        Self::NodeLabel,
+        Self::NodeRemove,
     ];
 
     /// What it may change.
     pub fn level(self) -> Level {
         match self {
             Self::JobSubmit | Self::JobStop | Self::TaskStop => Level::Write,
-            Self::BackupMake | Self::BackupRead | Self::RebalanceStart => Level::Admin,
+            Self::BackupMake
+            | Self::BackupRead
+            | Self::RebalanceStart
+            | Self::NodeCordon
+            | Self::NodeUncordon
+            | Self::NodeDrain
+            | Self::NodeLabel
+            | Self::NodeRemove => Level::Admin,
             Self::ClusterStatus
             | Self::JobList
             | Self::JobGet
@@ -162,6 +184,11 @@ impl ApiVerb {
             Self::ClusterWhatIf => "cluster.whatif",
             Self::RebalancePlan => "rebalance.plan",
             Self::RebalanceStart => "rebalance.start",
+            Self::NodeCordon => "node.cordon",
+            Self::NodeUncordon => "node.uncordon",
+            Self::NodeDrain => "node.drain",
+            Self::NodeLabel => "node.label",
+            Self::NodeRemove => "node.remove",
         }
     }
 
@@ -319,7 +346,22 @@ pub enum Subject {
 pub const JOB_CHANGES: [&str; 7] =
     ["submitted", "stopping", "stopped", "running", "pending", "completed", "failed"];
 /// What can happen to a node.
-pub const NODE_CHANGES: [&str; 6] = ["registered", "updated", "ready", "suspect", "lost", "left"];
+pub const NODE_CHANGES: [&str; 14] = [
+    "registered",
+    "updated",
+    "ready",
+    "suspect",
+    "lost",
+    "left",
+    "cordoned",
+    "uncordoned",
+    "draining",
+    "drain-blocked",
+    "drain-overdue",
+    "drained",
+    "labelled",
+    "removed",
+];
 /// What can happen to a cluster.
 pub const CLUSTER_CHANGES: [&str; 4] = ["created", "leader-elected", "manager-joined", "alarm"];
 

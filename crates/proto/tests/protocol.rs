@@ -4,14 +4,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed example is a failed test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
 use longshore_proto::api::{
-    Answer, BackupMade, BackupPart, ClusterView, JobStopped, JobSubmitted, JobView, ListEvents,
-    ListJobs, ListNodes, ListTasks, NameJob, NameNode, NameTask, NodeView, Nothing, Page,
-    ReadBackup, SpecView, SubmitJob, TaskStopped, TaskView,
+    Answer, BackupMade, BackupPart, ClusterView, DrainNodes, DrainView, DrainWait, JobStopped,
+    JobSubmitted, JobView, LabelNode, ListEvents, ListJobs, ListNodes, ListTasks, NameJob,
+    NameNode, NameNodes, NameTask, NodeGone, NodeView, NodesChanged, Nothing, Page, ReadBackup,
+    RemoveNode, SpecView, SubmitJob, TaskStopped, TaskView,
 };
 use longshore_proto::codec::{decode, encode};
 use longshore_proto::constraint::Attribute;
@@ -225,6 +226,8 @@ fn node_view() -> NodeView {
         status: NodeStatus::Ready,
         eligibility: Eligibility::Open,
         labels: BTreeMap::from([("rack".to_owned(), "r1".to_owned())]),
+        labels_set: BTreeMap::new(),
+        drain: None,
         attributes: BTreeMap::from([("os".to_owned(), "linux".to_owned())]),
         capacity: CAPACITY,
         committed: Resources { cpu_millis: 200, memory_bytes: 256 << 20, disk_bytes: 0 },
@@ -235,6 +238,34 @@ fn node_view() -> NodeView {
         heard_ms_ago: Some(420),
         runtime_error: None,
         worker_version: "0.1.0".into(),
+    }
+}
+
+/// A node with a label of an operator's, which is draining.
+fn draining_view() -> NodeView {
+    let task = TaskRef {
+        id: Some(TaskId(uuid(7))),
+        namespace: Namespace::standard(),
+        job: "web".parse().unwrap(),
+        spec: "main".parse().unwrap(),
+    };
+    NodeView {
+        eligibility: Eligibility::Draining,
+        labels_set: BTreeMap::from([("rack".to_owned(), "r1".to_owned())]),
+        drain: Some(DrainView {
+            actor: "operator/alice".into(),
+            started_at_ms: 1_763_800_000_000,
+            deadline_ms: Some(600_000),
+            left_ms: Some(580_000),
+            overdue: false,
+            drained: false,
+            waits: vec![DrainWait {
+                task,
+                slot: 0,
+                reason: "its successor on n2 is preparing".into(),
+            }],
+        }),
+        ..node_view()
     }
 }
 
@@ -260,6 +291,33 @@ fn event() -> Event {
 
 fn ok<T>(value: T) -> Answer<T> {
     Answer::new(12, Ok(value))
+}
+
+fn operated_nodes(examples: &mut Examples, title: &dyn Fn(ApiVerb, Scope) -> String) {
+    let n1: NodeName = "n1".parse().unwrap();
+    let names = vec![n1.clone(), "n2".parse().unwrap()];
+    let changed = || ok(NodesChanged { names: vec![n1.clone()] });
+    for verb in [ApiVerb::NodeCordon, ApiVerb::NodeUncordon] {
+        examples.heading(&title(verb, Scope::Cluster));
+        examples.message("Request:", &NameNodes { names: names.clone() });
+        examples.message("Answer, when `n2` was like that already:", &changed());
+    }
+    examples.heading(&title(ApiVerb::NodeDrain, Scope::Cluster));
+    examples.message("Request:", &DrainNodes { names, deadline_ms: Some(600_000) });
+    examples.message("Answer:", &changed());
+
+    examples.heading(&title(ApiVerb::NodeLabel, Scope::Cluster));
+    let asked = LabelNode {
+        name: n1.clone(),
+        set: BTreeMap::from([("rack".to_owned(), "r1".to_owned())]),
+        remove: BTreeSet::from(["disk".to_owned()]),
+    };
+    examples.message("Request:", &asked);
+    examples.message("Answer:", &changed());
+
+    examples.heading(&title(ApiVerb::NodeRemove, Scope::Cluster));
+    examples.message("Request:", &RemoveNode { name: n1.clone(), force: false });
+    examples.message("Answer:", &ok(NodeGone { name: n1.clone(), tasks_lost: 2 }));
 }
 
 fn api(examples: &mut Examples) {
@@ -335,6 +393,7 @@ fn api(examples: &mut Examples) {
     examples.heading(&title(ApiVerb::NodeGet, Scope::Cluster));
     examples.message("Request:", &NameNode { name: "n1".parse().unwrap() });
     examples.message("Answer:", &ok(node_view()));
+    examples.message("Answer, of a node that is draining:", &ok(draining_view()));
 
     examples.heading(&title(ApiVerb::NodeList, Scope::Cluster));
     examples.message("Request:", &ListNodes::default());
@@ -491,6 +550,8 @@ fn plans(examples: &mut Examples) {
     examples.heading(&title(ApiVerb::RebalancePlan, Scope::Cluster));
     examples.message("Request:", &asked);
     examples.message("Answer:", &ok(plan(None)));
+    operated_nodes(examples, &title);
+
     examples.heading(&title(ApiVerb::RebalanceStart, Scope::Cluster));
     examples.message("Request:", &asked);
     examples.message("Answer:", &ok(plan(Some(10))));

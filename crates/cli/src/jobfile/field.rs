@@ -127,6 +127,14 @@ pub(super) fn retries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
     scalar(deserializer, "retries", cure, |text| text.parse().ok()).map(Some)
 }
 
+pub(super) fn parallel<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u32>, D::Error> {
+    let cure = "is no number of tasks; write a whole number from 1";
+    let read = |text: &str| text.parse().ok().filter(|count| *count > 0);
+    scalar(deserializer, "parallel", cure, read).map(Some)
+}
+
 pub(super) fn health_port<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<String>, D::Error> {

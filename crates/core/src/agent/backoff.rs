@@ -78,18 +78,6 @@ pub(super) fn seed(task: TaskId, attempt: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// A duration for people: `200ms`, `2s`, `2.1s`, `1m30s`, `10m`.
-pub(super) fn format_ms(ms: u64) -> String {
-    let (minutes, seconds, tenths) = (ms / 60_000, ms % 60_000 / 1_000, ms % 1_000 / 100);
-    match (minutes, seconds, tenths) {
-        (0, 0, _) => format!("{ms}ms"),
-        (0, _, 0) => format!("{seconds}s"),
-        (0, _, _) => format!("{seconds}.{tenths}s"),
-        (_, 0, _) => format!("{minutes}m"),
-        _ => format!("{minutes}m{seconds}s"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,14 +160,5 @@ mod tests {
             assert!(matches!(judge(&endless, &mut restarts, false, 5, 0), Verdict::Restart { .. }));
         }
         assert_eq!(restarts.len(), RESTARTS_MAX);
-    }
-
-    #[test]
-    fn durations_read_well() {
-        for (ms, text) in
-            [(200, "200ms"), (2_000, "2s"), (2_140, "2.1s"), (90_000, "1m30s"), (600_000, "10m")]
-        {
-            assert_eq!(format_ms(ms), text);
-        }
     }
 }

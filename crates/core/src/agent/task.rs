@@ -15,7 +15,7 @@ use longshore_proto::container::Network;
 use longshore_proto::health::{Health, HealthCheck, HealthReport};
 use longshore_proto::id::{Revision, TaskId};
 use longshore_proto::node::{Assignment, RunTask, TaskReport, Want};
-use longshore_proto::quantity::format_bytes;
+use longshore_proto::quantity::{format_bytes, format_duration};
 use longshore_proto::spec::{Port, PullPolicy, RestartMode, RestartPolicy};
 use longshore_proto::state::{Mover, TaskState, is_legal_move};
 
@@ -658,7 +658,7 @@ impl Task {
             Verdict::Completed => (TaskState::Completed, what.to_owned()),
             Verdict::Failed => (TaskState::Failed, what.to_owned()),
             Verdict::GivenUp => {
-                let (count, window) = (self.restarts.len(), backoff::format_ms(policy.window_ms));
+                let (count, window) = (self.restarts.len(), format_duration(policy.window_ms));
                 let plural = if count == 1 { "" } else { "s" };
                 (
                     TaskState::Failed,
@@ -666,7 +666,7 @@ impl Task {
                 )
             }
             Verdict::Restart { delay_ms } => {
-                let delay = backoff::format_ms(delay_ms);
+                let delay = format_duration(delay_ms);
                 let reason = format!("attempt {attempt} {what}; restart in {delay}");
                 return self.mint(ctx, ctx.now_ms.saturating_add(delay_ms), exit_code, reason);
             }

@@ -16,7 +16,7 @@ use super::effect::{Effect, Reply};
 use super::input::{Command, Ticket};
 use super::record::{Audit, CommandAnswer, CommandKey, Fact, Hash};
 use super::state::State;
-use super::{Live, Settings, moves};
+use super::{Live, Settings, eligibility, moves};
 
 /// Decides on a command, or repeats the answer that it got before.
 pub(super) fn decide(
@@ -97,6 +97,7 @@ fn grant(
             let bounds = moves::bounds(asked)?;
             Ok(CommandAnswer::Rebalanced(moves::start(draft, live, settings, bounds)))
         }
+        Command::Node(command) => eligibility::decide(draft, command, actor),
     }
 }
 

@@ -41,7 +41,9 @@ impl State {
     }
 
     pub(super) fn derive_node(&mut self, name: &NodeName) {
-        if let Some(node) = self.nodes.get(name) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.labels.clone_from(&node.facts.labels);
+            node.labels.extend(node.labels_set.clone());
             self.fleet.upsert(name, &machine(node, node.eligibility));
         }
     }
@@ -98,11 +100,10 @@ impl State {
 
 /// A node as the scheduler is told of it.
 pub(super) fn machine(node: &Node, eligibility: Eligibility) -> Machine<'_> {
-    let NodeFacts { datacenter, labels, attributes, capacity, tasks_max, mount_paths, .. } =
-        &node.facts;
+    let NodeFacts { datacenter, attributes, capacity, tasks_max, mount_paths, .. } = &node.facts;
     Machine {
         datacenter,
-        labels,
+        labels: &node.labels,
         attributes,
         mount_paths,
         status: node.status,

@@ -1,5 +1,6 @@
 //! Everything that may arrive at the manager's brain.
 
+use longshore_proto::api::{DrainNodes, LabelNode, NameNodes, RemoveNode};
 use longshore_proto::id::CommandId;
 use longshore_proto::name::{JobKey, Namespace, NodeName, UserName};
 use longshore_proto::node::{Heartbeat, Register, Reports};
@@ -80,9 +81,29 @@ impl Command {
             Self::StopJob(key) => ("job.stop", format!("{}/{}", key.namespace, key.name)),
             Self::StopTask { namespace, id } => ("task.stop", format!("{namespace}/{id}")),
             Self::Rebalance(_) => ("rebalance.start", "the cluster".to_owned()),
+            Self::Node(command) => command.told(),
         }
     }
 }
+
+impl NodeCommand {
+    fn told(&self) -> (&'static str, String) {
+        let of = |names: &[NodeName]| {
+            let names: Vec<&str> = names.iter().map(NodeName::as_str).take(NAMES_TOLD).collect();
+            format!("node {}", names.join(", "))
+        };
+        match self {
+            Self::Cordon(asked) => ("node.cordon", of(&asked.names)),
+            Self::Uncordon(asked) => ("node.uncordon", of(&asked.names)),
+            Self::Drain(asked) => ("node.drain", of(&asked.names)),
+            Self::Label(asked) => ("node.label", of(std::slice::from_ref(&asked.name))),
+            Self::Remove(asked) => ("node.remove", of(std::slice::from_ref(&asked.name))),
+        }
+    }
+}
+
+/// How many nodes an audit names.
+const NAMES_TOLD: usize = 10;
 
 /// What can be asked for that changes something.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -100,4 +121,21 @@ pub enum Command {
     },
     /// Begin the moves that pay.
     Rebalance(Rebalance),
+    /// Change how nodes are used.
+    Node(NodeCommand),
+}
+
+/// What can be asked of nodes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum NodeCommand {
+    /// Give them no new tasks.
+    Cordon(NameNodes),
+    /// Give them tasks again.
+    Uncordon(NameNodes),
+    /// Move off what they run.
+    Drain(DrainNodes),
+    /// Change what an operator says of one.
+    Label(LabelNode),
+    /// Forget one.
+    Remove(RemoveNode),
 }

@@ -20,6 +20,7 @@
 //! | [`place`](self) | waiting tasks to nodes |
 //! | [`room`](self) | room for what is more important |
 //! | [`moves`] | tasks that are better off elsewhere |
+//! | [`eligibility`](self), [`drain`](self) | what operators say of nodes; moving off what a node runs |
 //! | [`snapshot`], [`whatif`](self) | a copy to plan on; what would happen if |
 //! | [`assign`](self) | what nodes are told |
 //! | [`publish`](self) | what the world outside is told |
@@ -32,7 +33,9 @@ pub mod changes;
 mod command;
 mod derived;
 mod draft;
+mod drain;
 pub mod effect;
+mod eligibility;
 pub mod input;
 pub mod invariant;
 mod liveness;
@@ -65,7 +68,7 @@ use longshore_scheduler::Scheduler;
 use crate::time::{Now, Time};
 use draft::Draft;
 pub use effect::{Effect, Proposal, Receipt, Reply, Step};
-pub use input::{Command, Input, Ticket};
+pub use input::{Command, Input, NodeCommand, Ticket};
 pub use moves::Balancing;
 use record::{Fact, Record};
 pub use state::{NotNext, State};
@@ -153,6 +156,8 @@ struct Live {
     gang_waits: bool,
     /// The successors of tasks that are being moved.
     moves: BTreeSet<TaskId>,
+    /// Drains under way.
+    drains: drain::Drains,
     /// When the cluster last looked for moves by itself.
     balanced_at: Time,
     /// What an operator should know of, by what it is about.
@@ -167,6 +172,8 @@ struct Heard {
     runtime_error: Option<String>,
     /// How many heartbeats in a row told of another set than ours at the same revision.
     mismatches: u32,
+    /// Whether its worker said last that nothing of ours runs there, and knew that nothing should.
+    is_empty: bool,
 }
 
 /// The manager's brain.
@@ -219,6 +226,7 @@ impl Cluster {
             used: Some(heartbeat.used),
             runtime_error: heartbeat.runtime_error.clone(),
             mismatches: 0,
+            is_empty: false,
         };
         self.live.nodes.insert(name.clone(), heard);
         self.state.fleet.set_measured(name, Some(heartbeat.used));
@@ -301,6 +309,7 @@ impl Cluster {
             liveness::tick(&mut draft, live, settings, late_ms);
             reconcile::tick(&mut draft, live);
             moves::tick(&mut draft, live, settings);
+            drain::tick(&mut draft, live, settings);
             // Where room is being made must be looked at now and then, whatever happens elsewhere.
             live.place |= !live.wishes.is_empty();
         }

@@ -1,5 +1,6 @@
 //! Decisions on what nodes say: joining, heartbeats and reports.
 
+use longshore_proto::api::{LABEL_BYTES_MAX, LABELS_MAX};
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::name::NodeName;
 use longshore_proto::node::{
@@ -14,9 +15,6 @@ use super::input::Ticket;
 use super::record::{Fact, NodeFacts};
 use super::{Heard, Live, Settings, assign};
 
-/// The most labels or attributes of a node, and the longest of either, in bytes.
-const LABELS_MAX: usize = 128;
-const LABEL_BYTES_MAX: usize = 512;
 /// After so many heartbeats in a row with another set at the same revision the node is told to ask anew. One
 /// alone may only mean that a report and a heartbeat crossed.
 const MISMATCHES_MAX: u32 = 3;
@@ -156,6 +154,10 @@ pub(super) fn heartbeat(
         Some(before) if !matches => before.mismatches + 1,
         _ => u32::from(!matches),
     };
+    heard.is_empty = matches
+        && node.tasks.is_empty()
+        && heartbeat.tasks_running == 0
+        && heartbeat.runtime_error.is_none();
     if heard.mismatches >= MISMATCHES_MAX || heartbeat.revision < revision {
         heard.mismatches = 0;
         tell(draft, revision);
@@ -259,6 +261,7 @@ pub(super) fn touch_jobs(draft: &Draft<'_>, live: &mut Live, name: &NodeName) {
 
 impl Heard {
     fn now(draft: &Draft<'_>) -> Self {
-        Self { at: draft.now.time, used: None, runtime_error: None, mismatches: 0 }
+        let at = draft.now.time;
+        Self { at, used: None, runtime_error: None, mismatches: 0, is_empty: false }
     }
 }

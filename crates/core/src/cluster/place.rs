@@ -29,8 +29,8 @@ const RETELL_MS: u64 = 10_000;
 /// Why something waits, as it was told last.
 #[derive(Debug, Clone)]
 pub(super) struct Blocked {
-    at: Time,
-    reasons: Vec<Reason>,
+    pub(super) at: Time,
+    pub(super) reasons: Vec<Reason>,
 }
 
 /// Tasks that can be placed alike.
@@ -300,10 +300,10 @@ fn told<'a>(live: &'a Live, state: &State, group: &Group) -> Option<&'a Blocked>
 }
 
 /// Whether a reason is worth telling.
-fn is_news(before: Option<&Blocked>, reasons: &[Reason], now: Time) -> bool {
+pub(super) fn is_news(before: Option<&Blocked>, reasons: &[Reason], now: Time) -> bool {
     before.is_none_or(|before| before.reasons != reasons || now >= before.at + RETELL_MS)
 }
 
-fn reasons(unplaceable: &Unplaceable) -> Vec<Reason> {
+pub(super) fn reasons(unplaceable: &Unplaceable) -> Vec<Reason> {
     unplaceable.rejected.iter().map(|(reason, _)| reason).collect()
 }

@@ -2,7 +2,8 @@
 
 use longshore_proto::event::{AUDIT, Event, JobWants};
 use longshore_proto::id::TaskId;
-use longshore_proto::name::JobKey;
+use longshore_proto::name::{JobKey, NodeName};
+use longshore_proto::quantity::format_duration;
 use longshore_proto::state::{JobStatus, TaskState};
 
 use super::record::{CommandAnswer, Fact};
@@ -24,6 +25,14 @@ pub(super) fn event(
         ..blank.clone()
     };
     let task = |id: TaskId| task_event(state, &blank, id);
+    let node =
+        |name: &NodeName, change: &str, reason: Option<String>, actor: Option<&String>| Event {
+            event_type: format!("node.{change}"),
+            node: Some(name.clone()),
+            reason,
+            actor: actor.cloned(),
+            ..blank.clone()
+        };
     match fact {
         Fact::ClusterCreated { .. } => {
             Some(Event { event_type: "cluster.created".into(), ..blank })
@@ -44,7 +53,9 @@ pub(super) fn event(
                 CommandAnswer::Submitted(answer) => Some(answer.name.clone()),
                 CommandAnswer::JobStopped(answer) => Some(answer.name.clone()),
                 CommandAnswer::TaskStopped(answer) => Some(answer.job.clone()),
-                CommandAnswer::Rebalanced(_) => None,
+                CommandAnswer::Rebalanced(_)
+                | CommandAnswer::NodesChanged(_)
+                | CommandAnswer::NodeGone(_) => None,
             };
             Some(Event {
                 event_type: format!("{AUDIT}{}", audit.verb),
@@ -121,6 +132,31 @@ pub(super) fn event(
             reason: Some(reason.clone()),
             ..blank
         }),
+        Fact::NodeCordoned { name, actor } => Some(node(name, "cordoned", None, Some(actor))),
+        Fact::NodeUncordoned { name, actor } => Some(node(name, "uncordoned", None, Some(actor))),
+        Fact::NodeDrainRequested { name, deadline_ms, actor, .. } => {
+            let within = deadline_ms.as_ref().map(|ms| format!("within {}", format_duration(*ms)));
+            Some(node(name, "draining", within, Some(actor)))
+        }
+        Fact::NodeDrainBlocked { name, job, spec, reason } => {
+            let mut event = node(name, "drain-blocked", Some(reason.clone()), None);
+            event.namespace = Some(job.namespace.clone());
+            event.job = Some(job.name.clone());
+            event.spec = Some(spec.clone());
+            Some(event)
+        }
+        Fact::NodeDrainOverdue { name } => {
+            let reason = "the deadline has come; what is left is ended".to_owned();
+            Some(node(name, "drain-overdue", Some(reason), None))
+        }
+        Fact::NodeDrained { name } => Some(node(name, "drained", None, None)),
+        Fact::NodeLabelled { name, set, remove, actor } => {
+            let set = set.iter().map(|(label, value)| format!("{label}={value}"));
+            let removed = remove.iter().map(|label| format!("{label}-"));
+            let reason = set.chain(removed).collect::<Vec<_>>().join(" ");
+            Some(node(name, "labelled", Some(reason), Some(actor)))
+        }
+        Fact::NodeRemoved { name, actor } => Some(node(name, "removed", None, Some(actor))),
     }
 }
 

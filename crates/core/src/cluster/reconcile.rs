@@ -7,7 +7,7 @@ use std::sync::Arc;
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, SpecName};
 use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, ReschedulePolicy, TaskSpec};
-use longshore_proto::state::{JobStatus, NodeStatus, TaskState};
+use longshore_proto::state::{Eligibility, JobStatus, NodeStatus, TaskState};
 
 use super::Live;
 use super::command::stop_one;
@@ -89,7 +89,7 @@ fn part(
     let wanted_spec = job.spec(name);
     let wanted = if stop { 0 } else { wanted_spec.map_or(0, |spec| spec.instances) };
     lose(draft, key, job, name);
-    if !exchange(draft, key, name) {
+    if !exchange(draft, key, name) || !call_off(draft, key, name) {
         return false;
     }
     let mut slots = look(draft, live, key, job, name);
@@ -232,6 +232,30 @@ fn exchange(draft: &mut Draft<'_>, key: &JobKey, name: &SpecName) -> bool {
     true
 }
 
+/// A successor that has no node yet ends when its predecessor may stay where it is after all. False when the record is
+/// full.
+fn call_off(draft: &mut Draft<'_>, key: &JobKey, name: &SpecName) -> bool {
+    let state = &*draft.state;
+    let may_stay = |id: TaskId| {
+        let task = state.tasks.get(&id).filter(|task| task.is_wanted());
+        let node = task.and_then(|task| state.nodes.get(task.node.as_ref()?));
+        node.is_some_and(|node| node.eligibility != Eligibility::Draining)
+    };
+    let is_idle = |id: &TaskId| {
+        let task = state.tasks.get(id).filter(|task| task.state == TaskState::Pending);
+        task.and_then(|task| task.replaces).is_some_and(may_stay)
+    };
+    let slots = state.jobs.get(key).and_then(|job| job.slots.get(name));
+    let paired = slots.into_iter().flat_map(BTreeMap::values).filter(|ids| ids.len() > 1);
+    for id in paired.flatten().copied().filter(is_idle).collect::<Vec<_>>() {
+        if draft.is_full() {
+            return false;
+        }
+        stop_one(draft, id, "its predecessor stays where it is".to_owned());
+    }
+    true
+}
+
 /// What the slots of a part mean.
 fn look(
     draft: &Draft<'_>,
@@ -332,6 +356,7 @@ pub(super) fn same_container(one: &TaskSpec, other: &TaskSpec) -> bool {
         distinct_hosts: false,
         all_at_once: false,
         reschedule: None,
+        migrate: None,
         ..spec.clone()
     };
     one == other || of_container(one) == of_container(other)

@@ -4,10 +4,11 @@
 //! the world outside (see [`super::publish`]). Facts are decisions and observations, never instructions to
 //! decide again: replay needs no scheduler, no clock and no randomness.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use longshore_proto::api::{JobStopped, JobSubmitted, TaskStopped};
+use longshore_proto::api::{JobStopped, JobSubmitted, NodeGone, NodesChanged, TaskStopped};
 use longshore_proto::codec::{self, DecodeError};
 use longshore_proto::explain::Why;
 use longshore_proto::id::{BootId, ClusterId, CommandId, ManagerId, NodeId, TaskId};
@@ -289,6 +290,74 @@ pub enum Fact {
         /// Why, for people.
         reason: String,
     },
+    /// A node takes no new tasks from now on; a drain of it is called off.
+    NodeCordoned {
+        /// Its name.
+        name: NodeName,
+        /// Who asked.
+        actor: String,
+    },
+    /// A node takes new tasks again; a drain of it is called off.
+    NodeUncordoned {
+        /// Its name.
+        name: NodeName,
+        /// Who asked.
+        actor: String,
+    },
+    /// What a node runs is to move elsewhere.
+    NodeDrainRequested {
+        /// Its name.
+        name: NodeName,
+        /// After so long what is left is ended, in milliseconds of the leader's own clock.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline_ms: Option<u64>,
+        /// Whether its own worker asked, because it is to end: its next run is open again.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_worker: bool,
+        /// Who asked.
+        actor: String,
+    },
+    /// Tasks of a part must end on a draining node before they start elsewhere, and there is no place for them.
+    NodeDrainBlocked {
+        /// The node's name.
+        name: NodeName,
+        /// Which job.
+        job: JobKey,
+        /// Which part.
+        spec: SpecName,
+        /// Why nothing fits.
+        reason: String,
+    },
+    /// The deadline of a drain has come.
+    NodeDrainOverdue {
+        /// The node's name.
+        name: NodeName,
+    },
+    /// Nothing of ours runs on a draining node any more.
+    NodeDrained {
+        /// Its name.
+        name: NodeName,
+    },
+    /// An operator says something else of a node.
+    NodeLabelled {
+        /// Its name.
+        name: NodeName,
+        /// Labels that are set.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        set: BTreeMap<String, String>,
+        /// Labels that are taken away.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        remove: BTreeSet<String>,
+        /// Who asked.
+        actor: String,
+    },
+    /// A node was forgotten.
+    NodeRemoved {
+        /// Its name.
+        name: NodeName,
+        /// Who asked.
+        actor: String,
+    },
 }
 
 /// What a node says of itself when it joins.
@@ -300,10 +369,10 @@ pub struct NodeFacts {
     pub boot: BootId,
     /// Where it stands.
     pub datacenter: Datacenter,
-    /// What the operator says of it.
-    pub labels: std::collections::BTreeMap<String, String>,
+    /// What its worker was told to say of it.
+    pub labels: BTreeMap<String, String>,
     /// What its worker found out about the machine.
-    pub attributes: std::collections::BTreeMap<String, String>,
+    pub attributes: BTreeMap<String, String>,
     /// What it offers.
     pub capacity: Resources,
     /// How many tasks it takes at once, whatever they ask for.
@@ -350,6 +419,10 @@ pub enum CommandAnswer {
     TaskStopped(TaskStopped),
     /// To `rebalance.start`.
     Rebalanced(RebalancePlan),
+    /// To `node.cordon`, `node.uncordon`, `node.drain` and `node.label`.
+    NodesChanged(NodesChanged),
+    /// To `node.remove`.
+    NodeGone(NodeGone),
 }
 
 #[cfg(test)]
@@ -362,8 +435,8 @@ mod tests {
         id: NodeId,
         boot: BootId,
         datacenter: Datacenter,
-        labels: std::collections::BTreeMap<String, String>,
-        attributes: std::collections::BTreeMap<String, String>,
+        labels: BTreeMap<String, String>,
+        attributes: BTreeMap<String, String>,
         capacity: Resources,
         version: String,
     }

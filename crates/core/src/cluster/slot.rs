@@ -76,7 +76,7 @@ impl State {
 
 impl Task {
     /// Whether it runs and, where its health is asked for, is healthy.
-    fn is_up(&self) -> bool {
+    pub(super) fn is_up(&self) -> bool {
         self.state == TaskState::Running
             && self.health.is_none_or(|health| health.status == Health::Healthy)
     }

@@ -9,7 +9,9 @@ use longshore_proto::error::ApiError;
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, Namespace, NodeName, SpecName};
 use longshore_proto::plan::{self, Footing, Move, RebalancePlan, TaskRef};
-use longshore_proto::spec::{JobType, MountSource, OnNodeLoss, TaskSpec};
+use longshore_proto::spec::{
+    JobType, MigrateOrder, MigratePolicy, MountSource, OnNodeLoss, TaskSpec,
+};
 use longshore_proto::state::TaskState;
 use longshore_scheduler::plan::preempt::{self, Occupant};
 use longshore_scheduler::plan::rebalance::{self, Bounds, Movable};
@@ -42,6 +44,8 @@ pub(super) struct Held {
     pub(super) slot: u32,
     pub(super) node: NodeName,
     pub(super) is_ending: bool,
+    /// Whether another task of its slot is to take its place.
+    pub(super) has_successor: bool,
     /// Whether it may be moved: see [`movable`].
     pub(super) is_movable: bool,
 }
@@ -102,7 +106,9 @@ impl Snapshot {
                                 1;
                         }
                     }
-                    for (id, task) in &living {
+                    for (place, (id, task)) in living.iter().enumerate() {
+                        let later = living.iter().skip(place + 1);
+                        let has_successor = later.into_iter().any(|(_, task)| task.is_wanted());
                         let known = versions.get(&task.version).copied();
                         let known = known.or_else(|| {
                             let made = snapshot.part(state, (key, name), task.version)?;
@@ -118,6 +124,7 @@ impl Snapshot {
                                 slot,
                                 node: node.clone(),
                                 is_ending: task.stop.is_some() || task.state == TaskState::Stopping,
+                                has_successor,
                                 is_movable: may_move
                                     && living.len() == 1
                                     && task.state == TaskState::Running
@@ -262,8 +269,10 @@ pub(super) fn shown(fleet: &Fleet, base_log2: u32) -> Footing {
 }
 
 /// Whether tasks may be moved for the sake of balance. A batch task would lose what it has done; what a task has
-/// written to its node stays behind; and a job that waits for its nodes wants to be where it is.
+/// written to its node stays behind; a job that waits for its nodes wants to be where it is; and no balance is worth
+/// a gap to one whose tasks end before they start elsewhere.
 fn movable(group: &Group) -> bool {
+    let policy = group.spec().migrate.unwrap_or_else(MigratePolicy::usual);
     let keeps_data = |spec: &TaskSpec| {
         spec.mounts.iter().any(|mount| match mount.source {
             MountSource::Volume { .. } => true,
@@ -273,6 +282,7 @@ fn movable(group: &Group) -> bool {
     };
     group.job.job_type == JobType::Service
         && group.job.on_node_loss == OnNodeLoss::Replace
+        && policy.order == MigrateOrder::StartFirst
         && !keeps_data(group.spec())
 }
 

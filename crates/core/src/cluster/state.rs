@@ -177,11 +177,44 @@ pub struct Node {
     pub status: NodeStatus,
     /// Whether it takes new tasks.
     pub eligibility: Eligibility,
+    /// What an operator says of it; stands before what its worker says.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels_set: BTreeMap<String, String>,
+    /// How far it is drained, while it is draining.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
     /// When its set of assignments last changed.
     pub revision: Revision,
+    /// What is said of it, by its worker and by operators. Derived.
+    #[serde(skip)]
+    pub labels: BTreeMap<String, String>,
     /// Its tasks that have not ended. Derived.
     #[serde(skip)]
     pub tasks: BTreeSet<TaskId>,
+}
+
+/// How far a node is drained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// After so long what is left is ended, in milliseconds; a new leader counts anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// Whether its own worker asked, because it is to end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_worker: bool,
+    /// Who asked.
+    pub actor: String,
+    /// When it began.
+    pub started_at_ms: u64,
+    /// Whether the deadline has come.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_overdue: bool,
+    /// Whether nothing of ours runs there any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_done: bool,
+    /// Why tasks that must end before they start elsewhere have no place there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked: Vec<(JobKey, SpecName, String)>,
 }
 
 /// A command that was granted.
@@ -445,6 +478,50 @@ impl State {
                 self.derive_node(name);
                 changes.touch_node(name);
             }
+            Fact::NodeCordoned { name, .. } => {
+                self.apply_eligibility(name, Eligibility::Cordoned, None, changes);
+            }
+            Fact::NodeUncordoned { name, .. } => {
+                self.apply_eligibility(name, Eligibility::Open, None, changes);
+            }
+            Fact::NodeDrainRequested { name, deadline_ms, by_worker, actor } => {
+                let drain = Drain {
+                    deadline_ms: *deadline_ms,
+                    by_worker: *by_worker,
+                    actor: actor.clone(),
+                    started_at_ms: at_ms,
+                    is_overdue: false,
+                    is_done: false,
+                    blocked: Vec::new(),
+                };
+                self.apply_eligibility(name, Eligibility::Draining, Some(drain), changes);
+            }
+            Fact::NodeDrainBlocked { name, job, spec, reason } => {
+                self.apply_drain(name, changes, |drain| {
+                    drain.blocked.retain(|(of, part, _)| (of, part) != (job, spec));
+                    drain.blocked.push((job.clone(), spec.clone(), reason.clone()));
+                });
+            }
+            Fact::NodeDrainOverdue { name } => {
+                self.apply_drain(name, changes, |drain| drain.is_overdue = true);
+            }
+            Fact::NodeDrained { name } => self.apply_drain(name, changes, |drain| {
+                drain.is_done = true;
+                drain.blocked.clear();
+            }),
+            Fact::NodeLabelled { name, set, remove, .. } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.labels_set.retain(|label, _| !remove.contains(label));
+                    node.labels_set.extend(set.clone());
+                }
+                self.derive_node(name);
+                changes.touch_node(name);
+            }
+            Fact::NodeRemoved { name, .. } => {
+                self.nodes.remove(name);
+                self.fleet.remove(name);
+                changes.touch_node(name);
+            }
         }
     }
 
@@ -564,6 +641,18 @@ impl State {
     fn apply_register(&mut self, name: &NodeName, facts: &NodeFacts, changes: &mut Changes) {
         match self.nodes.get_mut(name) {
             Some(node) => {
+                if node.facts.id != facts.id {
+                    // Another machine: what was said of the one before does not hold for it.
+                    node.labels_set.clear();
+                    node.eligibility = Eligibility::Open;
+                    node.drain = None;
+                }
+                let is_back = node.facts.boot != facts.boot
+                    && node.drain.as_ref().is_some_and(|drain| drain.by_worker);
+                if is_back {
+                    node.eligibility = Eligibility::Open;
+                    node.drain = None;
+                }
                 node.facts = facts.clone();
                 node.status = NodeStatus::Ready;
             }
@@ -572,7 +661,10 @@ impl State {
                     facts: facts.clone(),
                     status: NodeStatus::Ready,
                     eligibility: Eligibility::Open,
+                    labels_set: BTreeMap::new(),
+                    drain: None,
                     revision: Revision::default(),
+                    labels: BTreeMap::new(),
                     tasks: BTreeSet::new(),
                 };
                 self.nodes.insert(name.clone(), node);
@@ -580,6 +672,36 @@ impl State {
         }
         self.derive_node(name);
         changes.touch_node(name);
+    }
+
+    fn apply_eligibility(
+        &mut self,
+        name: &NodeName,
+        eligibility: Eligibility,
+        drain: Option<Drain>,
+        changes: &mut Changes,
+    ) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        node.eligibility = eligibility;
+        node.drain = drain;
+        // Its tasks may have successors that wait, which are not wanted any more.
+        let jobs = node.tasks.iter().filter_map(|id| Some(self.tasks.get(id)?.job.clone()));
+        changes.reconcile.extend(jobs);
+        self.derive_node(name);
+        changes.touch_node(name);
+    }
+
+    fn apply_drain(
+        &mut self,
+        name: &NodeName,
+        changes: &mut Changes,
+        change: impl FnOnce(&mut Drain),
+    ) {
+        let drain = self.nodes.get_mut(name).and_then(|node| node.drain.as_mut());
+        if let Some(drain) = drain {
+            change(drain);
+            changes.nodes.insert(name.clone());
+        }
     }
 
     /// Ends a task: gives back what it held and takes it out of what is derived.

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use longshore_proto::api::{
-    ClusterView, JobView, ListJobs, ListNodes, ListTasks, NameJob, NameNode, NameTask, NodeView,
-    PAGE_MAX, Page, SpecView, TaskView,
+    ClusterView, DrainView, JobView, ListJobs, ListNodes, ListTasks, NameJob, NameNode, NameTask,
+    NodeView, PAGE_MAX, Page, SpecView, TaskView,
 };
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, Namespace, NodeName};
 use longshore_proto::state::{NodeStatus, TaskState};
 
-use super::Cluster;
 use super::command::{no_job, no_task};
+use super::eligibility::no_node;
 use super::state::{Job, Node, Task};
+use super::{Cluster, drain};
 use crate::time::Time;
 
 impl Cluster {
@@ -108,11 +109,12 @@ impl Cluster {
 
     /// One node.
     pub fn node_get(&self, name: &NameNode, now: Time) -> Result<NodeView, ApiError> {
-        let node = self.state.nodes.get(&name.name).ok_or_else(|| {
-            ApiError::new(ErrorCode::NotFound, format!("there is no node {}", name.name))
-                .hint("`longshore node ls` lists the nodes")
-        })?;
-        Ok(self.node_view(&name.name, node, now))
+        let node = self.state.nodes.get(&name.name).ok_or_else(|| no_node(&name.name))?;
+        let mut view = self.node_view(&name.name, node, now);
+        if let Some(drain) = &mut view.drain {
+            drain.waits = drain::waits(&self.state, node);
+        }
+        Ok(view)
     }
 
     fn task_view(&self, id: TaskId, task: &Task) -> TaskView {
@@ -207,7 +209,17 @@ impl Cluster {
             datacenter: node.facts.datacenter.clone(),
             status: node.status,
             eligibility: node.eligibility,
-            labels: node.facts.labels.clone(),
+            labels: node.labels.clone(),
+            labels_set: node.labels_set.clone(),
+            drain: node.drain.as_ref().map(|drain| DrainView {
+                actor: drain.actor.clone(),
+                started_at_ms: drain.started_at_ms,
+                deadline_ms: drain.deadline_ms,
+                left_ms: self.live.drains.left_ms(name, drain, now),
+                overdue: drain.is_overdue,
+                drained: drain.is_done,
+                waits: Vec::new(),
+            }),
             attributes: node.facts.attributes.clone(),
             capacity: node.facts.capacity,
             committed: self

@@ -10,13 +10,14 @@ use longshore_proto::id::TaskId;
 use longshore_proto::name::{Datacenter, JobKey, NodeName, SpecName};
 use longshore_proto::node::TASKS_MAX_USUAL;
 use longshore_proto::plan::{LISTED_MAX, NODES_ADDED_MAX, Outlook, Placed, Unplaced, WhatIf};
-use longshore_proto::spec::{JobSpec, OnNodeLoss, Resources};
+use longshore_proto::spec::{JobSpec, JobType, MigrateOrder, OnNodeLoss, Resources};
 use longshore_proto::state::{Eligibility, NodeStatus};
 use longshore_proto::validate;
 use longshore_scheduler::plan::gang::{self, Short};
 use longshore_scheduler::plan::{preempt, size};
 use longshore_scheduler::{Fleet, Machine, Policy, Scheduler};
 
+use super::drain;
 use super::place::Group;
 use super::reconcile::same_container;
 use super::room::displaceable;
@@ -49,6 +50,8 @@ struct Trial {
     lots: BTreeMap<Key, Lot>,
     /// Tasks that have left their node, by their places.
     gone: BTreeSet<usize>,
+    /// Those of them that go on until all is placed.
+    lingering: Vec<usize>,
     placed: Vec<Placed>,
     placed_total: u64,
     displaced: Vec<usize>,
@@ -68,6 +71,7 @@ impl Snapshot {
             snapshot: self,
             lots: BTreeMap::new(),
             gone: BTreeSet::new(),
+            lingering: Vec::new(),
             placed: Vec::new(),
             placed_total: 0,
             displaced: Vec::new(),
@@ -88,6 +92,7 @@ impl Snapshot {
             trial.want(part, Some(task), None);
         }
         trial.settle();
+        trial.let_go();
         let base_log2 = before.base_log2().max(trial.snapshot.fleet.base_log2());
         let snapshot = &trial.snapshot;
         let displaced = |place: &usize| {
@@ -115,11 +120,40 @@ impl Trial {
             self.tell(node, None, Some(Eligibility::Draining));
         }
         for place in self.on(&nodes) {
-            if !self.snapshot.held[place].is_ending {
+            let held = &self.snapshot.held[place];
+            let group = &self.snapshot.parts[held.part].group;
+            let order = drain::policy(&group.job, &group.name.1).order;
+            if held.is_ending {
+                continue;
+            }
+            if held.has_successor {
+                self.leave(place, false);
+            } else if group.job.job_type == JobType::Service && order == MigrateOrder::StartFirst {
+                self.linger(place);
+            } else {
                 self.leave(place, true);
             }
         }
         Ok(())
+    }
+
+    /// A task wants another node, and ends only when all is placed.
+    fn linger(&mut self, place: usize) {
+        if self.gone.insert(place) {
+            self.lingering.push(place);
+            let held = &self.snapshot.held[place];
+            let (part, task, node) = (held.part, held.task, held.node.clone());
+            self.want(part, Some(task), Some(node));
+        }
+    }
+
+    /// What has lingered ends.
+    fn let_go(&mut self) {
+        for place in std::mem::take(&mut self.lingering) {
+            let held = &self.snapshot.held[place];
+            let demand = self.snapshot.parts[held.part].group.demand();
+            self.snapshot.fleet.release(&held.node, &demand);
+        }
     }
 
     fn lose(&mut self, nodes: &[NodeName]) -> Result<(), ApiError> {

@@ -1,5 +1,7 @@
 //! Decision tests: inputs in, exact facts and effects out; and properties over random histories.
 
+mod drain;
+mod eligibility;
 mod gangs;
 mod jobs;
 mod moves;

@@ -1,14 +1,16 @@
 //! Properties over random histories: whatever comes in, the invariants hold after every step (the world checks
 //! them), the store and a replay give what is in memory, and time makes the cluster settle.
 
+use longshore_proto::api::{DrainNodes, RemoveNode};
 use longshore_proto::id::TaskId;
 use longshore_proto::plan::Rebalance;
 use longshore_proto::spec::{JobType, OnNodeLoss, ReschedulePolicy};
 use longshore_proto::state::TaskState;
 use proptest::prelude::*;
 
+use super::eligibility::names;
 use super::world::{NODE, World, job, key, node_name};
-use crate::cluster::{Command, Input};
+use crate::cluster::{Command, Input, NodeCommand};
 
 #[derive(Debug, Clone)]
 enum Move {
@@ -23,6 +25,11 @@ enum Move {
     Pass(u64),
     BusLost,
     BusBack,
+    Cordon(u8),
+    Uncordon(u8),
+    Drain { node: u8, deadline_ms: Option<u64> },
+    Remove(u8),
+    ChangeLeader,
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -41,6 +48,12 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         6 => (1..20_000u64).prop_map(Move::Pass),
         1 => Just(Move::BusLost),
         2 => Just(Move::BusBack),
+        1 => (0..6u8).prop_map(Move::Cordon),
+        2 => (0..6u8).prop_map(Move::Uncordon),
+        3 => (0..6u8, proptest::option::of(0..30_000u64))
+            .prop_map(|(node, deadline_ms)| Move::Drain { node, deadline_ms }),
+        1 => (0..6u8).prop_map(Move::Remove),
+        1 => Just(Move::ChangeLeader),
     ];
     proptest::collection::vec(one, 1..80)
 }
@@ -90,6 +103,7 @@ fn play(world: &mut World, one: Move) {
         Move::Report { task, attempt, state } => {
             if let Some(id) = some_task(world, task)
                 && let Some(node) = world.task(id).node.clone()
+                && world.cluster.state().nodes.contains_key(&node)
             {
                 let before = (world.task(id).attempt, world.task(id).state);
                 let state = TaskState::ALL[usize::from(state)];
@@ -102,7 +116,23 @@ fn play(world: &mut World, one: Move) {
         Move::Pass(milliseconds) => drop(world.pass(milliseconds, &[])),
         Move::BusLost => drop(world.run([Input::BusLost])),
         Move::BusBack => drop(world.run([Input::BusBack])),
+        Move::Cordon(n) => node_command(world, NodeCommand::Cordon(names(&[&name(n)]))),
+        Move::Uncordon(n) => node_command(world, NodeCommand::Uncordon(names(&[&name(n)]))),
+        Move::Drain { node, deadline_ms } => {
+            let names = names(&[&name(node)]).names;
+            node_command(world, NodeCommand::Drain(DrainNodes { names, deadline_ms }));
+        }
+        Move::Remove(n) => {
+            let asked = RemoveNode { name: node_name(&name(n)), force: true };
+            node_command(world, NodeCommand::Remove(asked));
+        }
+        Move::ChangeLeader => world.change_leader(),
     }
+}
+
+/// A request about a node; one that does not exist is refused.
+fn node_command(world: &mut World, command: NodeCommand) {
+    drop(world.command(Command::Node(command)));
 }
 
 proptest! {
@@ -115,10 +145,14 @@ proptest! {
             play(&mut world, one);
         }
         world.check_replay();
+        // Drains are over: what they began is settled, and leaves no extra copy.
+        let names: Vec<String> = world.cluster.state().nodes.keys().map(ToString::to_string).collect();
+        for name in &names {
+            node_command(&mut world, NodeCommand::Uncordon(super::eligibility::names(&[name.as_str()])));
+        }
         // Faults stop: the bus is back, every node beats, every stop is obeyed and every task runs. Then each
         // job has what it wants, or says why not, and nothing more is written.
         world.run([Input::BusBack]);
-        let names: Vec<String> = world.cluster.state().nodes.keys().map(ToString::to_string).collect();
         let alive: Vec<&str> = names.iter().map(String::as_str).collect();
         for _ in 0..200 {
             world.pass(1_000, &alive);
@@ -142,6 +176,10 @@ proptest! {
         world.pass(30_000, &alive);
         prop_assert_eq!(world.log.len(), records, "the cluster is quiet");
         let state = world.cluster.state();
+        for ids in state.jobs.values().flat_map(|job| job.slots.values()).flat_map(|slots| slots.values()) {
+            let live = ids.iter().filter(|id| !state.tasks[id].state.is_terminal()).count();
+            prop_assert!(live <= 1, "a slot has {live} living tasks");
+        }
         for (key, job) in &state.jobs {
             if job.stop_requested || job.status.is_terminal() {
                 continue;

@@ -147,6 +147,12 @@ impl World {
                 Effect::Assign { node, delta } => self.told.push((node, delta)),
             }
         }
+        for fact in &facts {
+            if let Fact::NodeDrained { name } = fact {
+                let node = self.cluster.state().nodes.get(name);
+                assert!(node.is_some_and(|node| node.tasks.is_empty()), "{name} is not drained");
+            }
+        }
         let violations = invariant::check(self.cluster.state());
         assert!(violations.is_empty(), "{violations:#?}");
         facts
@@ -183,6 +189,15 @@ impl World {
             all.extend(self.run(beats));
         }
         all
+    }
+
+    /// Another manager, which has followed the log, leads from now on.
+    pub(super) fn change_leader(&mut self) {
+        self.cluster = self.replayed();
+        let (now, seed) = (self.now(), self.seed());
+        let step = self.cluster.begin_reign(ClusterId(Uuid::nil()), now, seed);
+        self.settle(step);
+        self.run([]);
     }
 
     pub(super) fn ticket(&mut self) -> Ticket {
@@ -266,6 +281,15 @@ impl World {
     pub(super) fn identity_of(&self, name: &str) -> (NodeId, BootId) {
         let (id, boot, _) = self.boots[&node_name(name)];
         (id, boot)
+    }
+
+    /// A heartbeat of a node that has everything it was told, and runs so many containers.
+    pub(super) fn heartbeat_of(&self, name: &str, containers: u32) -> Input {
+        let mut beat = self.heartbeat(&node_name(name));
+        if let Input::Heartbeat { heartbeat, .. } = &mut beat {
+            heartbeat.tasks_running = containers;
+        }
+        beat
     }
 
     /// A heartbeat of a node that has everything it was told.
