@@ -81,8 +81,7 @@ impl<'a> Demand<'a> {
         }
     }
 
-    /// The demand of the tasks of a spec. The groups come from [`crate::Fleet::kin`] and
-    /// [`crate::Fleet::image`].
+    /// The demand of the tasks of a spec, whose groups are [`GroupId::of_spec`] and [`GroupId::of_image`].
     pub fn of_spec(
         job: &'a JobSpec,
         spec: &'a TaskSpec,

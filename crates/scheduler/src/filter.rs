@@ -157,9 +157,9 @@ pub(crate) fn lack_of(dimension: Dimension) -> Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Policy;
     use crate::plain::place;
     use crate::testing::{demand, join, join_as, join_with, name, port, resources};
+    use crate::{GroupId, Policy};
     use longshore_proto::name::Datacenter;
     use longshore_proto::spec::{Mount, Protocol, Resources};
 
@@ -336,7 +336,7 @@ mod tests {
             namespace: longshore_proto::name::Namespace::standard(),
             name: "web".parse().unwrap(),
         };
-        let kin = Some(fleet.kin(&job, &"main".parse().unwrap()));
+        let kin = Some(GroupId::of_spec(&job, &"main".parse().unwrap()));
         let wanted = Demand { kin, distinct_hosts: true, ..demand(1, 1) };
         for node in ["n1", "n2"] {
             let placed = place(&fleet, &wanted, Policy::Epvm).unwrap().node;

@@ -16,10 +16,11 @@ mod journal;
 pub(crate) mod lanes;
 pub mod node;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 
-use longshore_proto::name::{JobKey, NodeName, SpecName};
+use longshore_proto::name::NodeName;
 use longshore_proto::spec::Resources;
 
 use crate::cost::guard::Census;
@@ -139,7 +140,8 @@ impl Fleet {
     ///
     /// Heartbeats are smoothed (each counts for half of the figure, so that one spike does not move tasks
     /// about), and the cost function rounds to a 64th of the capacity, so that noise changes nothing. The
-    /// first figure after none is taken as it is. A node that is not of the fleet is passed over.
+    /// first figure after none is taken as it is. A node that is not of the fleet is passed over. What is derived
+    /// hears of it only where the rounded figure changes.
     pub fn set_measured(&mut self, name: &NodeName, measured: Option<Resources>) {
         let Some(lane) = self.lane(name) else { return };
         let Some(node) = self.nodes.get_mut(lane as usize).and_then(Option::as_mut) else { return };
@@ -184,7 +186,12 @@ impl Fleet {
             let Some(absent) = self.absent.get_mut(name) else { return };
             absent.node.release(demand);
             for group in groups.into_iter().flatten() {
-                absent.groups.entry(group).and_modify(|count| *count = count.saturating_sub(1));
+                if let Entry::Occupied(mut held) = absent.groups.entry(group) {
+                    *held.get_mut() -= 1;
+                    if *held.get() == 0 {
+                        held.remove();
+                    }
+                }
             }
             if absent.node.tasks == 0 {
                 self.absent.remove(name);
@@ -200,24 +207,9 @@ impl Fleet {
         self.changed(lane, groups, -1);
     }
 
-    /// The group of the tasks of one spec.
-    pub fn kin(&mut self, job: &JobKey, spec: &SpecName) -> GroupId {
-        self.groups.kin(job, spec)
-    }
-
-    /// The group of the tasks of one spec, if it has had any.
-    pub fn find_kin(&self, job: &JobKey, spec: &SpecName) -> Option<GroupId> {
-        self.groups.find_kin(job, spec)
-    }
-
-    /// The group of the tasks of one image.
-    pub fn image(&mut self, image: &str) -> GroupId {
-        self.groups.image(image)
-    }
-
-    /// The group of the tasks of one image, if it has had any.
-    pub fn find_image(&self, image: &str) -> Option<GroupId> {
-        self.groups.find_image(image)
+    /// How many groups of tasks are counted: those that have a task on a node of the fleet.
+    pub fn groups_counted(&self) -> usize {
+        self.groups.len()
     }
 
     /// The node of this name.
@@ -367,6 +359,26 @@ mod tests {
         assert_eq!(hear(Some(resources(0, 8))), Some(resources(4, 4)));
         assert_eq!(hear(None), None);
         assert_eq!(hear(Some(resources(1, 1))), Some(resources(1, 1)));
+    }
+
+    #[test]
+    fn a_heartbeat_that_says_what_is_known_changes_nothing_that_is_derived() {
+        let mut fleet = Fleet::default();
+        join(&mut fleet, "n1", resources(64, 64));
+        fleet.set_measured(&name("n1"), Some(resources(8, 8)));
+        let is_heard = |fleet: &mut Fleet, millis: u64| {
+            let before = fleet.journal.end();
+            let figure = Resources { cpu_millis: millis, ..resources(0, 8) };
+            fleet.set_measured(&name("n1"), Some(figure));
+            fleet.journal.end() > before
+        };
+        assert!(!is_heard(&mut fleet, 8_000) && !is_heard(&mut fleet, 8_300));
+        assert_eq!(fleet.node(&name("n1")).unwrap().measured.unwrap().cpu_millis, 8_150);
+        assert!(is_heard(&mut fleet, 9_000), "8.575 cores are nearer to nine 64ths");
+        fleet.reserve(&name("n1"), &demand(1, 1));
+        assert!(is_heard(&mut fleet, 8_575), "what was promised counts as in use until now");
+        fleet.set_measured(&name("n1"), None);
+        assert!(is_heard(&mut fleet, 8_575), "it was not known");
     }
 
     #[test]

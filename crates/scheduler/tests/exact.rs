@@ -6,13 +6,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_proto::constraint::{Attribute, Constraint};
 use longshore_proto::name::{Datacenter, JobKey, JobName, Namespace, NodeName, SpecName};
 use longshore_proto::spec::{Affinity, Port, Protocol, Resources, SchedulerKind, Spread};
 use longshore_proto::state::{Eligibility, NodeStatus};
-use longshore_scheduler::{Demand, Fleet, Machine, Policy, Scheduler, plain};
+use longshore_scheduler::{Demand, Fleet, GroupId, Machine, Policy, Scheduler, plain};
 use proptest::prelude::*;
 
 /// A small generator of numbers, so that a history is one seed.
@@ -125,7 +125,7 @@ impl Kind {
         }
     }
 
-    fn demand(&self, fleet: &mut Fleet) -> Demand<'_> {
+    fn demand(&self) -> Demand<'_> {
         Demand {
             resources: self.resources,
             datacenters: &self.datacenters,
@@ -134,10 +134,10 @@ impl Kind {
             ports: &self.ports,
             affinities: &self.affinities,
             spread: &self.spread,
-            kin: Some(fleet.kin(&self.job, &self.spec)),
+            kin: Some(GroupId::of_spec(&self.job, &self.spec)),
             anti_affinity: self.anti_affinity,
             distinct_hosts: self.distinct_hosts,
-            image: Some(fleet.image(&self.image)),
+            image: Some(GroupId::of_image(&self.image)),
         }
     }
 }
@@ -213,14 +213,14 @@ fn play(seed: u64, nodes: u64, steps: u64) -> Result<(), TestCaseError> {
             12..35 if !held.is_empty() => {
                 let at = usize::try_from(dice.roll(held.len() as u64)).unwrap();
                 let (kind, node) = held.swap_remove(at);
-                let demand = kinds[kind].demand(&mut fleet);
+                let demand = kinds[kind].demand();
                 fleet.release(&node, &demand);
             }
             _ => {}
         }
         let at = usize::try_from(dice.roll(kinds.len() as u64)).unwrap();
         let kind = &kinds[at];
-        let demand = kind.demand(&mut fleet);
+        let demand = kind.demand();
         let policy = Policy::new(kind.policy, last.as_ref());
         let fast = scheduler.place(&fleet, &demand, policy);
         let slow = plain::place(&fleet, &demand, policy);
@@ -230,7 +230,18 @@ fn play(seed: u64, nodes: u64, steps: u64) -> Result<(), TestCaseError> {
             last = Some(placement.node.clone());
             held.push((at, placement.node));
         }
+        // What is remembered of groups is what the tasks need that are on nodes of the fleet.
+        let on_nodes = held.iter().filter(|(_, node)| fleet.node(node).is_some());
+        let groups: BTreeSet<Option<GroupId>> = on_nodes
+            .map(|(kind, _)| kinds[*kind].demand())
+            .flat_map(|demand| [demand.kin, demand.image])
+            .collect();
+        prop_assert_eq!(fleet.groups_counted(), groups.len(), "step {} of seed {}", step, seed);
     }
+    for (kind, node) in held {
+        fleet.release(&node, &kinds[kind].demand());
+    }
+    prop_assert_eq!(fleet.groups_counted(), 0);
     Ok(())
 }
 

@@ -18,7 +18,8 @@ use longshore_scheduler::{Demand, Policy, Scheduler, plan};
 use crate::engine::Order;
 use crate::machines::{self, Host};
 use crate::measure::parts;
-use crate::workload::Job;
+use crate::random::Random;
+use crate::workload::{self, Job, Workload};
 
 /// What part of the tasks may be left waiting.
 const PENDING_PART: f64 = 0.002;
@@ -26,6 +27,35 @@ const PENDING_PART: f64 = 0.002;
 const REJECTED_PART: f64 = 0.01;
 /// How many tasks must have come before a part of them is one.
 const TASKS_MIN: usize = 200;
+
+/// What part of all machines' scarcest resource a compaction asks for: the worst scheduler must find room.
+const WANTED_PART: f64 = 0.4;
+/// What part of it is enough to fill all machines, whoever places.
+const FILL_PART: f64 = 1.5;
+/// What tells the order of machines that are taken away from other draws of the same seed.
+const STREAM_OF_ORDER: u64 = 7;
+
+/// What a seed makes of machines and a workload. `longshore simulate --compact` and the benchmark draw the same.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// The machines, in a random order.
+    pub hosts: Vec<Host>,
+    /// The jobs that they should hold.
+    pub wanted: Vec<Job>,
+    /// As many as fill them.
+    pub filling: Vec<Job>,
+}
+
+impl Case {
+    /// Draws one.
+    pub fn draw(hosts: &[Host], settings: workload::Settings) -> Self {
+        let mut hosts = hosts.to_vec();
+        Random::new(settings.seed, STREAM_OF_ORDER).shuffle(&mut hosts);
+        let until = |part: f64| until_wanted(&hosts, Workload::new(settings, &hosts), part);
+        let (wanted, filling) = (until(WANTED_PART), until(FILL_PART));
+        Self { hosts, wanted, filling }
+    }
+}
 
 /// How many machines were needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +74,7 @@ impl Compaction {
 }
 
 /// Jobs, each counted as all of its tasks, until so large a part of the machines' scarcest resource is wanted.
-pub fn until_wanted(hosts: &[Host], jobs: impl Iterator<Item = Job>, part: f64) -> Vec<Job> {
+fn until_wanted(hosts: &[Host], jobs: impl Iterator<Item = Job>, part: f64) -> Vec<Job> {
     let whole = machines::capacity(hosts);
     let mut wanted = [0.0; 3];
     jobs.take_while(|job| {
@@ -194,7 +224,7 @@ pub fn unused_when_full(
 mod tests {
     use super::*;
     use crate::machines::Mix;
-    use crate::workload::{Settings, Source, Workload};
+    use crate::workload::{Settings, Source};
 
     fn resources(cores: u64, gib: u64) -> Resources {
         Resources { cpu_millis: cores * 1000, memory_bytes: gib << 30, disk_bytes: 0 }

@@ -175,11 +175,11 @@ impl<'a> Engine<'a> {
             events.push(Reverse((body.arrives_ms, Event::Arrived { job })));
         }
         events.push(Reverse((settings.warm_up_ms, Event::Sample)));
-        let mut fleet = machines::fleet(hosts);
+        let fleet = machines::fleet(hosts);
         let mut kin = vec![None; jobs.len()];
         if let Some(Rebalance { every_ms, .. }) = settings.rebalance {
             events.push(Reverse((every_ms.max(1), Event::Rebalance)));
-            kin = (0..jobs.len()).map(|job| group(&mut fleet, job)).collect();
+            kin = (0..jobs.len()).map(group).collect();
         }
         let shapes = Meter::shapes(jobs, &job_of);
         let mut engine = Self {
@@ -453,10 +453,10 @@ impl<'a> Engine<'a> {
 }
 
 /// The group of a job's tasks, as the fleet counts them.
-fn group(fleet: &mut Fleet, job: usize) -> Option<GroupId> {
+fn group(job: usize) -> Option<GroupId> {
     let name = JobName::try_from(format!("job-{job}")).ok()?;
     let spec = SpecName::try_from("main").ok()?;
-    Some(fleet.kin(&JobKey { namespace: Namespace::standard(), name }, &spec))
+    Some(GroupId::of_spec(&JobKey { namespace: Namespace::standard(), name }, &spec))
 }
 
 #[cfg(test)]

@@ -221,5 +221,7 @@ mod tests {
         assert_eq!(millis_of(50.0, 4), 2_000);
         assert_eq!(millis_of(250.0, 1), 1_000);
         assert_eq!(millis_of(f32::NAN, 1), 0);
+        assert_eq!(millis_of(f32::INFINITY, 2), 2_000);
+        assert_eq!(millis_of(-5.0, 2), 0);
     }
 }

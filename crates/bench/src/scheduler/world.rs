@@ -98,9 +98,9 @@ pub(super) struct World {
 impl World {
     /// A fleet without tasks, and kinds of tasks.
     pub(super) fn empty(hosts: &[Host], kinds: usize, wish: Wish) -> Result<Self, Failure> {
-        let mut fleet = machines::fleet(hosts);
+        let fleet = machines::fleet(hosts);
         let kinds = sizes(hosts).take(kinds).enumerate();
-        let kinds = kinds.map(|(number, size)| kind(&mut fleet, number, size, wish));
+        let kinds = kinds.map(|(number, size)| kind(number, size, wish));
         let kinds = kinds.collect::<Result<_, _>>()?;
         let (scheduler, random) = (Scheduler::default(), Random::new(SEED, 101));
         Ok(Self { fleet, scheduler, kinds, running: VecDeque::new(), random })
@@ -164,7 +164,7 @@ impl World {
     }
 }
 
-fn kind(fleet: &mut Fleet, number: usize, size: Resources, wish: Wish) -> Result<Kind, Failure> {
+fn kind(number: usize, size: Resources, wish: Wish) -> Result<Kind, Failure> {
     let job = JobKey { namespace: Namespace::standard(), name: format!("job-{number}").parse()? };
     let spec: SpecName = "main".parse()?;
     let mut kind = Kind {
@@ -172,7 +172,7 @@ fn kind(fleet: &mut Fleet, number: usize, size: Resources, wish: Wish) -> Result
         constraints: Vec::new(),
         affinities: Vec::new(),
         spread: Vec::new(),
-        kin: fleet.kin(&job, &spec),
+        kin: GroupId::of_spec(&job, &spec),
         anti_affinity: 0,
     };
     match wish {

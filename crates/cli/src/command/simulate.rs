@@ -14,11 +14,10 @@ use std::time::Duration;
 
 use longshore_proto::spec::SchedulerKind;
 use longshore_scheduler::plan::rebalance::Bounds;
-use longshore_simulate::compact::{self, Compaction};
+use longshore_simulate::compact::{self, Case, Compaction};
 use longshore_simulate::engine::{self, Failures, Order, Rebalance};
 use longshore_simulate::machines::Host;
 use longshore_simulate::measure::Report;
-use longshore_simulate::random::Random;
 use longshore_simulate::workload::{self, Job, Workload};
 
 use crate::args::{Format, simulate::Simulate};
@@ -31,15 +30,9 @@ const NODES_USUAL: u32 = 100;
 const NODES_USUAL_COMPACT: u32 = 500;
 /// How long jobs arrive when nobody says.
 const DURATION_USUAL_MS: u64 = 6 * 3_600_000;
-/// What part of all nodes' scarcest resource `--compact` asks for: the worst scheduler must find room.
-const COMPACT_PART: f64 = 0.4;
-/// What part of it is enough to fill all nodes, whoever places.
-const FILL_PART: f64 = 1.5;
 /// How many times cheaper a task must be elsewhere to be moved, and how many kinds of tasks are looked at.
 const REBALANCE_GAIN: f64 = 2.0;
 const REBALANCE_KINDS: usize = 1000;
-/// What tells the order of nodes that `--compact` takes away from other draws of the same seed.
-const STREAM_OF_ORDER: u64 = 7;
 
 /// Runs a simulation.
 pub(crate) fn run(wish: &Simulate, printer: Printer) -> Result<Exit, Failure> {
@@ -224,32 +217,19 @@ fn compact(
     }
 }
 
-/// The machines in a random order, the jobs that they should hold, and as many as fill them.
-struct Case {
-    hosts: Vec<Host>,
-    few: Vec<Job>,
-    many: Vec<Job>,
-}
-
 fn compacted(wish: &Simulate, hosts: &[Host], kinds: &[SchedulerKind]) -> Vec<Compacted> {
     let case = |further: u64| {
         let seed = wish.seed.wrapping_add(further);
-        let mut hosts = hosts.to_vec();
-        Random::new(seed, STREAM_OF_ORDER).shuffle(&mut hosts);
-        let wanted = |part: f64| {
-            let settings = workload::Settings { seed, ..drawn(wish) };
-            compact::until_wanted(&hosts, Workload::new(settings, &hosts), part)
-        };
-        let (few, many) = (wanted(COMPACT_PART), wanted(FILL_PART));
-        Case { hosts, few, many }
+        Case::draw(hosts, workload::Settings { seed, ..drawn(wish) })
     };
     let cases: Vec<Case> = (0..wish.repeat).map(case).collect();
     each(kinds, |scheduler| {
         let compaction = |order: Order| {
-            let one = |case: &Case| compact::compaction(&case.hosts, &case.few, scheduler, order);
+            let one =
+                |case: &Case| compact::compaction(&case.hosts, &case.wanted, scheduler, order);
             cases.iter().map(one).collect()
         };
-        let unused = |case: &Case| compact::unused_when_full(&case.hosts, &case.many, scheduler);
+        let unused = |case: &Case| compact::unused_when_full(&case.hosts, &case.filling, scheduler);
         Compacted {
             scheduler,
             arrival: compaction(Order::Arrival),

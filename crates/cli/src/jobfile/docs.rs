@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use longshore_proto::constraint::Constraint;
 use longshore_proto::name::Namespace;
 use longshore_proto::spec::SchedulerKind;
+use longshore_proto::validate;
 use regex_lite::Regex;
 use serde_json::Value;
 
@@ -59,6 +60,19 @@ fn the_schema_knows_every_scheduler() {
     for name in named {
         assert!(PAGE.contains(&format!("| `\"{name}\"` |")), "docs/job.md has no {name}");
     }
+}
+
+#[test]
+fn the_schema_knows_how_many_instances_there_may_be() {
+    let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    let number = |pointer: &str| schema.pointer(pointer).and_then(Value::as_u64);
+    let most = number("/$defs/task/properties/instances/maximum");
+    assert_eq!(most, Some(validate::INSTANCES_MAX.into()));
+    let together = number("/$defs/task/then/properties/instances/maximum");
+    assert_eq!(together, Some(validate::ALL_AT_ONCE_MAX.into()));
+    let condition = schema.pointer("/$defs/task/if").unwrap();
+    assert_eq!(condition["required"][0], "all_at_once");
+    assert_eq!(condition["properties"]["all_at_once"]["const"], true);
 }
 
 #[test]

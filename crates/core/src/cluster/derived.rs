@@ -7,7 +7,7 @@ use longshore_proto::id::TaskId;
 use longshore_proto::name::NodeName;
 use longshore_proto::state::{Eligibility, TaskState};
 use longshore_scheduler::plan::size;
-use longshore_scheduler::{Demand, Fleet, Machine};
+use longshore_scheduler::{Demand, Fleet, GroupId, Machine};
 
 use super::record::NodeFacts;
 use super::state::{Node, State, Task, WaitingKey, remembered_from_ms};
@@ -91,8 +91,8 @@ impl State {
             return;
         };
         let Some(spec) = job.spec(&task.spec) else { return };
-        let kin = self.fleet.kin(&task.job, &task.spec);
-        let image = self.fleet.image(&spec.image);
+        let kin = GroupId::of_spec(&task.job, &task.spec);
+        let image = GroupId::of_image(&spec.image);
         let demand = Demand::of_spec(job, spec, Some(kin), Some(image));
         act(&mut self.fleet, &demand);
     }

@@ -307,7 +307,7 @@ fn stop_first(
     let part = (task.job.clone(), task.spec.clone());
     if !pass.blocked.contains_key(&part) {
         let job = draft.state.jobs.get(&part.0).and_then(|job| job.spec().cloned());
-        let group = job.and_then(|job| Group::of(&mut draft.state.fleet, part.clone(), job));
+        let group = job.and_then(|job| Group::of(part.clone(), job));
         let Some(group) = group else { return };
         let state = &*draft.state;
         let kind = group.job.scheduler.unwrap_or(settings.scheduler);

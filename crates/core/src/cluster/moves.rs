@@ -81,7 +81,7 @@ fn begin(draft: &mut Draft<'_>, live: &mut Live, one: &Move) -> Option<TaskId> {
     let (version, slot, failures) = (task.version, task.slot, task.failures);
     let name = (task.job.clone(), task.spec.clone());
     let job = draft.state.task_job_spec(task)?.clone();
-    let group = Group::of(&mut draft.state.fleet, name, job)?;
+    let group = Group::of(name, job)?;
     let demand = group.demand();
     let fleet = &draft.state.fleet;
     let to = fleet.node(&one.to)?;

@@ -13,7 +13,7 @@ use longshore_proto::name::{JobKey, SpecName};
 use longshore_proto::spec::{JobSpec, TaskSpec};
 use longshore_proto::state::TaskState;
 use longshore_scheduler::plan::gang::{self, Short};
-use longshore_scheduler::{Demand, Fleet, GroupId, Placement, Policy, Reason, Unplaceable};
+use longshore_scheduler::{Demand, GroupId, Placement, Policy, Reason, Unplaceable};
 
 use super::draft::Draft;
 use super::record::Fact;
@@ -45,16 +45,11 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// The tasks of a part of a version of a job, on the fleet that they are placed on.
-    pub(super) fn of(
-        fleet: &mut Fleet,
-        name: (JobKey, SpecName),
-        job: Arc<JobSpec>,
-    ) -> Option<Self> {
+    /// The tasks of a part of a version of a job.
+    pub(super) fn of(name: (JobKey, SpecName), job: Arc<JobSpec>) -> Option<Self> {
         let place = job.specs.iter().position(|spec| spec.name == name.1)?;
-        // Minted before the first of them is placed, so that those of one record see each other.
-        let kin = fleet.kin(&name.0, &name.1);
-        let image = fleet.image(&job.specs[place].image);
+        let kin = GroupId::of_spec(&name.0, &name.1);
+        let image = GroupId::of_image(&job.specs[place].image);
         Some(Self { name, job, place, kin, image })
     }
 
@@ -102,9 +97,7 @@ fn groups(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, kept: &mu
         let job = draft.state.jobs.get(job_key).and_then(|job| job.versions.get(version));
         let Some(job) = job.map(Arc::clone) else { continue };
         let name = (job_key.clone(), spec_name.clone());
-        let Some(group) = Group::of(&mut draft.state.fleet, name, job).map(Arc::new) else {
-            continue;
-        };
+        let Some(group) = Group::of(name, job).map(Arc::new) else { continue };
         let outcome = if group.spec().all_at_once {
             together(draft, live, settings, &group, &key)
         } else {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use longshore_proto::name::NodeName;
 use longshore_proto::spec::{JobSpec, TaskSpec};
 use longshore_proto::state::TaskState;
-use longshore_scheduler::Fleet;
 use longshore_scheduler::plan::preempt::{self, Occupant};
+use longshore_scheduler::{Fleet, GroupId};
 
 use super::draft::Draft;
 use super::place::Group;
@@ -151,7 +151,7 @@ fn occupants<'a>(state: &'a State, node: &NodeName) -> Vec<Occupant<'a>> {
             is_ending: task.stop.is_some() || task.state == TaskState::Stopping,
             resources: spec.resources,
             ports: &spec.ports,
-            kin: state.fleet.find_kin(&task.job, &task.spec),
+            kin: Some(GroupId::of_spec(&task.job, &task.spec)),
         })
     };
     tasks.filter_map(occupant).collect()

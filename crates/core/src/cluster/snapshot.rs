@@ -148,7 +148,7 @@ impl Snapshot {
     ) -> Option<(usize, bool)> {
         let job = state.jobs.get(key)?;
         let spec = job.versions.get(&version)?;
-        let group = Group::of(&mut self.fleet, (key.clone(), name.clone()), Arc::clone(spec))?;
+        let group = Group::of((key.clone(), name.clone()), Arc::clone(spec))?;
         let wanted = job.spec().and_then(|spec| spec.spec(name));
         let is_current = wanted.is_some_and(|wanted| same_container(group.spec(), wanted));
         let may_move = is_current && !job.stop_requested && movable(&group);

@@ -242,7 +242,7 @@ impl Trial {
         for spec in &job.specs {
             let name = (key.clone(), spec.name.clone());
             let completed = self.snapshot.completed.get(&name).copied().unwrap_or(0);
-            let Some(group) = Group::of(&mut self.snapshot.fleet, name, Arc::clone(&job)) else {
+            let Some(group) = Group::of(name, Arc::clone(&job)) else {
                 continue;
             };
             self.snapshot.parts.push(Part { group, version });

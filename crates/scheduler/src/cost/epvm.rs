@@ -27,7 +27,7 @@
 //!   that the first worker heard after an election is not handed everything.
 
 use crate::cost::{Model, Row, share};
-use crate::demand::{Amounts, DIMENSIONS};
+use crate::demand::{AMOUNT_MAX, Amounts, DIMENSIONS};
 use crate::fleet::Node;
 
 /// The highest utilisation that tells nodes apart.
@@ -44,12 +44,12 @@ impl Model for Epvm {
         let base_log2 = f64::from(base_log2);
         let power = |utilisation: f64| libm::exp2(utilisation.min(UTILISATION_MAX) * base_log2);
         let (capacity, committed) = (node.capacity_amounts(), node.committed_amounts());
-        let expected = node.expected_amounts();
+        let expected = node.expected_steps();
         let mut row = Row::default();
         for r in 0..DIMENSIONS {
             let promised = share(committed[r], capacity[r]);
             row.committed[r] = power(promised);
-            let measured = quantised(expected[r], capacity[r]);
+            let measured = expected[r] as f64 / MEASURED_STEPS as f64;
             row.live[r] = if measured > promised { power(measured) } else { row.committed[r] };
         }
         row
@@ -64,14 +64,13 @@ impl Model for Epvm {
 /// A demand far beyond the capacity fits nowhere, but its cost must stay finite to be compared.
 const MAX_EXPONENT: f64 = 256.0;
 
-/// The part of a capacity, rounded to the nearest step.
-fn quantised(amount: u64, capacity: u64) -> f64 {
-    if capacity == 0 {
-        return 0.0;
-    }
-    let (amount, capacity) = (u128::from(amount), u128::from(capacity));
-    let steps = (amount * u128::from(MEASURED_STEPS) + capacity / 2) / capacity;
-    steps as f64 / MEASURED_STEPS as f64
+/// The part of a capacity in steps, rounded to the nearest one.
+pub(crate) fn steps(amount: u64, capacity: u64) -> u64 {
+    debug_assert!(
+        amount.max(capacity) <= AMOUNT_MAX,
+        "clamped when it was read, so nothing overflows"
+    );
+    (amount * MEASURED_STEPS + capacity / 2).checked_div(capacity).unwrap_or(0)
 }
 
 #[cfg(test)]

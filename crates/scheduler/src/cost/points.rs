@@ -75,9 +75,9 @@ mod tests {
     use crate::testing::{demand, join, join_with, name, resources};
     use crate::{GroupId, Policy};
 
-    fn kin(fleet: &mut Fleet) -> Option<GroupId> {
+    fn kin() -> Option<GroupId> {
         let job = JobKey { namespace: Namespace::standard(), name: "web".parse().unwrap() };
-        Some(fleet.kin(&job, &"main".parse().unwrap()))
+        Some(GroupId::of_spec(&job, &"main".parse().unwrap()))
     }
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
         let mut fleet = Fleet::default();
         join(&mut fleet, "large", resources(64, 64));
         join(&mut fleet, "small", resources(8, 8));
-        let wanted = Demand { kin: kin(&mut fleet), anti_affinity: 100, ..demand(1, 1) };
+        let wanted = Demand { kin: kin(), anti_affinity: 100, ..demand(1, 1) };
         let mut picked = Vec::new();
         for _ in 0..2 {
             let node = place(&fleet, &wanted, Policy::Epvm).unwrap().node;
@@ -131,7 +131,7 @@ mod tests {
             join_with(&mut fleet, node, resources(16, 16), &[("rack", rack)]);
         }
         let spread = [Spread::usual("label.rack".parse().unwrap())];
-        let wanted = Demand { kin: kin(&mut fleet), spread: &spread, ..demand(1, 1) };
+        let wanted = Demand { kin: kin(), spread: &spread, ..demand(1, 1) };
         for _ in 0..8 {
             let node = place(&fleet, &wanted, Policy::Epvm).unwrap().node;
             fleet.reserve(&node, &wanted);
@@ -145,7 +145,7 @@ mod tests {
         join(&mut fleet, "n1", resources(16, 16));
         join(&mut fleet, "n2", resources(8, 8));
         let spread = [Spread::usual("label.none".parse().unwrap())];
-        let wanted = Demand { kin: kin(&mut fleet), spread: &spread, ..demand(1, 1) };
+        let wanted = Demand { kin: kin(), spread: &spread, ..demand(1, 1) };
         fleet.reserve(&name("n1"), &wanted);
         let (with, without) = (wanted, Demand { spread: &[], ..wanted });
         let node = |demand| place(&fleet, demand, Policy::Epvm).unwrap().node;
@@ -158,7 +158,7 @@ mod tests {
         for node in ["n1", "n2", "n3", "n4"] {
             join(&mut fleet, node, resources(1000, 1000));
         }
-        let image = Some(fleet.image("web:1"));
+        let image = Some(GroupId::of_image("web:1"));
         let wanted = Demand { image, ..demand(1, 1) };
         let first = place(&fleet, &wanted, Policy::Epvm).unwrap().node;
         fleet.reserve(&first, &wanted);

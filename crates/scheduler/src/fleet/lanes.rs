@@ -20,6 +20,8 @@ struct Class {
     id: u32,
     nodes: u32,
     in_mixed: u32,
+    /// Whether it has blocks of its own: then it stays though it has no nodes, because its machines may come back.
+    has_blocks: bool,
     /// Vacant lanes of the class's own blocks, the lowest last.
     vacant: Vec<u32>,
 }
@@ -88,7 +90,9 @@ impl Lanes {
         match block.owner {
             Some(owner) => {
                 block.strangers -= u32::from(owner != class);
-                if let Some(class) = self.classes.values_mut().find(|class| class.id == owner) {
+                // A class with blocks of its own stays, so its number still stands for it.
+                let of_owner = &self.capacities[owner as usize];
+                if let Some(class) = self.classes.get_mut(of_owner) {
                     class.vacant.push(lane);
                 }
             }
@@ -125,7 +129,7 @@ impl Lanes {
                 u32::try_from(self.capacities.len() - 1).unwrap_or(u32::MAX)
             });
             self.capacities[id as usize] = capacity;
-            Class { id, nodes: 0, in_mixed: 0, vacant: Vec::new() }
+            Class { id, nodes: 0, in_mixed: 0, has_blocks: false, vacant: Vec::new() }
         });
         class.nodes += 1;
         is_new
@@ -134,8 +138,7 @@ impl Lanes {
     fn count_out(&mut self, capacity: Amounts) {
         let Some(class) = self.classes.get_mut(&capacity) else { return };
         class.nodes -= 1;
-        // A class with blocks of its own stays: its machines may come back.
-        if class.nodes == 0 && self.blocks.iter().all(|block| block.owner != Some(class.id)) {
+        if class.nodes == 0 && !class.has_blocks {
             self.unused_ids.push(class.id);
             self.classes.remove(&capacity);
         }
@@ -158,6 +161,7 @@ impl Lanes {
             let lanes = (first..first + BLOCK).rev();
             let lanes = lanes.map(|lane| u32::try_from(lane).unwrap_or(u32::MAX));
             if own {
+                class.has_blocks = true;
                 class.vacant.extend(lanes);
             } else {
                 self.vacant.extend(lanes);

@@ -7,6 +7,7 @@ use longshore_proto::name::{Datacenter, NodeName};
 use longshore_proto::spec::{Port, Protocol, Resources};
 use longshore_proto::state::{Eligibility, NodeStatus};
 
+use crate::cost::epvm;
 use crate::demand::{AMOUNT_MAX, Amounts, DIMENSIONS, Demand, amounts};
 
 /// What is told of a machine when it joins or changes.
@@ -140,6 +141,12 @@ impl Node {
         })
     }
 
+    /// The same in steps of the capacity, as costs tell it apart.
+    pub(crate) fn expected_steps(&self) -> [u64; DIMENSIONS] {
+        let (expected, capacity) = (self.expected_amounts(), self.capacity_amounts());
+        std::array::from_fn(|r| epvm::steps(expected[r], capacity[r]))
+    }
+
     /// What is free of each dimension; below zero where more is promised than there is. Exact as floating
     /// point, because no figure passes [`AMOUNT_MAX`].
     pub(crate) fn free_amounts(&self) -> [f64; DIMENSIONS] {
@@ -171,9 +178,9 @@ impl Node {
         changed
     }
 
-    /// Takes over what a heartbeat said. True when the node's figures changed.
+    /// Takes over what a heartbeat said. True when costs change with it: most heartbeats say what is known.
     pub(super) fn measure(&mut self, measured: Option<Resources>) -> bool {
-        let before = (self.measured, self.promised_since);
+        let before = (self.is_fresh(), self.expected_steps());
         self.measured = match (self.measured, measured) {
             (Some(before), Some(now)) => Some(Resources {
                 cpu_millis: before.cpu_millis.midpoint(now.cpu_millis),
@@ -184,7 +191,7 @@ impl Node {
             (Some(_), None) => None,
         };
         self.promised_since = Resources::ZERO;
-        before != (self.measured, self.promised_since)
+        before != (self.is_fresh(), self.expected_steps())
     }
 
     pub(super) fn forget_measured(&mut self) {

@@ -85,8 +85,10 @@ impl Company {
 pub(crate) fn hash(demand: &Demand<'_>, company: &Company) -> u64 {
     let mut hash = Hasher(0x9e37_79b9_7f4a_7c15);
     demand.amounts().into_iter().for_each(|amount| hash.word(amount));
-    let group = |group: Option<GroupId>| group.map_or(0, |group| u64::from(group.0) + 1);
-    hash.word(group(company.kin) << 32 | group(company.image));
+    // Each is a hash already, of which a half will do.
+    let group = |group: Option<GroupId>| group.map_or(0, |group| group.0 as u64);
+    hash.word(group(company.kin));
+    hash.word(group(company.image));
     hash.word(u64::from(demand.anti_affinity) << 1 | u64::from(demand.distinct_hosts));
     demand.datacenters.iter().for_each(|datacenter| hash.text(datacenter.as_str()));
     for Constraint { attribute, operator, values } in demand.constraints {

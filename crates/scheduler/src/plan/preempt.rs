@@ -400,7 +400,7 @@ mod tests {
         let mut cluster = Cluster::new(&[("n1", &[])]);
         let ports: &'static [Port] = Box::leak(Box::new([port(80)]));
         let job = JobKey { namespace: Namespace::standard(), name: "a".parse().unwrap() };
-        let kin = cluster.fleet.kin(&job, &"main".parse().unwrap());
+        let kin = GroupId::of_spec(&job, &"main".parse().unwrap());
         let wanted = Demand { ports, ..demand(1, 0) };
         cluster.fleet.reserve(&name("n1"), &wanted);
         let holder = Occupant {

@@ -17,7 +17,7 @@ use longshore_proto::spec::{Resources, SchedulerKind};
 use super::{cost, take_out};
 use crate::demand::Demand;
 use crate::filter;
-use crate::fleet::{Fleet, Node};
+use crate::fleet::{Fleet, GroupId, Node};
 use crate::{Policy, Scheduler, plain};
 
 /// A task that may be moved.
@@ -81,12 +81,12 @@ pub fn plan(fleet: &mut Fleet, tasks: &[Movable<'_>], bounds: Bounds) -> Vec<Mov
     let base_log2 = fleet.base_log2();
     let mut costs: BTreeMap<&NodeName, f64> = BTreeMap::new();
     let mut kinds: Vec<Kind<'_>> = Vec::new();
-    let mut known: BTreeMap<(&NodeName, Option<u32>, [u64; 3]), usize> = BTreeMap::new();
+    let mut known: BTreeMap<(&NodeName, Option<GroupId>, [u64; 3]), usize> = BTreeMap::new();
     for Movable { task, node, demand } in tasks {
         let Some(on) = fleet.node(node).filter(|node| counts(node)) else { continue };
         costs.entry(node).or_insert_with(|| cost(on, base_log2));
         let Resources { cpu_millis, memory_bytes, disk_bytes } = demand.resources;
-        let key = (*node, demand.kin.map(|kin| kin.0), [cpu_millis, memory_bytes, disk_bytes]);
+        let key = (*node, demand.kin, [cpu_millis, memory_bytes, disk_bytes]);
         match known.get(&key).filter(|_| demand.kin.is_some()) {
             Some(&kind) => kinds[kind].tasks.push(*task),
             None => {
