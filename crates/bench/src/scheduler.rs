@@ -8,10 +8,12 @@
 //! |---|---|
 //! | [`speed`] | decisions per second, and what wishes and explanations cost |
 //! | [`quality`] | machines above the volume bound, stranded capacity |
-//! | [`memory`] | bytes a task |
+//! | [`memory`] | bytes a task, and the copy that plans are made on |
+//! | [`brain`] | the manager's brain, whole |
 //! | [`world`] | the fleet that is measured |
 //! | [`powf`] | the plain scan |
 
+mod brain;
 mod memory;
 mod powf;
 mod quality;
@@ -31,6 +33,6 @@ pub fn measure(rounds: usize) -> Result<Vec<Figure>, Failure> {
     let memory = memory::measure()?;
     let mut figures = speed::measure(rounds)?;
     figures.extend(quality::measure()?);
-    figures.push(memory);
+    figures.extend(memory);
     Ok(figures)
 }

@@ -35,6 +35,9 @@ use crate::fleet::Node;
 /// By how much the cost of a node is multiplied that has no fresh measurement.
 pub(crate) const STALE_FACTOR: f64 = 2.0;
 
+/// The largest base there can be, as the power of two that it is: a lane is a number of 32 bits.
+pub(crate) const BASE_LOG2_MAX: usize = 32;
+
 /// What of a node's cost no task changes, by dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Row {
@@ -149,7 +152,7 @@ impl Key {
 /// decides, and keys only where products are equal.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Rank {
-    first: f64,
+    pub(crate) first: f64,
     second: f64,
     pub(crate) key: Key,
 }

@@ -10,15 +10,18 @@
 //! | `lanes` | where each node stands in the arrays that are scanned |
 //! | `groups` | tasks counted by node: of one spec, of one image |
 //! | `journal` | which nodes changed, in order |
+//! | `pieces` | lists that are copied at once |
 
 mod groups;
 mod journal;
 pub(crate) mod lanes;
 pub mod node;
+mod pieces;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
 
 use longshore_proto::name::NodeName;
 use longshore_proto::spec::Resources;
@@ -30,6 +33,7 @@ pub(crate) use groups::Groups;
 pub(crate) use journal::{Change, Journal};
 pub(crate) use lanes::Lanes;
 pub use node::{Machine, Node};
+use pieces::Pieces;
 
 /// The smallest base of the exponentials.
 const BASE_MIN: usize = 16;
@@ -50,15 +54,24 @@ struct Absent {
     groups: BTreeMap<GroupId, u32>,
 }
 
-/// Every node, and what the tasks that were placed hold of each.
+/// The lane of each node.
 #[derive(Debug, Clone, Default)]
-pub struct Fleet {
+struct Directory {
     /// By name, in order.
-    lane_of: BTreeMap<NodeName, u32>,
+    in_order: BTreeMap<NodeName, u32>,
     /// The same to look up: tasks come and go by the name of their node.
     finder: Finder<NodeName, u32>,
+}
+
+/// Every node, and what the tasks that were placed hold of each.
+///
+/// A copy is made to plan on, while those who decide wait for it: it shares with the fleet what neither has changed
+/// since.
+#[derive(Debug, Clone, Default)]
+pub struct Fleet {
+    directory: Arc<Directory>,
     /// By lane; `None` where nobody stands.
-    nodes: Vec<Option<Node>>,
+    nodes: Pieces<Option<Node>>,
     lanes: Lanes,
     groups: Groups,
     /// Nodes that are not of the fleet (gone, or not yet told of) while tasks hold something of them: were
@@ -88,7 +101,7 @@ impl Fleet {
     /// A node joined or changed. What its tasks hold, and its measurement, stay as they are.
     pub fn upsert(&mut self, name: &NodeName, machine: &Machine<'_>) {
         let Some(lane) = self.lane(name) else { return self.join(name, machine) };
-        let Some(node) = self.nodes.get_mut(lane as usize).and_then(Option::as_mut) else { return };
+        let Some(node) = self.node_mut(lane) else { return };
         let before = node.capacity_amounts();
         let mut reshaped = node.tell(machine);
         let now = node.capacity_amounts();
@@ -110,21 +123,24 @@ impl Fleet {
             self.groups.add(group, lane, count);
         }
         self.stale += usize::from(!node.is_fresh());
-        self.nodes.resize_with(self.lanes.len(), || None);
-        self.nodes[lane as usize] = Some(node);
-        self.lane_of.insert(name.clone(), lane);
-        self.finder.insert(name.clone(), lane);
+        self.nodes.lengthen(self.lanes.len());
+        if let Some(vacant) = self.nodes.get_mut(lane) {
+            *vacant = Some(node);
+        }
+        let directory = Arc::make_mut(&mut self.directory);
+        directory.in_order.insert(name.clone(), lane);
+        directory.finder.insert(name.clone(), lane);
         self.generation += 1;
         self.changed(lane, [None; 2], 0);
     }
 
     /// A node is no longer of the fleet. What its tasks hold is remembered until they release it.
     pub fn remove(&mut self, name: &NodeName) {
-        let Some(lane) = self.finder.remove(name) else { return };
-        self.lane_of.remove(name);
-        let Some(mut node) = self.nodes.get_mut(lane as usize).and_then(Option::take) else {
-            return;
-        };
+        let Some(lane) = self.lane(name) else { return };
+        let directory = Arc::make_mut(&mut self.directory);
+        directory.in_order.remove(name);
+        directory.finder.remove(name);
+        let Some(mut node) = self.nodes.get_mut(lane).and_then(Option::take) else { return };
         self.stale -= usize::from(!node.is_fresh());
         self.lanes.give_back(lane, node.capacity_amounts());
         if node.tasks > 0 {
@@ -144,7 +160,7 @@ impl Fleet {
     /// hears of it only where the rounded figure changes.
     pub fn set_measured(&mut self, name: &NodeName, measured: Option<Resources>) {
         let Some(lane) = self.lane(name) else { return };
-        let Some(node) = self.nodes.get_mut(lane as usize).and_then(Option::as_mut) else { return };
+        let Some(node) = self.node_mut(lane) else { return };
         let was_fresh = node.is_fresh();
         if node.measure(measured) {
             let is_fresh = node.is_fresh();
@@ -168,7 +184,7 @@ impl Fleet {
             }
             return;
         };
-        if let Some(node) = self.nodes.get_mut(lane as usize).and_then(Option::as_mut) {
+        if let Some(node) = self.node_mut(lane) {
             node.reserve(demand);
         }
         for group in groups.into_iter().flatten() {
@@ -198,7 +214,7 @@ impl Fleet {
             }
             return;
         };
-        if let Some(node) = self.nodes.get_mut(lane as usize).and_then(Option::as_mut) {
+        if let Some(node) = self.node_mut(lane) {
             node.release(demand);
         }
         for group in groups.into_iter().flatten() {
@@ -219,17 +235,17 @@ impl Fleet {
 
     /// Every node, in the order of names.
     pub fn nodes(&self) -> impl DoubleEndedIterator<Item = &Node> {
-        self.lane_of.values().filter_map(|lane| self.at(*lane))
+        self.directory.in_order.values().filter_map(|lane| self.at(*lane))
     }
 
     /// How many nodes there are, whatever their status.
     pub fn len(&self) -> usize {
-        self.lane_of.len()
+        self.directory.in_order.len()
     }
 
     /// Whether there is no node at all.
     pub fn is_empty(&self) -> bool {
-        self.lane_of.is_empty()
+        self.directory.in_order.is_empty()
     }
 
     /// The base of the exponentials, as the power of two that it is: the next one of the number of nodes.
@@ -240,19 +256,24 @@ impl Fleet {
 
     /// The node on a lane.
     pub(crate) fn at(&self, lane: u32) -> Option<&Node> {
-        self.nodes.get(lane as usize)?.as_ref()
+        self.nodes.get(lane)?.as_ref()
     }
 
     pub(crate) fn lane(&self, name: &NodeName) -> Option<u32> {
-        self.finder.get(name).copied()
+        self.directory.finder.get(name).copied()
+    }
+
+    fn node_mut(&mut self, lane: u32) -> Option<&mut Node> {
+        self.nodes.get_mut(lane)?.as_mut()
     }
 
     /// Nodes by name from after the given one to the end, and then from the beginning.
     pub(crate) fn in_turn(&self, after: Option<&NodeName>) -> impl Iterator<Item = u32> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
-        let rest = self.lane_of.range::<NodeName, _>((from, Unbounded));
-        let again = after.map(|after| self.lane_of.range::<NodeName, _>(..=after));
+        let in_order = &self.directory.in_order;
+        let rest = in_order.range::<NodeName, _>((from, Unbounded));
+        let again = after.map(|after| in_order.range::<NodeName, _>(..=after));
         rest.chain(again.into_iter().flatten()).map(|(_, lane)| *lane)
     }
 

@@ -10,7 +10,8 @@
 //!
 //! A view that is used again looks only at nodes that have changed since it was used last: whether one got
 //! better than the best of its block, or was the best and got worse. So a decision costs what has changed and
-//! not what there is. A demand that was never seen is one scan over the columns.
+//! not what there is. For a demand that was never seen, a summary of each block says what nobody in it costs less than,
+//! and only blocks that may have the best are scanned.
 //!
 //! Nothing here decides: every figure is computed by the functions that [`crate::plain`] uses, in the same
 //! order of operations, and a property test asks both for the same node.
@@ -47,7 +48,7 @@ use crate::fleet::Fleet;
 use columns::Columns;
 use profile::{Profile, ProfileKey};
 use subject::{Company, Owned};
-use view::View;
+use view::{Path, View};
 
 /// Views are forgotten, the longest unused first, when they hold more than this or are more than so many.
 const VIEW_BYTES_MAX: usize = 128 << 20;
@@ -74,7 +75,6 @@ pub(crate) struct Index {
     kind: SchedulerKind,
     level: Level,
     columns: Columns,
-    weights: Weights,
     /// For the guard alone: what it counts, and of which census.
     popular: Option<(u64, Popular)>,
     profiles: Vec<(ProfileKey, Arc<Profile>)>,
@@ -88,12 +88,11 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    pub(crate) fn new(kind: SchedulerKind, fleet: &Fleet) -> Self {
+    pub(crate) fn new(kind: SchedulerKind) -> Self {
         Self {
             kind,
             level: Level::new(),
             columns: Columns::default(),
-            weights: Weights::new(fleet.base_log2()),
             popular: None,
             profiles: Vec::new(),
             views: Vec::new(),
@@ -114,30 +113,31 @@ impl Index {
         let at = self.find(fleet, demand);
         self.clock += 1;
         self.used[at] = self.clock;
+        let view = &mut self.views[at];
+        if view.profile().generation() != fleet.generation() {
+            view.set_profile(profile_of(&mut self.profiles, fleet, demand));
+        }
+        let path = view.path(fleet, self.kind);
+        if path != Path::LookAtChanges {
+            self.columns.tighten();
+        }
         let ground = Ground {
             fleet,
             kind: self.kind,
             level: self.level,
             model: crate::cost::model(self.kind),
             columns: &self.columns,
-            weights: &self.weights,
+            weights: Weights::at(fleet.base_log2()),
             popular: self.popular.as_ref().map(|(_, popular)| popular),
         };
-        let view = &mut self.views[at];
-        if view.profile().generation() != fleet.generation() {
-            view.set_profile(profile_of(&mut self.profiles, fleet, demand));
-        }
         self.view_bytes -= view.bytes();
-        view.catch_up(&ground);
+        view.catch_up(&ground, path);
         self.view_bytes += view.bytes();
         (view, ground)
     }
 
     /// Brings what all views share up to date.
     fn catch_up(&mut self, fleet: &Fleet) {
-        if self.weights.base_log2() != fleet.base_log2() {
-            self.weights = Weights::new(fleet.base_log2());
-        }
         self.columns.catch_up(fleet, crate::cost::model(self.kind));
         if self.kind == SchedulerKind::EpvmGuard {
             let census = fleet.census().generation() + fleet.generation();

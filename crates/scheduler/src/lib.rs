@@ -116,23 +116,18 @@ impl Scheduler {
         demand: &Demand<'_>,
         policy: Policy<'_>,
     ) -> Result<Placement, Box<Unplaceable>> {
-        let (view, ground) = self.index(fleet, policy.kind()).view(fleet, demand);
+        let (view, ground) = self.index(policy.kind()).view(fleet, demand);
         let nodes = u32::try_from(fleet.len()).unwrap_or(u32::MAX);
         let rejected = view.rejected();
         let feasible = view.feasible();
-        let explained = |terms, runner_up| Explanation {
-            policy: policy.kind(),
-            nodes,
-            feasible,
-            rejected: rejected.clone(),
-            terms,
-            runner_up,
-        };
         if let Policy::RoundRobin { last } = policy {
             let next = fleet.in_turn(last).find(|lane| view.is_feasible(*lane));
             return match next.and_then(|lane| fleet.at(lane)) {
                 Some(node) => {
-                    Ok(Placement { node: node.name.clone(), explanation: explained(None, None) })
+                    let (policy, terms, runner_up) = (policy.kind(), None, None);
+                    let explanation =
+                        Explanation { policy, nodes, feasible, rejected, terms, runner_up };
+                    Ok(Placement { node: node.name.clone(), explanation })
                 }
                 None => Err(Box::new(Unplaceable { nodes, rejected })),
             };
@@ -144,8 +139,9 @@ impl Scheduler {
         let next = (feasible > 1).then(|| view.next(&ground, &best)).flatten();
         let runner_up =
             next.and_then(|next| Some((next.name(fleet)?.clone(), view.terms(&ground, next))));
-        let terms = view.terms(&ground, best);
-        Ok(Placement { node: node.clone(), explanation: explained(Some(terms), runner_up) })
+        let (policy, terms) = (policy.kind(), Some(view.terms(&ground, best)));
+        let explanation = Explanation { policy, nodes, feasible, rejected, terms, runner_up };
+        Ok(Placement { node: node.clone(), explanation })
     }
 
     /// Finds a node for one task, without a reason.
@@ -155,7 +151,7 @@ impl Scheduler {
         demand: &Demand<'_>,
         policy: Policy<'_>,
     ) -> Option<&'f Node> {
-        let (view, ground) = self.index(fleet, policy.kind()).view(fleet, demand);
+        let (view, ground) = self.index(policy.kind()).view(fleet, demand);
         let lane = match policy {
             Policy::RoundRobin { last } => fleet.in_turn(last).find(|lane| view.is_feasible(*lane)),
             _ => view.pick(&ground).map(|best| best.lane),
@@ -163,9 +159,9 @@ impl Scheduler {
         lane.and_then(|lane| fleet.at(lane))
     }
 
-    fn index(&mut self, fleet: &Fleet, kind: SchedulerKind) -> &mut Index {
+    fn index(&mut self, kind: SchedulerKind) -> &mut Index {
         let at = self.indexes.iter().position(|(known, _)| *known == kind).unwrap_or_else(|| {
-            self.indexes.push((kind, Index::new(kind, fleet)));
+            self.indexes.push((kind, Index::new(kind)));
             self.indexes.len() - 1
         });
         &mut self.indexes[at].1

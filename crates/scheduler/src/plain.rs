@@ -85,7 +85,7 @@ pub(crate) fn score<'f>(
 ) -> Vec<Candidate<'f>> {
     let Some(model) = cost::model(kind) else { return Vec::new() };
     let base_log2 = fleet.base_log2();
-    let weights = Weights::new(base_log2);
+    let weights = Weights::at(base_log2);
     let amounts = demand.amounts();
     let popular = (kind == SchedulerKind::EpvmGuard).then(|| Popular::of(fleet));
     let spread = spread_points(fleet, demand, feasible.iter().map(|(_, node)| *node));

@@ -414,16 +414,16 @@ impl<'a> Engine<'a> {
 
     fn rebalance(&mut self) {
         let Some(Rebalance { every_ms, bounds }) = self.settings.rebalance else { return };
-        let running = self.on_host.iter().zip(self.hosts).flat_map(|(tasks, host)| {
-            tasks.iter().map(|task| rebalance::Movable {
-                task: TaskId(Uuid::from_u128(u128::from(*task))),
-                node: &host.name,
-                demand: self.demand(self.job_of[*task as usize]),
-            })
-        });
-        let running: Vec<rebalance::Movable<'_>> = running.collect();
-        let moves = rebalance::plan(&mut self.fleet.clone(), &running, bounds);
-        for one in moves {
+        let movable = |task: &u32| rebalance::Movable {
+            task: TaskId(Uuid::from_u128(u128::from(*task))),
+            demand: self.demand(self.job_of[*task as usize]),
+        };
+        let tasks_on = |node: &NodeName| match self.host_of.get(node) {
+            Some(host) => self.on_host[*host as usize].iter().map(movable).collect(),
+            None => Vec::new(),
+        };
+        let found = rebalance::plan(&mut self.fleet.clone(), bounds, tasks_on);
+        for one in found.moves {
             let task = one.task.0.as_u128() as u32;
             let Some(&host) = self.host_of.get(&one.to) else { continue };
             let demand = self.demand(self.job_of[task as usize]);
@@ -464,6 +464,11 @@ mod tests {
     use super::*;
     use crate::machines::Mix;
     use crate::workload::{self, Source, Workload};
+
+    fn bounds(moves_max: usize) -> rebalance::Bounds {
+        let (kinds_max, looks_max) = (100, usize::MAX);
+        rebalance::Bounds { moves_max, gain: 2.0, kinds_max, looks_max, nodes_skipped: 0 }
+    }
 
     const SETTINGS: Settings = Settings {
         scheduler: SchedulerKind::Epvm,
@@ -515,7 +520,7 @@ mod tests {
     #[test]
     fn every_task_is_somewhere_and_no_machine_holds_more_than_it_has() {
         let failures = Some(Failures { up_ms: 2_000_000.0, away_ms: 300_000.0 });
-        let bounds = rebalance::Bounds { moves_max: 5, gain: 2.0, kinds_max: 100 };
+        let bounds = bounds(5);
         let rebalance = Some(Rebalance { every_ms: 300_000, bounds });
         for scheduler in SchedulerKind::ALL {
             for (failures, rebalance) in [(None, None), (failures, rebalance)] {
@@ -606,7 +611,7 @@ mod tests {
     fn rebalancing_evens_out_what_binpack_has_piled_up() {
         let hosts = hosts(&[8, 8]);
         let jobs = [job(0, 50, 1, &[4000; 8])];
-        let bounds = rebalance::Bounds { moves_max: 2, gain: 2.0, kinds_max: 100 };
+        let bounds = bounds(2);
         let rebalance = Some(Rebalance { every_ms: 300_000, bounds });
         let packed = Settings { scheduler: SchedulerKind::Binpack, ..SETTINGS };
         assert_eq!(run(&hosts, &jobs, packed).fullest, 1.0);

@@ -1,12 +1,22 @@
-//! How much memory a placed task takes in the fleet and in what the scheduler keeps.
+//! How much memory a task takes, in the fleet and in the manager's whole brain, and what it costs to copy that brain.
 
+use std::time::Instant;
+
+use super::brain::Brain;
 use super::world::{Wish, World, hosts};
 use crate::Failure;
-use crate::report::{Figure, progress};
+use crate::report::{Figure, median, progress};
 
-/// How many nodes and tasks there are.
+/// How many nodes there are.
 const NODES: usize = 10_000;
+/// How many tasks are placed to find what one takes in the fleet.
 const TASKS: usize = 200_000;
+/// How many tasks run when the whole brain is looked at.
+const RUNNING: [usize; 2] = [100_000, 1_000_000];
+/// How many are started at a time, so that what is on its way takes no room worth speaking of.
+const STARTED: usize = 5_000;
+/// How often the brain is copied.
+const COPIES: usize = 9;
 
 /// The memory that this process has, in bytes.
 fn resident_bytes() -> Result<u64, Failure> {
@@ -18,8 +28,15 @@ fn resident_bytes() -> Result<u64, Failure> {
     Ok(kib.trim().parse::<u64>()? * 1024)
 }
 
+/// Everything about memory.
+pub(super) fn measure() -> Result<Vec<Figure>, Failure> {
+    let mut figures = vec![hot()?];
+    figures.extend(all_in()?);
+    Ok(figures)
+}
+
 /// The hot part of a task: what placing it adds to the fleet and to the scheduler.
-pub(super) fn measure() -> Result<Figure, Failure> {
+fn hot() -> Result<Figure, Failure> {
     let hosts = hosts(NODES);
     let mut world = World::empty(&hosts, 64, Wish::Nothing)?;
     // Everything that is made once is there before it is counted.
@@ -34,4 +51,47 @@ pub(super) fn measure() -> Result<Figure, Failure> {
     progress(&format!("memory of a placed task in the scheduler: {bytes:.0} B"));
     let figure = Figure::alone("scheduler/memory of a placed task, hot part", bytes, "B");
     Ok(figure.at_most(128.0))
+}
+
+/// A running task with all that the manager's brain holds of it: its state and why it is where it is, its job and
+/// the answer to whoever submitted it, ten tasks a job; and what it takes to copy the brain for a plan.
+fn all_in() -> Result<Vec<Figure>, Failure> {
+    let mut brain = Brain::new(&hosts(NODES))?;
+    brain.run(STARTED)?;
+    let before = resident_bytes()?;
+    let mut figures = Vec::new();
+    let mut running = 0;
+    for tasks in RUNNING {
+        while running < tasks {
+            brain.run(STARTED)?;
+            running += STARTED;
+        }
+        let bytes = resident_bytes()?.saturating_sub(before) as f64 / running as f64;
+        let name = format!(
+            "scheduler/memory of a running task in the manager's brain, all in, {tasks} tasks"
+        );
+        progress(&format!("{name}: {bytes:.0} B"));
+        figures.push(Figure::alone(name, bytes, "B").at_most(1024.0));
+        if tasks == RUNNING[0] {
+            figures.push(copy(&brain));
+        }
+    }
+    Ok(figures)
+}
+
+/// How long the manager's loop stands still while the brain is copied for a plan.
+fn copy(brain: &Brain) -> Figure {
+    let times_ms: Vec<f64> = (0..COPIES)
+        .map(|_| {
+            let before = Instant::now();
+            let copy = brain.cluster.snapshot();
+            let time = before.elapsed();
+            drop(copy);
+            time.as_secs_f64() * 1e3
+        })
+        .collect();
+    let name = format!("scheduler/copy of {NODES} nodes and {} tasks for a plan", RUNNING[0]);
+    let time_ms = median(&times_ms);
+    progress(&format!("{name}: {time_ms:.1} ms"));
+    Figure::alone(name, time_ms, "ms").at_most(10.0)
 }

@@ -161,6 +161,8 @@ fn settings(wish: &Simulate, usual_ms: u64, fills: bool) -> Result<engine::Setti
             moves_max: wish.moves as usize,
             gain: REBALANCE_GAIN,
             kinds_max: REBALANCE_KINDS,
+            looks_max: usize::MAX,
+            nodes_skipped: 0,
         },
     };
     Ok(engine::Settings {

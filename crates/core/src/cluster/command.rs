@@ -16,12 +16,12 @@ use super::effect::{Effect, Reply};
 use super::input::{Command, Ticket};
 use super::record::{Audit, CommandAnswer, CommandKey, Fact, Hash};
 use super::state::State;
-use super::{Live, Settings, eligibility, moves};
+use super::{Live, eligibility, moves};
 
 /// Decides on a command, or repeats the answer that it got before.
 pub(super) fn decide(
     draft: &mut Draft<'_>,
-    (live, settings): (&mut Live, &Settings),
+    live: &mut Live,
     ticket: Ticket,
     (role, user): (Role, UserName),
     actor: Option<String>,
@@ -34,7 +34,7 @@ pub(super) fn decide(
     let request = Hash::of(&codec::encode(command));
     let reply = match known(draft, &key, request) {
         Some(answer) => answer,
-        None => grant(draft, (live, settings), command, &actor).inspect(|answer| {
+        None => grant(draft, live, command, &actor).inspect(|answer| {
             let (verb, of) = command.told();
             let audit = Some(Audit { actor: actor.clone(), verb: verb.to_owned(), of });
             draft.record(Fact::CommandGranted { key, request, answer: answer.clone(), audit });
@@ -85,7 +85,7 @@ fn known(
 
 fn grant(
     draft: &mut Draft<'_>,
-    (live, settings): (&mut Live, &Settings),
+    live: &mut Live,
     command: &Command,
     actor: &str,
 ) -> Result<CommandAnswer, ApiError> {
@@ -95,7 +95,7 @@ fn grant(
         Command::StopTask { namespace, id } => stop_task(draft, namespace, id, actor),
         Command::Rebalance(asked) => {
             let bounds = moves::bounds(asked)?;
-            Ok(CommandAnswer::Rebalanced(moves::start(draft, live, settings, bounds)))
+            Ok(CommandAnswer::Rebalanced(moves::start(draft, live, bounds)))
         }
         Command::Node(command) => eligibility::decide(draft, command, actor),
     }

@@ -160,6 +160,8 @@ struct Live {
     drains: drain::Drains,
     /// When the cluster last looked for moves by itself.
     balanced_at: Time,
+    /// How many of the costliest nodes it has looked at since it last found one.
+    balanced_nodes: usize,
     /// What an operator should know of, by what it is about.
     alarms: BTreeMap<&'static str, String>,
 }
@@ -278,8 +280,7 @@ impl Cluster {
             match input {
                 Input::Command { ticket, role, user, actor, id, command } => {
                     let asker = (role, user);
-                    let scope = (&mut *live, settings);
-                    command::decide(&mut draft, scope, ticket, asker, actor, id, &command);
+                    command::decide(&mut draft, live, ticket, asker, actor, id, &command);
                 }
                 Input::Register { ticket, node, register } => {
                     node::register(&mut draft, live, settings, ticket, &node, &register);

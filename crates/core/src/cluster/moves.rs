@@ -1,27 +1,36 @@
 //! Moves: tasks that are better off elsewhere are started there first, and stopped where they are once they run
 //! there (see [`super::slot`]).
 //!
-//! Which moves pay is [`rebalance`](longshore_scheduler::plan::rebalance)'s answer on a copy of the fleet. They
-//! begin by an operator's word, or window by window where the cluster is set to balance itself.
+//! Which moves pay is [`rebalance`]'s answer on a copy of the fleet. They begin by an operator's word, or window by
+//! window where the cluster is set to balance itself.
 
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::explain::MovedFrom;
 use longshore_proto::id::TaskId;
-use longshore_proto::plan::{GAIN_USUAL, MOVES_MAX, MOVES_USUAL, Move, Rebalance, RebalancePlan};
+use longshore_proto::plan::{
+    GAIN_USUAL, MOVES_MAX, MOVES_USUAL, Move, Rebalance, RebalancePlan, TaskRef,
+};
 use longshore_proto::spec::SchedulerKind;
 use longshore_proto::state::TaskState;
-use longshore_scheduler::Policy;
 use longshore_scheduler::filter;
-use longshore_scheduler::plan::rebalance::Bounds;
+use longshore_scheduler::plan::rebalance::{self, Bounds, Found, Movable};
+use longshore_scheduler::{Demand, Fleet, GroupId, Policy};
 
 use super::draft::Draft;
 use super::place::Group;
 use super::record::Fact;
-use super::snapshot::Snapshot;
+use super::snapshot::{may_move, shown};
+use super::state::State;
 use super::{Live, Settings};
 
-/// How many kinds of tasks are looked at in one search for moves.
-pub(super) const KINDS_MAX: usize = 256;
+/// How many kinds of tasks are looked at when somebody asks for moves, and how often it is looked for the best node
+/// for one of them.
+const KINDS_MAX: usize = 256;
+const LOOKS_MAX: usize = 1024;
+
+/// The same where the cluster balances itself: everybody's decisions wait for it.
+const KINDS_PER_WINDOW: usize = 64;
+const LOOKS_PER_WINDOW: usize = 128;
 
 /// How a cluster balances itself.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -53,30 +62,65 @@ pub(super) fn bounds(asked: &Rebalance) -> Result<Bounds, ApiError> {
             .hint("use 1 or more: 2 moves a task when it costs half elsewhere"));
     }
     let moves_max = usize::try_from(moves).unwrap_or(usize::MAX);
-    Ok(Bounds { moves_max, gain, kinds_max: KINDS_MAX })
+    Ok(Bounds { moves_max, gain, kinds_max: KINDS_MAX, looks_max: LOOKS_MAX, nodes_skipped: 0 })
 }
 
 /// Begins the moves that pay. Gives those that have begun.
-pub(super) fn start(
-    draft: &mut Draft<'_>,
-    live: &mut Live,
-    settings: &Settings,
-    bounds: Bounds,
-) -> RebalancePlan {
-    let mut plan = Snapshot::of(draft.state, settings).rebalance(bounds);
-    plan.moves.retain_mut(|one| {
-        one.successor = begin(draft, live, one);
-        one.successor.is_some()
-    });
+pub(super) fn start(draft: &mut Draft<'_>, live: &mut Live, bounds: Bounds) -> RebalancePlan {
+    let state = &*draft.state;
+    let base_log2 = state.fleet.base_log2();
+    let before = shown(&state.fleet, base_log2);
+    let mut fleet = state.fleet.clone();
+    let found = search(state, &mut fleet, bounds);
+    let mut plan = RebalancePlan { moves: Vec::new(), before, after: shown(&fleet, base_log2) };
+    for one in found.moves {
+        if let Some(successor) = begin(draft, live, &one)
+            && let Some(task) = draft.state.tasks.get(&one.task)
+        {
+            let (namespace, job) = (task.job.namespace.clone(), task.job.name.clone());
+            let task = TaskRef { id: Some(one.task), namespace, job, spec: task.spec.clone() };
+            let rebalance::Move { from, to, cost_here, cost_there, .. } = one;
+            let successor = Some(successor);
+            plan.moves.push(Move { task, from, to, cost_here, cost_there, successor });
+        }
+    }
     plan
 }
 
+/// Looks for moves that pay, on a copy of the fleet. The tasks are read where they are: only those of the costliest
+/// nodes are asked for.
+fn search(state: &State, fleet: &mut Fleet, bounds: Bounds) -> Found {
+    rebalance::plan(fleet, bounds, |node| {
+        let tasks = state.nodes.get(node).into_iter().flat_map(|node| &node.tasks);
+        tasks.filter_map(|id| movable(state, *id)).collect()
+    })
+}
+
+/// A task as it may be moved; `None` when it may not.
+fn movable(state: &State, id: TaskId) -> Option<Movable<'_>> {
+    let task = state.tasks.get(&id)?;
+    if task.state != TaskState::Running || task.stop.is_some() {
+        return None;
+    }
+    let job = state.jobs.get(&task.job)?;
+    let version = job.versions.get(&task.version)?;
+    let spec = version.spec(&task.spec)?;
+    let slot = state.slot(&task.job, &task.spec, task.slot).iter();
+    let living = slot.filter_map(|id| state.tasks.get(id)).filter(|task| !task.state.is_terminal());
+    if living.count() != 1 || !may_move(job, version, spec) {
+        return None;
+    }
+    let kin = Some(GroupId::of_spec(&task.job, &task.spec));
+    let image = Some(GroupId::of_image(&spec.image));
+    Some(Movable { task: id, demand: Demand::of_spec(version, spec, kin, image) })
+}
+
 /// Begins a move, unless something has come in between.
-fn begin(draft: &mut Draft<'_>, live: &mut Live, one: &Move) -> Option<TaskId> {
+fn begin(draft: &mut Draft<'_>, live: &mut Live, one: &rebalance::Move) -> Option<TaskId> {
     if draft.is_full() {
         return None;
     }
-    let before = one.task.id?;
+    let before = one.task;
     let task = draft.state.tasks.get(&before).filter(|task| task.state == TaskState::Running)?;
     let (version, slot, failures) = (task.version, task.slot, task.failures);
     let name = (task.job.clone(), task.spec.clone());
@@ -131,8 +175,22 @@ pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings) 
         tasks.get(id).is_some_and(|task| task.is_wanted() && task.state != TaskState::Running)
     });
     let moves_max = balancing.moves_max.saturating_sub(live.moves.len());
-    if moves_max > 0 {
-        let bounds = Bounds { moves_max, gain: balancing.gain, kinds_max: KINDS_MAX };
-        start(draft, live, settings, bounds);
+    if moves_max == 0 {
+        return;
+    }
+    let bounds = Bounds {
+        moves_max,
+        gain: balancing.gain,
+        kinds_max: KINDS_PER_WINDOW,
+        looks_max: LOOKS_PER_WINDOW,
+        nodes_skipped: live.balanced_nodes,
+    };
+    let state = &*draft.state;
+    let found = search(state, &mut state.fleet.clone(), bounds);
+    // Where nothing pays on the costliest nodes the next window looks at those after them, and begins anew at the end.
+    let goes_on = found.moves.is_empty() && !found.is_complete;
+    live.balanced_nodes = if goes_on { live.balanced_nodes + found.nodes } else { 0 };
+    for one in &found.moves {
+        begin(draft, live, one);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use longshore_proto::name::NodeName;
 use longshore_proto::spec::{JobSpec, TaskSpec};
 use longshore_proto::state::TaskState;
-use longshore_scheduler::plan::preempt::{self, Occupant};
+use longshore_scheduler::plan::preempt::{self, Occupant, Wanted};
 use longshore_scheduler::{Fleet, GroupId};
 
 use super::draft::Draft;
@@ -24,6 +24,10 @@ use crate::time::Time;
 /// every node and its tasks.
 const LOOK_AGAIN_MS: u64 = 5_000;
 
+/// How many nodes' tasks one search looks at while everybody's decisions wait for it. Where that is not enough, the
+/// next pass goes on from there. Tests get by with clusters of few nodes.
+pub(super) const NODES_MAX: usize = if cfg!(test) { 8 } else { 1_024 };
+
 /// Where room is being made for a group.
 #[derive(Debug, Clone)]
 pub(super) struct Wish {
@@ -31,6 +35,9 @@ pub(super) struct Wish {
     /// The version of the job that it was looked for.
     job: Arc<JobSpec>,
     looked_at: Time,
+    /// Where a search has stopped that goes on with the next pass, and how many nodes it has looked at so far.
+    stopped_at: Option<NodeName>,
+    looked: usize,
 }
 
 /// What came of a wish for room.
@@ -97,15 +104,31 @@ pub(super) fn make(
     }
     let now = draft.now.time;
     let is_due = before.as_ref().is_none_or(|wish| {
-        now >= wish.looked_at + LOOK_AGAIN_MS || !Arc::ptr_eq(&wish.job, &group.job)
+        now >= wish.looked_at + LOOK_AGAIN_MS
+            || now > wish.looked_at && wish.stopped_at.is_some()
+            || !Arc::ptr_eq(&wish.job, &group.job)
     });
     let missing = waiting - nodes.len();
-    let mut looked_at = before.map_or(now, |wish| wish.looked_at);
+    let mut looked_at = before.as_ref().map_or(now, |wish| wish.looked_at);
+    let (mut stopped_at, mut looked) =
+        before.map_or((None, 0), |wish| (wish.stopped_at, wish.looked));
     if missing > 0 && is_due {
         looked_at = now;
         let state = &*draft.state;
         let find = |node: &NodeName| occupants(state, node);
-        let seats = preempt::seats(&state.fleet, &demand, missing, Some(most), find);
+        // Those that belong together need all their seats from one search.
+        let nodes_max = if group.spec().all_at_once { usize::MAX } else { NODES_MAX };
+        let wanted = Wanted {
+            seats: missing,
+            priority_max: Some(most),
+            nodes_max,
+            after: stopped_at.as_ref(),
+        };
+        let found = preempt::seats(&state.fleet, &demand, wanted, find);
+        looked = if stopped_at.is_some() { looked + found.nodes } else { found.nodes };
+        let goes_on = found.seats.len() < missing && looked < state.fleet.len();
+        stopped_at = found.stopped_at.filter(|_| goes_on);
+        let seats = found.seats;
         if group.spec().all_at_once && seats.len() < missing {
             kept.give_back_from(&mut draft.state.fleet, first);
             nodes.clear();
@@ -132,8 +155,9 @@ pub(super) fn make(
         // What was told to end is ending; the next record looks again at what else must.
         live.wishes.remove(&group.name);
     } else {
-        live.wishes
-            .insert(group.name.clone(), Wish { nodes, job: Arc::clone(&group.job), looked_at });
+        let job = Arc::clone(&group.job);
+        let wish = Wish { nodes, job, looked_at, stopped_at, looked };
+        live.wishes.insert(group.name.clone(), wish);
     }
     made
 }

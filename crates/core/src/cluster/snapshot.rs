@@ -10,10 +10,10 @@ use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, Namespace, NodeName, SpecName};
 use longshore_proto::plan::{self, Footing, Move, RebalancePlan, TaskRef};
 use longshore_proto::spec::{
-    JobType, MigrateOrder, MigratePolicy, MountSource, OnNodeLoss, TaskSpec,
+    JobSpec, JobType, MigrateOrder, MigratePolicy, MountSource, OnNodeLoss, TaskSpec,
 };
 use longshore_proto::state::TaskState;
-use longshore_scheduler::plan::preempt::{self, Occupant};
+use longshore_scheduler::plan::preempt::{self, Occupant, Wanted};
 use longshore_scheduler::plan::rebalance::{self, Bounds, Movable};
 use longshore_scheduler::plan::{footing, ranking, spread_over_nothing, take_out};
 use longshore_scheduler::{Demand, Fleet, Policy};
@@ -21,7 +21,7 @@ use longshore_scheduler::{Demand, Fleet, Policy};
 use super::place::Group;
 use super::reconcile::same_container;
 use super::room::displaceable;
-use super::state::{State, Task};
+use super::state::{Job, State, Task};
 use super::{Cluster, Settings};
 
 /// How many of the best nodes, and of the others, an explanation lists.
@@ -46,7 +46,7 @@ pub(super) struct Held {
     pub(super) is_ending: bool,
     /// Whether another task of its slot is to take its place.
     pub(super) has_successor: bool,
-    /// Whether it may be moved: see [`movable`].
+    /// Whether it may be moved: see [`may_move`].
     pub(super) is_movable: bool,
 }
 
@@ -149,9 +149,7 @@ impl Snapshot {
         let job = state.jobs.get(key)?;
         let spec = job.versions.get(&version)?;
         let group = Group::of((key.clone(), name.clone()), Arc::clone(spec))?;
-        let wanted = job.spec().and_then(|spec| spec.spec(name));
-        let is_current = wanted.is_some_and(|wanted| same_container(group.spec(), wanted));
-        let may_move = is_current && !job.stop_requested && movable(&group);
+        let may_move = may_move(job, spec, group.spec());
         self.parts.push(Part { group, version });
         Some((self.parts.len() - 1, may_move))
     }
@@ -160,15 +158,17 @@ impl Snapshot {
     pub fn rebalance(mut self, bounds: Bounds) -> RebalancePlan {
         let base_log2 = self.fleet.base_log2();
         let before = shown(&self.fleet, base_log2);
-        let movable = self.held.iter().filter(|held| held.is_movable);
-        let tasks: Vec<Movable<'_>> = movable
-            .map(|held| Movable {
+        let by_node = self.by_node();
+        let tasks_on = |node: &NodeName| {
+            let held = by_node.get(node).into_iter().flatten().map(|place| &self.held[*place]);
+            let movable = held.filter(|held| held.is_movable);
+            let movable = movable.map(|held| Movable {
                 task: held.task,
-                node: &held.node,
                 demand: self.parts[held.part].group.demand(),
-            })
-            .collect();
-        let moves = rebalance::plan(&mut self.fleet, &tasks, bounds);
+            });
+            movable.collect()
+        };
+        let moves = rebalance::plan(&mut self.fleet, bounds, tasks_on).moves;
         let parts: BTreeMap<TaskId, usize> =
             self.held.iter().map(|held| (held.task, held.part)).collect();
         let moves = moves.into_iter().filter_map(|one| {
@@ -195,7 +195,8 @@ impl Snapshot {
         let by_node = self.by_node();
         let find = |node: &NodeName| self.occupants(by_node.get(node), &BTreeSet::new());
         let demand = group.demand();
-        let seats = preempt::seats(&self.fleet, &demand, wanted, Some(most), find);
+        let anywhere = Wanted::anywhere(wanted, Some(most));
+        let seats = preempt::seats(&self.fleet, &demand, anywhere, find).seats;
         if group.spec().all_at_once && seats.len() < wanted {
             return Vec::new();
         }
@@ -268,11 +269,12 @@ pub(super) fn shown(fleet: &Fleet, base_log2: u32) -> Footing {
     Footing { nodes: found.nodes, cost: found.cost, capacity: found.capacity, free: found.free }
 }
 
-/// Whether tasks may be moved for the sake of balance. A batch task would lose what it has done; what a task has
-/// written to its node stays behind; a job that waits for its nodes wants to be where it is; and no balance is worth
-/// a gap to one whose tasks end before they start elsewhere.
-fn movable(group: &Group) -> bool {
-    let policy = group.spec().migrate.unwrap_or_else(MigratePolicy::usual);
+/// Whether the tasks of a part of a version of a job may be moved for the sake of balance. What is about to be
+/// replaced or stopped is not worth it. A batch task would lose what it has done; what a task has written to its
+/// node stays behind; a job that waits for its nodes wants to be where it is; and no balance is worth a gap to one
+/// whose tasks end before they start elsewhere.
+pub(super) fn may_move(job: &Job, version: &JobSpec, spec: &TaskSpec) -> bool {
+    let policy = spec.migrate.unwrap_or_else(MigratePolicy::usual);
     let keeps_data = |spec: &TaskSpec| {
         spec.mounts.iter().any(|mount| match mount.source {
             MountSource::Volume { .. } => true,
@@ -280,10 +282,13 @@ fn movable(group: &Group) -> bool {
             MountSource::Tmpfs { .. } => false,
         })
     };
-    group.job.job_type == JobType::Service
-        && group.job.on_node_loss == OnNodeLoss::Replace
+    let wanted = job.spec().and_then(|present| present.spec(&spec.name));
+    !job.stop_requested
+        && version.job_type == JobType::Service
+        && version.on_node_loss == OnNodeLoss::Replace
         && policy.order == MigrateOrder::StartFirst
-        && !keeps_data(group.spec())
+        && !keeps_data(spec)
+        && wanted.is_some_and(|wanted| same_container(spec, wanted))
 }
 
 /// A task that is being explained: what is known at once, and a copy to work out the rest.

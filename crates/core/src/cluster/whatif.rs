@@ -14,7 +14,8 @@ use longshore_proto::spec::{JobSpec, JobType, MigrateOrder, OnNodeLoss, Resource
 use longshore_proto::state::{Eligibility, NodeStatus};
 use longshore_proto::validate;
 use longshore_scheduler::plan::gang::{self, Short};
-use longshore_scheduler::plan::{preempt, size};
+use longshore_scheduler::plan::preempt::{self, Wanted};
+use longshore_scheduler::plan::size;
 use longshore_scheduler::{Fleet, Machine, Policy, Scheduler};
 
 use super::drain;
@@ -409,7 +410,8 @@ impl Trial {
         }
         let find = |node: &NodeName| snapshot.occupants(by_node.get(node), &self.gone);
         let demand = group.demand();
-        let seats = preempt::seats(&snapshot.fleet, &demand, wants.len(), Some(most), find);
+        let anywhere = Wanted::anywhere(wants.len(), Some(most));
+        let seats = preempt::seats(&snapshot.fleet, &demand, anywhere, find).seats;
         if group.spec().all_at_once && seats.len() < wants.len() {
             return wants;
         }

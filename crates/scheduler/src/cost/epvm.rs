@@ -26,7 +26,9 @@
 //!   included. It still takes tasks once the others hold more than it does by `1 / log2(n)` of a node, so
 //!   that the first worker heard after an election is not handed everything.
 
-use crate::cost::{Model, Row, share};
+use std::sync::LazyLock;
+
+use crate::cost::{BASE_LOG2_MAX, Model, Row, share};
 use crate::demand::{AMOUNT_MAX, Amounts, DIMENSIONS};
 use crate::fleet::Node;
 
@@ -41,16 +43,19 @@ pub(crate) struct Epvm;
 
 impl Model for Epvm {
     fn row(&self, node: &Node, base_log2: u32) -> Row {
-        let base_log2 = f64::from(base_log2);
-        let power = |utilisation: f64| libm::exp2(utilisation.min(UTILISATION_MAX) * base_log2);
+        let powers = &POWERS[(base_log2 as usize).min(BASE_LOG2_MAX)];
         let (capacity, committed) = (node.capacity_amounts(), node.committed_amounts());
         let expected = node.expected_steps();
         let mut row = Row::default();
         for r in 0..DIMENSIONS {
             let promised = share(committed[r], capacity[r]);
-            row.committed[r] = power(promised);
+            row.committed[r] = power(base_log2, promised);
             let measured = expected[r] as f64 / MEASURED_STEPS as f64;
-            row.live[r] = if measured > promised { power(measured) } else { row.committed[r] };
+            row.live[r] = if measured > promised {
+                powers[usize::try_from(expected[r]).unwrap_or(STEPS_MAX).min(STEPS_MAX)]
+            } else {
+                row.committed[r]
+            };
         }
         row
     }
@@ -60,6 +65,20 @@ impl Model for Epvm {
         std::array::from_fn(|r| libm::exp2(part(r).min(MAX_EXPONENT)) - 1.0)
     }
 }
+
+/// `n^utilisation`.
+fn power(base_log2: u32, utilisation: f64) -> f64 {
+    libm::exp2(utilisation.min(UTILISATION_MAX) * f64::from(base_log2))
+}
+
+/// The number of steps from which on they are not told apart.
+const STEPS_MAX: usize = (UTILISATION_MAX * MEASURED_STEPS as f64) as usize;
+/// `n^utilisation` for each number of steps, by the base: what is measured changes at each heartbeat.
+static POWERS: LazyLock<Vec<[f64; STEPS_MAX + 1]>> = LazyLock::new(|| {
+    let of_steps = |base_log2, steps| power(base_log2, steps as f64 / MEASURED_STEPS as f64);
+    let of_base = |base_log2| std::array::from_fn(|steps| of_steps(base_log2, steps));
+    (0..=BASE_LOG2_MAX).zip(0..).map(|(_, base_log2)| of_base(base_log2)).collect()
+});
 
 /// A demand far beyond the capacity fits nowhere, but its cost must stay finite to be compared.
 const MAX_EXPONENT: f64 = 256.0;

@@ -1,5 +1,8 @@
 //! Preferences in points: 100 points against a node are worth one whole node of load.
 
+use std::sync::OnceLock;
+
+use crate::cost::BASE_LOG2_MAX;
 use crate::demand::Demand;
 use crate::fleet::{Fleet, Node};
 
@@ -11,20 +14,19 @@ pub(crate) const POINTS_MAX: i32 = 1000;
 pub(crate) const IMAGE_POINTS: i32 = 1;
 
 /// What points make of a cost: `base^(points / 100)`, looked up.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Weights {
-    base_log2: u32,
     by_points: Vec<f64>,
 }
 
 impl Weights {
-    pub(crate) fn new(base_log2: u32) -> Self {
+    /// The weights at a base, made when they are first asked for.
+    pub(crate) fn at(base_log2: u32) -> &'static Self {
+        static ALL: [OnceLock<Weights>; BASE_LOG2_MAX + 1] =
+            [const { OnceLock::new() }; BASE_LOG2_MAX + 1];
         let weight = |points: i32| libm::exp2(f64::from(points) * f64::from(base_log2) / 100.0);
-        Self { base_log2, by_points: (-POINTS_MAX..=POINTS_MAX).map(weight).collect() }
-    }
-
-    pub(crate) fn base_log2(&self) -> u32 {
-        self.base_log2
+        let make = || Self { by_points: (-POINTS_MAX..=POINTS_MAX).map(weight).collect() };
+        ALL[(base_log2 as usize).min(BASE_LOG2_MAX)].get_or_init(make)
     }
 
     /// What the points make of a cost.

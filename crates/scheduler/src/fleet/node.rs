@@ -1,6 +1,7 @@
 //! One machine as the scheduler sees it: what it is, what it has, what it has promised.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use longshore_proto::constraint::Attribute;
 use longshore_proto::name::{Datacenter, NodeName};
@@ -39,11 +40,11 @@ pub struct Node {
     /// Where it stands.
     pub datacenter: Datacenter,
     /// What its operator says of it.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Arc<BTreeMap<String, String>>,
     /// What its worker found out about it.
-    pub attributes: BTreeMap<String, String>,
+    pub attributes: Arc<BTreeMap<String, String>>,
     /// The folders below which tasks may mount.
-    pub mount_paths: Vec<String>,
+    pub mount_paths: Arc<[String]>,
     /// What the manager thinks of it.
     pub status: NodeStatus,
     /// Whether an operator lets it take new tasks.
@@ -72,9 +73,9 @@ impl Node {
         Self {
             name: name.clone(),
             datacenter: Datacenter::standard(),
-            labels: BTreeMap::new(),
-            attributes: BTreeMap::new(),
-            mount_paths: Vec::new(),
+            labels: Arc::default(),
+            attributes: Arc::default(),
+            mount_paths: Arc::default(),
             status: NodeStatus::Left,
             eligibility: Eligibility::Open,
             capacity: Resources::ZERO,
@@ -162,14 +163,14 @@ impl Node {
     pub(super) fn tell(&mut self, machine: &Machine<'_>) -> bool {
         let Machine { datacenter, labels, attributes, mount_paths, .. } = *machine;
         let changed = self.datacenter != *datacenter
-            || self.labels != *labels
-            || self.attributes != *attributes
-            || self.mount_paths != *mount_paths;
+            || *self.labels != *labels
+            || *self.attributes != *attributes
+            || *self.mount_paths != *mount_paths;
         if changed {
             self.datacenter.clone_from(datacenter);
-            self.labels.clone_from(labels);
-            self.attributes.clone_from(attributes);
-            self.mount_paths = mount_paths.to_vec();
+            self.labels = Arc::new(labels.clone());
+            self.attributes = Arc::new(attributes.clone());
+            self.mount_paths = mount_paths.into();
         }
         self.status = machine.status;
         self.eligibility = machine.eligibility;

@@ -5,6 +5,7 @@ use crate::demand::{Amounts, DIMENSIONS};
 use crate::filter::{self, Verdict};
 use crate::fleet::Fleet;
 use crate::fleet::lanes::BLOCK;
+use crate::index::tree;
 
 /// One figure of each node of a block.
 pub(crate) type Lane64 = [f64; BLOCK];
@@ -30,12 +31,12 @@ pub(crate) struct Figures {
 
 impl Figures {
     fn vacant() -> Self {
-        let nothing = [0.0; DIMENSIONS];
+        // Of nobody there is no least: only nodes are judged by any of it.
+        let nobody = [f64::INFINITY; DIMENSIONS];
         Self {
-            live: nothing,
-            // Nobody's room is never too little: only nodes are judged by it.
-            free: [f64::INFINITY; DIMENSIONS],
-            committed: nothing,
+            live: nobody,
+            free: nobody,
+            committed: nobody,
             tie: u64::MAX,
             class: 0,
             standing: Verdict::VACANT,
@@ -66,48 +67,70 @@ pub(crate) struct Block {
     pub(crate) live: [Lane64; DIMENSIONS],
     /// What is free.
     pub(crate) free: [Lane64; DIMENSIONS],
-    /// The least that is free of each dimension: while it suffices, nobody's need be read.
-    pub(crate) free_least: [f64; DIMENSIONS],
     /// What stands in the way of every task.
     pub(crate) standing: [u8; BLOCK],
-    /// Which nodes nothing of that stands in the way of, as bits.
+    pub(crate) tie: [u64; BLOCK],
+}
+
+/// What says enough of a block most of the time. Those of all blocks lie close together, for whoever goes through
+/// them.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Summary {
+    /// What nobody's share of a cost is below, of each dimension. It may be lower than need be; see
+    /// [`Columns::tighten`].
+    pub(crate) live_least: [f64; DIMENSIONS],
+    /// The least that is free of each dimension: while it suffices, nobody's need be read.
+    pub(crate) free_least: [f64; DIMENSIONS],
+    /// Which nodes nothing stands in the way of, as bits.
     pub(crate) open: u64,
     /// Which nodes have no fresh measurement, as bits.
     pub(crate) stale: u64,
     /// On which nodes more is measured than was committed, as bits.
     pub(crate) measured: u64,
-    pub(crate) tie: [u64; BLOCK],
+    /// Whether `live_least` may be lower than need be.
+    is_loose: bool,
+}
+
+impl Summary {
+    fn vacant() -> Self {
+        let nobody = [f64::INFINITY; DIMENSIONS];
+        let (live_least, free_least) = (nobody, nobody);
+        Self { live_least, free_least, open: 0, stale: 0, measured: 0, is_loose: false }
+    }
 }
 
 impl Block {
     fn vacant() -> Self {
         Self {
-            live: [[0.0; BLOCK]; DIMENSIONS],
+            live: [[f64::INFINITY; BLOCK]; DIMENSIONS],
             free: [[f64::INFINITY; BLOCK]; DIMENSIONS],
-            free_least: [f64::INFINITY; DIMENSIONS],
             standing: [Verdict::VACANT.0; BLOCK],
-            open: 0,
-            stale: 0,
-            measured: 0,
             tie: [u64::MAX; BLOCK],
         }
     }
 
-    fn set(&mut self, bit: usize, figures: &Figures) {
+    fn set(&mut self, summary: &mut Summary, bit: usize, figures: &Figures) {
         let set = |bits: &mut u64, is: bool| *bits = *bits & !(1 << bit) | u64::from(is) << bit;
-        set(&mut self.open, figures.standing == Verdict::FEASIBLE);
-        set(&mut self.stale, figures.is_stale);
-        set(&mut self.measured, figures.live != figures.committed);
+        set(&mut summary.open, figures.standing == Verdict::FEASIBLE);
+        set(&mut summary.stale, figures.is_stale);
+        set(&mut summary.measured, figures.live != figures.committed);
         self.tie[bit] = figures.tie;
         self.standing[bit] = figures.standing.0;
         for r in 0..DIMENSIONS {
-            self.live[r][bit] = figures.live[r];
+            let before = std::mem::replace(&mut self.live[r][bit], figures.live[r]);
+            let lowest = &mut summary.live_least[r];
+            if figures.live[r] <= *lowest {
+                *lowest = figures.live[r];
+            } else if before <= *lowest {
+                summary.is_loose = true;
+            }
             let before = std::mem::replace(&mut self.free[r][bit], figures.free[r]);
-            let least = &mut self.free_least[r];
+            let least = &mut summary.free_least[r];
             if figures.free[r] <= *least {
                 *least = figures.free[r];
             } else if before <= *least {
-                *least = self.free[r].iter().copied().fold(f64::INFINITY, f64::min);
+                *least = tree::least(&self.free[r]);
             }
         }
     }
@@ -117,6 +140,9 @@ impl Block {
 #[derive(Debug, Default)]
 pub(crate) struct Columns {
     blocks: Vec<Block>,
+    summaries: Vec<Summary>,
+    /// The blocks whose summary may be lower than need be.
+    loose: Vec<usize>,
     nodes: Vec<Figures>,
     /// Up to where the fleet's journal was read.
     read: u64,
@@ -126,6 +152,10 @@ pub(crate) struct Columns {
 impl Columns {
     pub(crate) fn block(&self, block: usize) -> &Block {
         &self.blocks[block]
+    }
+
+    pub(crate) fn summary(&self, block: usize) -> &Summary {
+        &self.summaries[block]
     }
 
     pub(crate) fn node(&self, lane: usize) -> &Figures {
@@ -145,6 +175,7 @@ impl Columns {
         let lanes = fleet.lanes().len();
         if self.nodes.len() < lanes {
             self.blocks.resize_with(lanes / BLOCK, Block::vacant);
+            self.summaries.resize_with(lanes / BLOCK, Summary::vacant);
             self.nodes.resize_with(lanes, Figures::vacant);
         }
         let changes =
@@ -160,8 +191,24 @@ impl Columns {
     fn refresh(&mut self, fleet: &Fleet, lane: u32, model: Option<&dyn Model>) {
         let at = lane as usize;
         let figures = Figures::of(fleet, lane, model);
-        self.blocks[at / BLOCK].set(at % BLOCK, &figures);
+        let summary = &mut self.summaries[at / BLOCK];
+        let was_loose = summary.is_loose;
+        self.blocks[at / BLOCK].set(summary, at % BLOCK, &figures);
+        if summary.is_loose && !was_loose {
+            self.loose.push(at / BLOCK);
+        }
         self.nodes[at] = figures;
+    }
+
+    /// Raises what nobody's share of a cost is below where a node has got costlier: before it is gone by.
+    pub(crate) fn tighten(&mut self) {
+        for at in self.loose.drain(..) {
+            let (summary, block) = (&mut self.summaries[at], &self.blocks[at]);
+            summary.is_loose = false;
+            for (lowest, live) in summary.live_least.iter_mut().zip(&block.live) {
+                *lowest = tree::least(live);
+            }
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use longshore_proto::spec::SchedulerKind;
+
 use crate::cost::points::{IMAGE_POINTS, POINTS_MAX};
 use crate::cost::{Key, STALE_FACTOR, dot};
 use crate::demand::{Amounts, DIMENSIONS, Dimension};
@@ -11,7 +13,7 @@ use crate::filter::{self, Reason, Verdict};
 use crate::fleet::lanes::BLOCK;
 use crate::fleet::{Change, GroupId};
 use crate::index::Ground;
-use crate::index::columns::{Block, Figures};
+use crate::index::columns::{Figures, Summary};
 use crate::index::kernel::{self, Factors};
 use crate::index::profile::Profile;
 use crate::index::subject::{Company, Owned};
@@ -82,8 +84,31 @@ impl Judgement {
     }
 
     /// Whether blocks are scanned side by side, so that all of them are soon looked at.
-    pub(super) fn is_fast(&self, ground: &Ground<'_>) -> bool {
-        ground.popular.is_none() && !self.profile.has_points() && self.profile.shape().is_in_order()
+    pub(super) fn is_fast(&self, kind: SchedulerKind) -> bool {
+        kind != SchedulerKind::EpvmGuard
+            && !self.profile.has_points()
+            && self.profile.shape().is_in_order()
+    }
+
+    /// Whether nothing but costs and room tells nodes apart that take tasks at all and have none of its company.
+    pub(super) fn is_plain(&self, ground: &Ground<'_>) -> bool {
+        ground.popular.is_none()
+            && !self.profile.has_points()
+            && !self.profile.refuses()
+            && !self.looks_at_company()
+            && !ground.fleet.has_stale()
+    }
+
+    /// Whether a glance tells that a node was and is behind the best two of its block.
+    pub(super) fn stays_behind(&self, lane: u32, node: &Figures, known: &Best) -> bool {
+        let at = lane as usize;
+        lane != known.best.lane
+            && lane != known.next.lane
+            && !self.is_member(at)
+            && self.feasible[at / BLOCK] >> (at % BLOCK) & 1 == 1
+            && node.standing == Verdict::FEASIBLE
+            && (0..DIMENSIONS).all(|r| self.wanted[r] <= node.free[r])
+            && dot(&node.live, &self.factors[node.class as usize]) > known.next.first
     }
 
     pub(super) fn count_company(&mut self, ground: &Ground<'_>) {
@@ -165,9 +190,9 @@ impl Judgement {
     }
 
     /// Whether every node of a block has enough of everything.
-    fn has_room(&self, block: &Block) -> bool {
+    fn has_room(&self, summary: &Summary) -> bool {
         let wanted = &self.demand.amounts;
-        (0..DIMENSIONS).all(|r| wanted[r] as f64 <= block.free_least[r].max(0.0))
+        (0..DIMENSIONS).all(|r| wanted[r] as f64 <= summary.free_least[r].max(0.0))
     }
 
     /// Judges every node, and counts the verdicts; `then` hears of each block.
@@ -192,10 +217,10 @@ impl Judgement {
 
     /// Judges a block; gives those who can take the task, as bits.
     fn judge_block(&self, ground: &Ground<'_>, at: usize, verdicts: &mut [u8; BLOCK]) -> u64 {
-        let block = ground.columns.block(at);
-        let mut feasible = block.open & self.profile.allowed(at);
+        let summary = ground.columns.summary(at);
+        let mut feasible = summary.open & self.profile.allowed(at);
         if feasible != u64::MAX {
-            *verdicts = block.standing;
+            *verdicts = ground.columns.block(at).standing;
             if let Some(stated) = self.profile.block_verdicts(at) {
                 for (verdict, stated) in verdicts.iter_mut().zip(stated) {
                     *verdict = if *verdict == 0 { *stated } else { *verdict };
@@ -211,9 +236,10 @@ impl Judgement {
                 }
             });
         }
-        if self.has_room(block) {
+        if self.has_room(summary) {
             return feasible;
         }
+        let block = ground.columns.block(at);
         let lacking = kernel::lacking(ground.level, block, &self.demand.amounts);
         for (r, lacking) in Dimension::ALL.into_iter().zip(lacking) {
             let lack = Verdict::of(filter::lack_of(r)).0;
@@ -342,11 +368,11 @@ impl Judgement {
             let lanes = lanes.iter().map(|lane| *lane as usize);
             return self.scan_lanes(ground, lanes, of_stale);
         }
-        let figures = ground.columns.block(block);
+        let stale = ground.columns.summary(block).stale;
         let simple = ground.popular.is_none()
             && !self.profile.has_points()
             && self.members.get(block).is_none_or(|members| *members == 0);
-        let alike = if of_stale { !figures.stale } else { figures.stale } == 0;
+        let alike = if of_stale { !stale } else { stale } == 0;
         if !simple || !alike {
             let feasible = self.feasible[block];
             let lanes = (0..BLOCK).filter(|bit| feasible >> bit & 1 == 1);
@@ -366,6 +392,21 @@ impl Judgement {
             }
         }
         self.scan_alike(ground, block, Factors::Each(&each), of_stale, with_next)
+    }
+
+    /// What a block's summary says of its best node: at least a bound on what it costs, where only costs count.
+    pub(super) fn glance(&self, ground: &Ground<'_>, block: usize) -> Best {
+        let nobody = self.feasible[block] == 0;
+        let is_plain = self.members.get(block).is_none_or(|members| *members == 0);
+        match ground.fleet.lanes().block_class(block) {
+            _ if nobody => Best::NONE,
+            // Rounded sums rise with what is added up, so nobody's is below that of the least.
+            Some(class) if is_plain => {
+                let lowest = &ground.columns.summary(block).live_least;
+                Best::bounded(dot(lowest, &self.factors[class]))
+            }
+            _ => self.scan(ground, block, false, false),
+        }
     }
 
     /// Scans node by node.
@@ -398,7 +439,7 @@ impl Judgement {
         if feasible == 0 {
             return Best::NONE;
         }
-        let block = ground.columns.block(at);
+        let (block, summary) = (ground.columns.block(at), ground.columns.summary(at));
         let least = kernel::least_costs(ground.level, block, factors, feasible, with_next);
         let penalty = if of_stale { STALE_FACTOR } else { 1.0 };
         let mut best = Best::NONE;
@@ -406,7 +447,7 @@ impl Judgement {
             each_bit(ties, |bit| {
                 let tie = block.tie[bit];
                 // Where nothing more is measured than committed, both costs are the same sum.
-                let second = if block.measured >> bit & 1 == 0 {
+                let second = if summary.measured >> bit & 1 == 0 {
                     first
                 } else {
                     self.committed(ground.columns.node(at * BLOCK + bit))

@@ -95,6 +95,11 @@ impl Profile {
         self.verdicts.get(lane).copied().unwrap_or(Verdict::FEASIBLE.0)
     }
 
+    /// Whether it may stand in the way of some node.
+    pub(crate) fn refuses(&self) -> bool {
+        !self.verdicts.is_empty()
+    }
+
     /// What it says of a block of nodes; `None` when nothing stands in any node's way.
     pub(crate) fn block_verdicts(&self, block: usize) -> Option<&[u8; BLOCK]> {
         self.verdicts.get(block * BLOCK..(block + 1) * BLOCK)?.as_array()

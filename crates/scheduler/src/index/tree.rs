@@ -129,6 +129,12 @@ pub(crate) struct Best {
 impl Best {
     pub(crate) const NONE: Self = Self { best: Key::NONE, next: Key::NONE };
 
+    /// A block of which it is known only that nobody in it costs less.
+    pub(crate) fn bounded(first: f64) -> Self {
+        let next = Key { first, second: 0.0, tie: 0, lane: u32::MAX };
+        Self { best: Key::NONE, next }
+    }
+
     /// The best of a block of which nothing else is known.
     pub(crate) fn only(best: Key) -> Self {
         Self { best, next: best.as_bound() }
@@ -235,7 +241,7 @@ fn less(one: f64, other: f64) -> f64 {
 }
 
 /// The least of some figures, none of which is NaN.
-fn least(figures: &[f64]) -> f64 {
+pub(crate) fn least(figures: &[f64]) -> f64 {
     let (chunks, rest) = figures.as_chunks::<WIDTH>();
     let mut least = [f64::INFINITY; WIDTH];
     for chunk in chunks {
@@ -309,6 +315,29 @@ impl Tree {
         self.ties[block] = bound.tie;
     }
 
+    /// Scans, where all lanes are one domain, the blocks of which only a bound is known, if they may be the first.
+    pub(crate) fn settle(&mut self, mut scan: impl FnMut(usize) -> Best) {
+        let mut first = least(&self.firsts);
+        if first == f64::INFINITY {
+            return;
+        }
+        // The lowest bound first: what is found there spares looking at most of the others.
+        if let Some(block) = self.firsts.iter().position(|one| *one == first)
+            && !self.blocks[block].is_certain()
+        {
+            let found = scan(block);
+            first = found.bound().first;
+            self.fill(block, found);
+        }
+        for block in 0..self.blocks.len() {
+            if self.firsts[block] <= first && !self.blocks[block].is_certain() {
+                let found = scan(block);
+                first = less(found.bound().first, first);
+                self.fill(block, found);
+            }
+        }
+    }
+
     /// Looks through everything, after every block was filled.
     pub(crate) fn finish(&mut self, shape: &Shape) {
         for group in 0..self.groups.len() {
@@ -380,15 +409,21 @@ impl Tree {
         if first == f64::INFINITY {
             return Top::NONE;
         }
-        let seconds = &self.seconds[blocks.clone()];
-        let second = least_where(firsts, first, seconds);
-        let mut top = (u64::MAX, 0);
-        for (at, tie) in self.ties[blocks.clone()].iter().enumerate() {
-            if firsts[at] == first && seconds[at] == second && *tie <= top.0 {
-                top = (*tie, at);
+        let is_alone = firsts.iter().map(|one| u32::from(*one == first)).sum::<u32>() == 1;
+        let at = if is_alone {
+            firsts.iter().position(|one| *one == first).unwrap_or(0)
+        } else {
+            let seconds = &self.seconds[blocks.clone()];
+            let second = least_where(firsts, first, seconds);
+            let mut top = (u64::MAX, 0);
+            for (at, tie) in self.ties[blocks.clone()].iter().enumerate() {
+                if firsts[at] == first && seconds[at] == second && *tie <= top.0 {
+                    top = (*tie, at);
+                }
             }
-        }
-        let block = blocks.start + top.1;
+            top.1
+        };
+        let block = blocks.start + at;
         Top { bound: *self.blocks[block].bound(), block: number(block) }
     }
 
@@ -428,9 +463,9 @@ impl Tree {
                     top = other;
                 }
             };
-            let blocks = range(&shape.group_starts, own);
-            consider(self.first_of(blocks.start..block));
-            consider(self.first_of(block + 1..blocks.end));
+            let first = std::mem::replace(&mut self.firsts[block], f64::INFINITY);
+            consider(self.first_of(range(&shape.group_starts, own)));
+            self.firsts[block] = first;
             for group in groups.clone().filter(|group| *group != own) {
                 consider(self.groups[group]);
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use longshore_proto::name::NodeName;
+use longshore_proto::spec::SchedulerKind;
 
 use crate::cost::{self, Key, Rank};
 use crate::demand::Demand;
@@ -19,6 +20,16 @@ use crate::index::tree::Tree;
 /// change: that is what a block costs where its nodes are computed side by side, and where one by one.
 const CHANGES_PER_BLOCK: usize = 4;
 const CHANGES_PER_SLOW_BLOCK: usize = 48;
+
+/// How a view comes to know what has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// Nothing that it knows holds.
+    Anew,
+    /// So much has changed that all blocks are sooner looked at.
+    LookAtAll,
+    LookAtChanges,
+}
 
 /// Everything known about one demand.
 #[derive(Debug)]
@@ -91,22 +102,32 @@ impl View {
         self.nodes.bytes() + self.fresh.bytes() + self.stale.bytes()
     }
 
-    /// Looks at what has changed since the view was used last.
-    pub(crate) fn catch_up(&mut self, ground: &Ground<'_>) {
-        let journal = ground.fleet.journal();
-        let (read, end) = (self.read, journal.end());
-        let lanes = ground.fleet.lanes().len();
-        self.read = end;
-        let behind = usize::try_from(end - read).unwrap_or(usize::MAX);
+    /// How to come to know what has changed since the view was used last.
+    pub(crate) fn path(&self, fleet: &Fleet, kind: SchedulerKind) -> Path {
         let known = !self.unknown
-            && self.base_log2 == ground.fleet.base_log2()
-            && self.nodes.verdicts.len() == lanes
-            && (self.stale.fits(self.profile().shape()) || !ground.fleet.has_stale());
-        let Some(changes) = journal.since(read).filter(|_| known) else {
+            && self.base_log2 == fleet.base_log2()
+            && self.nodes.verdicts.len() == fleet.lanes().len()
+            && (self.stale.fits(self.profile().shape()) || !fleet.has_stale());
+        let is_remembered = fleet.journal().since(self.read).is_some();
+        let behind = usize::try_from(fleet.journal().end() - self.read).unwrap_or(usize::MAX);
+        if !known || !is_remembered {
+            Path::Anew
+        } else if behind > self.changes_max(kind) {
+            Path::LookAtAll
+        } else {
+            Path::LookAtChanges
+        }
+    }
+
+    /// Looks at what has changed since the view was used last.
+    pub(crate) fn catch_up(&mut self, ground: &Ground<'_>, path: Path) {
+        let journal = ground.fleet.journal();
+        let read = std::mem::replace(&mut self.read, journal.end());
+        let Some(changes) = journal.since(read).filter(|_| path != Path::Anew) else {
             return self.rebuild(ground);
         };
         let is_new_to_company = self.nodes.members.is_empty() && !self.nodes.company.is_none();
-        if behind > self.changes_max(ground) {
+        if path == Path::LookAtAll {
             if is_new_to_company {
                 self.nodes.count_company(ground);
             } else if !self.nodes.company.is_none() {
@@ -118,20 +139,24 @@ impl View {
             // What its members did meanwhile is in the count of them that follows.
             changes.for_each(|change| self.touch(ground, change.lane));
             self.meet_company(ground);
-        } else if self.nodes.company.is_none() {
-            changes.for_each(|change| self.touch(ground, change.lane));
         } else {
+            let (is_plain, has_company) =
+                (self.nodes.is_plain(ground), !self.nodes.company.is_none());
             for change in changes {
-                self.nodes.hear(ground, change);
-                self.touch(ground, change.lane);
+                if has_company {
+                    self.nodes.hear(ground, change);
+                }
+                if !is_plain || !self.stays_behind(ground, change.lane) {
+                    self.touch(ground, change.lane);
+                }
             }
         }
         self.mend(ground);
     }
 
     /// From how many changes on it is sooner done to look at everything.
-    fn changes_max(&self, ground: &Ground<'_>) -> usize {
-        let is_fast = self.nodes.is_fast(ground);
+    fn changes_max(&self, kind: SchedulerKind) -> usize {
+        let is_fast = self.nodes.is_fast(kind);
         self.profile().shape().blocks()
             * if is_fast { CHANGES_PER_BLOCK } else { CHANGES_PER_SLOW_BLOCK }
     }
@@ -144,6 +169,15 @@ impl View {
                 self.touch(ground, lane);
             }
         }
+    }
+
+    /// Whether a glance tells that a node was and is behind the best of its block: most are, and need no closer look.
+    fn stays_behind(&self, ground: &Ground<'_>, lane: u32) -> bool {
+        let block = self.nodes.profile.shape().block_of(lane as usize);
+        block.is_some_and(|block| {
+            let node = ground.columns.node(lane as usize);
+            self.nodes.stays_behind(lane, node, self.fresh.block(block))
+        })
     }
 
     /// Looks at one node again.
@@ -203,12 +237,17 @@ impl View {
         fresh.clear(shape);
         // Where blocks are scanned in the order in which they lie, each is judged just before it is scanned.
         let in_order = shape.is_in_order();
+        let is_fast = nodes.is_fast(ground.kind);
         nodes.judge_all(ground, |nodes, block| {
-            if in_order {
+            if is_fast {
+                fresh.fill(block, nodes.glance(ground, block));
+            } else if in_order {
                 fresh.fill(block, nodes.scan(ground, block, false, false));
             }
         });
-        if !in_order {
+        if is_fast {
+            fresh.settle(|block| nodes.scan(ground, block, false, false));
+        } else if !in_order {
             for block in 0..shape.blocks() {
                 fresh.fill(block, nodes.scan(ground, block, false, false));
             }
@@ -282,7 +321,8 @@ impl View {
             let mut best: Option<(Rank, f64)> = None;
             for domain in domains.clone() {
                 let key = key(tree, of_stale, domain);
-                if !key.is_some() {
+                // Being crowded makes nothing cheaper, so who is behind without it is so with it.
+                if !key.is_some() || best.is_some_and(|(best, _)| key.first > best.first) {
                     continue;
                 }
                 let apart = ground.weights.of(self.nodes.domain_points(domain) - least);

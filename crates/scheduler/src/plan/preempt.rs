@@ -47,23 +47,61 @@ pub struct Seat {
     pub victims: Vec<TaskId>,
 }
 
-/// Finds seats for so many tasks alike, displacing only tasks of at most the given priority. Fewer seats than
-/// wanted mean that there are no more.
+/// How much is asked for, and how much time may be spent on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    /// Seats for so many tasks alike.
+    pub seats: usize,
+    /// Only tasks of at most this priority are displaced; `None`: none is.
+    pub priority_max: Option<u8>,
+    /// The occupants of at most so many nodes are looked at.
+    pub nodes_max: usize,
+    /// Begins with the node after this one by name, and goes on from the first after the last.
+    pub after: Option<&'a NodeName>,
+}
+
+impl Wanted<'_> {
+    /// So many seats, wherever they are.
+    pub fn anywhere(seats: usize, priority_max: Option<u8>) -> Self {
+        Self { seats, priority_max, nodes_max: usize::MAX, after: None }
+    }
+}
+
+/// What a search has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The cheapest seats on the nodes that were looked at.
+    pub seats: Vec<Seat>,
+    /// How many nodes' occupants were looked at.
+    pub nodes: usize,
+    /// The node that was looked at last, when there were more than might be looked at.
+    pub stopped_at: Option<NodeName>,
+}
+
+/// Finds seats. Fewer than wanted mean that there are no more, on the nodes that were looked at.
 pub fn seats<'a>(
     fleet: &Fleet,
     demand: &Demand<'_>,
-    wanted: usize,
-    priority_max: Option<u8>,
+    wanted: Wanted<'_>,
     mut occupants: impl FnMut(&NodeName) -> Vec<Occupant<'a>>,
-) -> Vec<Seat> {
+) -> Found {
+    let Wanted { seats: wanted, priority_max, nodes_max, after } = wanted;
     let wish = Wish::of(demand);
     let mut benches: BTreeMap<u32, Bench<'a>> = BTreeMap::new();
     let mut cheapest = BinaryHeap::new();
-    for node in fleet.nodes() {
-        let Some(lane) = fleet.lane(&node.name) else { continue };
+    let (mut nodes, mut stopped_at) = (0, None);
+    let mut last: Option<&NodeName> = None;
+    for lane in fleet.in_turn(after) {
+        let Some(node) = fleet.at(lane) else { continue };
         if !is_in_question(filter::reason_against(fleet, node, demand)) {
             continue;
         }
+        if nodes == nodes_max {
+            stopped_at = last.cloned();
+            break;
+        }
+        nodes += 1;
+        last = Some(&node.name);
         let bench = Bench::new(fleet, node, lane, &wish, occupants(&node.name), priority_max);
         if let Some((price, victims)) = bench.price(&wish) {
             cheapest.push(Reverse((price, lane, victims)));
@@ -80,7 +118,7 @@ pub fn seats<'a>(
             cheapest.push(Reverse((price, lane, victims)));
         }
     }
-    seats
+    Found { seats, nodes, stopped_at }
 }
 
 /// Whether one more task will fit on a node once what is ending there has ended, with nobody displaced.
@@ -334,8 +372,8 @@ mod tests {
 
         fn seats(&self, cores: u64, wanted: usize, priority_max: u8) -> Vec<(String, Vec<u128>)> {
             let occupants = |node: &NodeName| self.tasks[node].clone();
-            let seats =
-                seats(&self.fleet, &demand(cores, 0), wanted, Some(priority_max), occupants);
+            let wanted = Wanted::anywhere(wanted, Some(priority_max));
+            let seats = seats(&self.fleet, &demand(cores, 0), wanted, occupants).seats;
             let short = |seat: Seat| {
                 let victims = seat.victims.iter().map(|task| task.0.as_u128()).collect();
                 (seat.node.to_string(), victims)
@@ -411,7 +449,8 @@ mod tests {
             ports,
             kin: None,
         };
-        let found = seats(&cluster.fleet, &wanted, 2, Some(50), |_| vec![holder]);
+        let two = Wanted::anywhere(2, Some(50));
+        let found = seats(&cluster.fleet, &wanted, two, |_| vec![holder]).seats;
         assert_eq!(
             found,
             [Seat { node: name("n1"), victims: vec![task(1)] }],
@@ -420,8 +459,34 @@ mod tests {
         let apart = Demand { kin: Some(kin), distinct_hosts: true, ..demand(1, 0) };
         cluster.fleet.reserve(&name("n1"), &apart);
         let like = Occupant { task: task(2), ports: &[], kin: Some(kin), ..holder };
-        let found = seats(&cluster.fleet, &apart, 2, Some(50), |_| vec![holder, like]);
+        let found = seats(&cluster.fleet, &apart, two, |_| vec![holder, like]).seats;
         assert_eq!(found, [Seat { node: name("n1"), victims: vec![task(2)] }]);
+    }
+
+    #[test]
+    fn a_search_looks_at_no_more_than_it_may_and_the_next_goes_on_from_there() {
+        let held: Vec<(String, [Held; 1])> =
+            (1..=9).map(|number| (format!("n{number}"), [(number, 10, 8)])).collect();
+        let nodes: Vec<(&str, &[Held])> =
+            held.iter().map(|(node, held)| (node.as_str(), held.as_slice())).collect();
+        let cluster = Cluster::new(&nodes);
+        let search = |after: Option<&NodeName>, nodes_max| {
+            let mut asked = Vec::new();
+            let wanted = Wanted { nodes_max, after, ..Wanted::anywhere(1, Some(50)) };
+            let found = seats(&cluster.fleet, &demand(8, 0), wanted, |node| {
+                asked.push(node.to_string());
+                cluster.tasks[node].clone()
+            });
+            assert_eq!((found.nodes, found.seats.len()), (asked.len(), 1));
+            (asked, found.stopped_at)
+        };
+        let (asked, stopped_at) = search(None, 4);
+        assert_eq!(asked, ["n1", "n2", "n3", "n4"]);
+        assert_eq!(stopped_at, Some(name("n4")));
+        assert_eq!(search(stopped_at.as_ref(), 4).0, ["n5", "n6", "n7", "n8"]);
+        let (asked, stopped_at) = search(Some(&name("n8")), 9);
+        assert_eq!(asked, ["n9", "n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"]);
+        assert_eq!(stopped_at, None, "there are no more");
     }
 
     #[test]

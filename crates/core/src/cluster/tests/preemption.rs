@@ -7,6 +7,7 @@ use longshore_proto::state::{JobStatus, TaskState};
 use super::world::{NODE, World, job, key};
 use crate::cluster::Settings;
 use crate::cluster::record::Fact;
+use crate::cluster::room::NODES_MAX;
 
 /// Tasks of so many thousandths of a core, of so much importance.
 fn tasks(name: &str, instances: u32, cpu_millis: u64, priority: u8) -> JobSpec {
@@ -64,6 +65,32 @@ fn a_more_important_task_displaces_as_few_as_it_needs_and_they_wait() {
     assert_eq!(world.cluster.state().jobs[&key("low")].status, JobStatus::Running);
     world.pass(60_000, &["n1"]);
     assert_eq!(told_to_end(&world, "low"), [], "nobody flaps");
+    world.check_replay();
+}
+
+#[test]
+fn a_search_that_was_cut_short_goes_on_with_the_next_pass() {
+    let mut world = World::new();
+    let names: Vec<String> = (0..NODES_MAX + 2).map(|number| format!("n{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    // On as many nodes as one pass looks at is nobody who could be displaced.
+    for (job, nodes, priority) in
+        [("important", &names[..NODES_MAX], 80), ("low", &names[NODES_MAX..], 10)]
+    {
+        for node in nodes {
+            world.join(node, NODE).unwrap();
+        }
+        let instances = u32::try_from(nodes.len()).unwrap();
+        world.submit(tasks(job, instances, NODE.cpu_millis, priority));
+        world.start_all(job);
+    }
+    world.submit(tasks("high", 1, NODE.cpu_millis, 95));
+    assert_eq!(told_to_end(&world, "low"), [], "one pass does not come so far");
+    world.pass(500, &names);
+    let displaced = told_to_end(&world, "low");
+    assert_eq!(displaced.len(), 1);
+    world.pass(30_000, &names);
+    assert_eq!(told_to_end(&world, "low"), displaced, "and it is enough");
     world.check_replay();
 }
 
