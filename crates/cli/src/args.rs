@@ -6,6 +6,7 @@ pub(crate) mod job;
 pub(crate) mod node;
 pub(crate) mod plan;
 pub(crate) mod program;
+pub(crate) mod reach;
 pub(crate) mod simulate;
 pub(crate) mod task;
 
@@ -143,6 +144,10 @@ pub(crate) enum Verb {
     Logs(task::Logs),
     /// Run a command in a task's container
     Exec(task::Exec),
+    /// Copy files and folders out of a task's container, or into it
+    Cp(reach::Cp),
+    /// Reach a task's ports on this machine
+    PortForward(reach::PortForward),
     /// Jobs: submit, list, look at, stop
     #[command(subcommand)]
     Job(job::Job),

@@ -5,6 +5,7 @@
 pub(crate) mod auth;
 pub(crate) mod backup;
 pub(crate) mod completion;
+pub(crate) mod cp;
 pub(crate) mod dev;
 pub(crate) mod diff;
 pub(crate) mod doctor;
@@ -15,6 +16,7 @@ pub(crate) mod logs;
 pub(crate) mod manager;
 pub(crate) mod node;
 pub(crate) mod plan;
+pub(crate) mod port_forward;
 pub(crate) mod run;
 pub(crate) mod simulate;
 pub(crate) mod status;
@@ -37,6 +39,10 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::Status(wish) => status::run(&client().await?, &wish, printer).await,
         Verb::Logs(wish) => Box::pin(logs::run(&client().await?, &wish, printer)).await,
         Verb::Exec(wish) => Box::pin(exec::run(&client().await?, &wish, printer)).await,
+        Verb::Cp(wish) => Box::pin(cp::run(&client().await?, &wish, printer)).await,
+        Verb::PortForward(wish) => {
+            Box::pin(port_forward::run(&client().await?, &wish, printer)).await
+        }
         Verb::Job(Job::Submit(wish)) => Box::pin(job::submit(global, &wish, printer)).await,
         Verb::Job(Job::Ls(wish)) => job::list(&client().await?, &wish, printer).await,
         Verb::Job(Job::Status(wish)) => job::status(&client().await?, &wish, printer).await,

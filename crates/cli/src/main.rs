@@ -21,6 +21,7 @@
 //! | `table` | tables, times and sentences for people |
 //! | `wait` | `--wait`: staying until a job runs or has ended |
 
+mod archive;
 mod args;
 mod auth;
 mod client;
@@ -35,6 +36,7 @@ mod logging;
 mod parse;
 mod plan;
 mod render;
+mod session;
 mod signal;
 mod stream;
 mod table;

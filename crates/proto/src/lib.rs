@@ -14,7 +14,7 @@
 //! | [`state`] | states of tasks, nodes and jobs, and the one table of legal moves |
 //! | [`node`] | what workers and the manager say to each other |
 //! | [`api`] | what clients ask of the manager, and its answers |
-//! | [`rpc`] | what operators ask of a worker: logs |
+//! | [`rpc`] | what operators ask of a worker: logs, commands, files, connections |
 //! | [`event`] | what is published for anybody |
 //! | [`explain`] | why tasks are where they are |
 //! | [`plan`] | plans as they are asked for and answered: explanations, moves, what would happen if |

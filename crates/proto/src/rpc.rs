@@ -1,4 +1,5 @@
-//! What operators ask of a worker directly: the logs of a task, or a command in its container, as a stream.
+//! What operators ask of a worker directly, as a stream: the logs of a task, a command in its container, files out of
+//! it or into it, a connection to one of its ports.
 //!
 //! The operator names a session (unguessable) and itself; the worker answers on
 //! `node.<node>.out.<user>.<session>`, never on a subject that the asker names. The stream has flow
@@ -82,6 +83,79 @@ pub struct TerminalSize {
     pub rows: u16,
 }
 
+/// A wish for a file or folder of a task's container, on `node.<node>.rpc.copy-from`. The first chunk is
+/// [`ChunkBody::Found`]; the bytes of a tar archive follow as [`ChunkBody::Stdout`], whose entries begin with the last
+/// part of the path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyFromRequest {
+    /// Who asks: the answer goes to this user's `out` subject.
+    pub user: UserName,
+    /// The stream's name.
+    pub session: SessionId,
+    /// From whose container: the one that runs, or the newest that is kept.
+    pub task: TaskId,
+    /// The file or folder, from the container's root.
+    pub path: String,
+    /// Whether a link is followed; else it is copied as a link.
+    #[serde(default)]
+    pub follow_link: bool,
+}
+
+/// A wish to put files into a task's container, on `node.<node>.rpc.copy-to`. The first chunk is [`ChunkBody::Found`];
+/// then the bytes of a tar archive are expected as [`Input`]. It is unpacked in the folder that the path names, or else
+/// in the folder above it; [`ChunkBody::End`] says that everything is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyToRequest {
+    /// Who asks: the answer goes to this user's `out` subject.
+    pub user: UserName,
+    /// The stream's name.
+    pub session: SessionId,
+    /// Into whose container.
+    pub task: TaskId,
+    /// Where to, from the container's root.
+    pub path: String,
+}
+
+/// A wish for a connection to a port of a task, on `node.<node>.rpc.forward`: one session is one connection. The first
+/// chunk, [`ChunkBody::Taken`], says that it is open; [`ChunkBody::Stdout`] and [`Input`] carry the bytes.
+/// [`InputBody::End`] and [`ChunkBody::OutputEnd`] each close one direction, [`ChunkBody::End`] follows both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardRequest {
+    /// Who asks: the answer goes to this user's `out` subject.
+    pub user: UserName,
+    /// The stream's name.
+    pub session: SessionId,
+    /// To whose container.
+    pub task: TaskId,
+    /// The TCP port that the task listens on, as it knows it itself.
+    pub port: u16,
+}
+
+/// What a path in a container names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStat {
+    /// The path, after links were followed where that was wanted.
+    pub path: String,
+    /// What it is.
+    pub kind: FileKind,
+    /// How large it is; only a file's tells anything.
+    pub size_bytes: u64,
+}
+
+/// What a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Link,
+    /// A device, a socket, a pipe.
+    Other,
+}
+
 /// One piece of what a command reads, on `node.<node>.rpc.input`. At most [`WINDOW_CHUNKS`] are under way beyond the
 /// last one that [`ChunkBody::Taken`] named.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,8 +209,13 @@ pub enum ChunkBody {
     Stdout(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Bytes of standard error.
     Stderr(#[serde(with = "serde_bytes")] Vec<u8>),
-    /// The input up to this piece has reached the command.
+    /// The input up to this piece has reached the command. The same number again says that the stream lives: a worker
+    /// answers each credit so when it has nothing else to say.
     Taken(u64),
+    /// What the path names; nothing where nothing has it. The first chunk of what copies files.
+    Found(Option<FileStat>),
+    /// The other end of a connection writes no more, and may go on reading.
+    OutputEnd,
     /// The command has ended with this code. Only of a command; [`ChunkBody::End`] follows.
     Exit(i64),
     /// The stream is over.

@@ -240,6 +240,12 @@ pub enum RpcVerb {
     Logs,
     /// [`crate::rpc::ExecRequest`] → a stream of [`crate::rpc::Chunk`].
     Exec,
+    /// [`crate::rpc::CopyFromRequest`] → a stream of [`crate::rpc::Chunk`].
+    CopyFrom,
+    /// [`crate::rpc::CopyToRequest`] → a stream of [`crate::rpc::Chunk`].
+    CopyTo,
+    /// [`crate::rpc::ForwardRequest`] → a stream of [`crate::rpc::Chunk`].
+    Forward,
     /// [`crate::rpc::Input`].
     Input,
     /// [`crate::rpc::Credit`].
@@ -248,13 +254,24 @@ pub enum RpcVerb {
 
 impl RpcVerb {
     /// Every verb.
-    pub const ALL: [Self; 4] = [Self::Logs, Self::Exec, Self::Input, Self::Credit];
+    pub const ALL: [Self; 7] = [
+        Self::Logs,
+        Self::Exec,
+        Self::CopyFrom,
+        Self::CopyTo,
+        Self::Forward,
+        Self::Input,
+        Self::Credit,
+    ];
 
     /// The last token of its subject.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Logs => "logs",
             Self::Exec => "exec",
+            Self::CopyFrom => "copy-from",
+            Self::CopyTo => "copy-to",
+            Self::Forward => "forward",
             Self::Input => "input",
             Self::Credit => "credit",
         }

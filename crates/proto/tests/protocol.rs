@@ -24,7 +24,7 @@ use longshore_proto::event::{Event, JobWants};
 use longshore_proto::explain::{CostTerms, Reason, RunnerUp, Why};
 use longshore_proto::health::{Health, HealthCheck, HealthReport, Probe};
 use longshore_proto::id::{BootId, ClusterId, ManagerId, NodeId, Revision, SessionId, TaskId};
-use longshore_proto::name::{Namespace, NodeName, Root};
+use longshore_proto::name::{Namespace, NodeName, Root, UserName};
 use longshore_proto::node::{
     AssignDelta, Assignment, Heartbeat, Register, Registered, Reports, ReportsCommitted, RunTask,
     Sync, SyncPage, TaskReport, Want,
@@ -34,7 +34,8 @@ use longshore_proto::plan::{
     Standing, TaskExplained, TaskRef, Unplaced, WhatIf,
 };
 use longshore_proto::rpc::{
-    Chunk, ChunkBody, Credit, ExecRequest, Input, InputBody, LogsRequest, TerminalSize,
+    Chunk, ChunkBody, CopyFromRequest, CopyToRequest, Credit, ExecRequest, FileKind, FileStat,
+    ForwardRequest, Input, InputBody, LogsRequest, TerminalSize,
 };
 use longshore_proto::spec::{
     Affinity, JobSpec, JobType, Mount, MountSource, OnNodeLoss, Port, Protocol, Resources,
@@ -743,6 +744,34 @@ fn rpc(examples: &mut Examples) {
     examples.message("A chunk that says which input has been taken:", &taken);
     let exit = Chunk { sequence: 3, body: ChunkBody::Exit(0) };
     examples.message("The chunk before the last:", &exit);
+
+    examples.heading(&title(RpcVerb::CopyFrom));
+    let (user, task): (UserName, _) = ("alice".parse().unwrap(), TaskId(uuid(7)));
+    let copy = CopyFromRequest {
+        user: user.clone(),
+        session,
+        task,
+        path: "/etc/hosts".into(),
+        follow_link: true,
+    };
+    examples.message("Request (the answer is a stream of chunks):", &copy);
+    let found = FileStat { path: "/etc/hosts".into(), kind: FileKind::File, size_bytes: 174 };
+    let found = Chunk { sequence: 1, body: ChunkBody::Found(Some(found)) };
+    examples.message("The first chunk; the bytes of a tar archive follow:", &found);
+
+    examples.heading(&title(RpcVerb::CopyTo));
+    let copy = CopyToRequest { user: user.clone(), session, task, path: "/srv/new".into() };
+    examples.message("Request (the answer is a stream of chunks):", &copy);
+    let found = Chunk { sequence: 1, body: ChunkBody::Found(None) };
+    examples.message("The first chunk, where nothing has that path yet:", &found);
+
+    examples.heading(&title(RpcVerb::Forward));
+    examples.message(
+        "Request (the answer is a stream of chunks):",
+        &ForwardRequest { user, session, task, port: 80 },
+    );
+    let end = Chunk { sequence: 4, body: ChunkBody::OutputEnd };
+    examples.message("The task writes no more:", &end);
 
     examples.heading(&title(RpcVerb::Input));
     let input = |sequence, body| Input { session: SessionId(uuid(9)), sequence, body };

@@ -4,20 +4,21 @@
 //! itself. Docker cannot end a command that was started: when the operator goes away its input ends, which most
 //! commands take for their end.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::StreamExt;
 use longshore_core::agent::LogSource;
 use longshore_proto::error::{ApiError, ErrorCode};
-use longshore_proto::rpc::{ChunkBody, ExecRequest, Input, InputBody};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use longshore_proto::id::TaskId;
+use longshore_proto::name::NodeName;
+use longshore_proto::rpc::{ChunkBody, ExecRequest, Input};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use crate::driver::Message;
+use crate::input::{Fed, Terminal, feed};
 use crate::logs::gather;
 use crate::out::{Gone, Out};
 use crate::runtime::{Exec, ExecWish, Runtime, RuntimeError};
@@ -28,14 +29,6 @@ const READY_MAX: usize = 64;
 const RESULT_DEADLINE: Duration = Duration::from_secs(10);
 /// How often it is asked for meanwhile.
 const RESULT_INTERVAL: Duration = Duration::from_millis(20);
-
-/// What happens to the input.
-enum Fed {
-    /// It has reached the command up to here.
-    Taken(u64),
-    /// A piece of it was lost.
-    Lost,
-}
 
 /// Runs a command to its end. Gives a refusal where it cannot be run, or not to its end.
 pub(crate) async fn serve(
@@ -51,15 +44,9 @@ pub(crate) async fn serve(
     if request.command.is_empty() {
         return refused(ErrorCode::Invalid, "there is no command".into(), "name one");
     }
-    let (answer, source) = oneshot::channel();
-    let asked = driver.send(Message::LogsOf(request.task, answer)).await;
-    let found = if asked.is_ok() { source.await.ok().flatten() } else { None };
-    let Some(LogSource { container_id: Some(container_id), goes_on: true }) = found else {
-        return refused(
-            ErrorCode::NotFound,
-            format!("node {node} runs no container of this task ({})", request.task),
-            "`longshore ps` shows where it is and how it stands",
-        );
+    let container_id = match running(driver, request.task, &node).await {
+        Ok(container_id) => container_id,
+        Err(refusal) => return Ok(Some(refusal)),
     };
     // Neither its words nor its variables: they may hold secrets.
     info!(
@@ -87,7 +74,8 @@ pub(crate) async fn serve(
         }
     }
     let (tell, mut fed) = mpsc::channel(READY_MAX);
-    let feeder = feed(inputs, input, runtime.clone(), id.clone(), tell);
+    let terminal = Terminal { runtime: runtime.clone(), id: id.clone() };
+    let feeder = feed(inputs, input, Some(terminal), tell);
     let _feeder = AbortOnDropHandle::new(tokio::spawn(feeder));
 
     // Says that it has begun: a quiet command may write nothing for long.
@@ -111,7 +99,9 @@ pub(crate) async fn serve(
                 }
             }
             Ok(None) => break,
-            Err(Some(Fed::Taken(sequence))) => out.send(ChunkBody::Taken(sequence)).await?,
+            Err(Some(Fed::Taken(sequence) | Fed::Ended(sequence))) => {
+                out.send(ChunkBody::Taken(sequence)).await?;
+            }
             Err(Some(Fed::Lost)) => {
                 return refused(
                     ErrorCode::Unavailable,
@@ -119,6 +109,8 @@ pub(crate) async fn serve(
                     "run the command again",
                 );
             }
+            // A command need not read all of its input.
+            Err(Some(Fed::Closed)) => {}
             Err(None) => is_fed = false,
         }
     }
@@ -129,52 +121,27 @@ pub(crate) async fn serve(
     Ok(None)
 }
 
-/// Writes what comes to the command, in order, and tells how far that has gone.
-async fn feed(
-    mut inputs: mpsc::Receiver<Input>,
-    input: Pin<Box<dyn AsyncWrite + Send>>,
-    runtime: Arc<dyn Runtime>,
-    id: String,
-    tell: mpsc::Sender<Fed>,
-) {
-    // Closed when it is dropped: that is how the command learns of the end.
-    let mut input = Some(input);
-    let mut last = 0;
-    while let Some(Input { sequence, body, .. }) = inputs.recv().await {
-        if sequence <= last {
-            continue;
-        }
-        if sequence != last + 1 {
-            let _ = tell.send(Fed::Lost).await;
-            return;
-        }
-        last = sequence;
-        match body {
-            InputBody::Bytes(bytes) => {
-                if let Some(open) = &mut input {
-                    let written = open.write_all(&bytes).await;
-                    if written.is_err() || open.flush().await.is_err() {
-                        // It reads no more: what comes is taken all the same, as a pipe into `head` is.
-                        input = None;
-                    }
-                }
-            }
-            InputBody::Size(size) => {
-                let resized = runtime.exec_resize(id.clone(), (size.columns, size.rows)).await;
-                if let Err(error) = resized {
-                    debug!(%error, "the terminal keeps its size");
-                }
-            }
-            InputBody::End => {
-                if let Some(mut open) = input.take() {
-                    let _ = open.shutdown().await;
-                }
-            }
-        }
-        if tell.send(Fed::Taken(last)).await.is_err() {
-            return;
-        }
+/// The container of a task that runs.
+pub(crate) async fn running(
+    driver: &mpsc::Sender<Message>,
+    task: TaskId,
+    node: &NodeName,
+) -> Result<String, ApiError> {
+    match source_of(driver, task).await {
+        Some(LogSource { container_id: Some(container_id), goes_on: true }) => Ok(container_id),
+        _ => Err(ApiError::new(
+            ErrorCode::NotFound,
+            format!("node {node} runs no container of this task ({task})"),
+        )
+        .hint("`longshore ps` shows where it is and how it stands")),
     }
+}
+
+/// The container of a task: the one that runs, or the newest that is kept. `None` for an unknown task.
+pub(crate) async fn source_of(driver: &mpsc::Sender<Message>, task: TaskId) -> Option<LogSource> {
+    let (answer, source) = oneshot::channel();
+    driver.send(Message::LogsOf(task, answer)).await.ok()?;
+    source.await.ok().flatten()
 }
 
 /// The exit code, which comes a moment after the end of the output.

@@ -4,7 +4,7 @@
 //!   NATS ──► session (register, sync, assignments, reports) ──┐              ┌──► store (fjall), then
 //!   Docker ─► watch (events, lists) ──────────────────────────┼──► driver ───┤
 //!   time ─────────────────────────────────────────────────────┘  (the brain) └──► Docker, NATS
-//!   NATS ──► rpc (logs and commands for operators) ──► Docker
+//!   NATS ──► rpc (logs, commands, files, ports for operators) ──► Docker
 //! ```
 //!
 //! | module | what lives there |
@@ -13,7 +13,7 @@
 //! | `session` | what is said to the leader: register, sync, reports |
 //! | `watch` | whether the runtime answers, and its events |
 //! | `health` | questions to tasks whether they do their work |
-//! | `rpc` | what operators ask: `logs`, and commands in containers (`exec`), answered by `out` |
+//! | `rpc` | what operators ask: `logs`, commands in containers (`exec`), `files`, connections to ports (`forward`); answered by `out`, and what they send is taken by `input` |
 //! | [`runtime`] | the seam to the container runtime, and Docker |
 //! | [`store`] | what survives the process |
 //! | [`probe`] | what the machine has and what is in use |
@@ -23,7 +23,10 @@
 
 mod driver;
 mod exec;
+mod files;
+mod forward;
 mod health;
+mod input;
 mod logs;
 mod out;
 pub mod probe;

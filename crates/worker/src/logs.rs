@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::stream::StreamExt;
 use longshore_core::agent::LogSource;
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::rpc::{CHUNK_BYTES_MAX, ChunkBody, LogsRequest};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::driver::Message;
+use crate::exec::source_of;
 use crate::out::{Gone, Out};
 use crate::runtime::{LogChunk, LogsWish, Runtime};
 
@@ -28,9 +28,7 @@ pub(crate) async fn serve(
 ) -> Result<Option<ApiError>, Gone> {
     let mut last: Option<String> = None;
     loop {
-        let (answer, source) = oneshot::channel();
-        let asked = driver.send(Message::LogsOf(request.task, answer)).await;
-        let found = if asked.is_ok() { source.await.ok().flatten() } else { None };
+        let found = source_of(driver, request.task).await;
         let Some(LogSource { container_id, goes_on }) = found else {
             return Ok(Some(not_found(
                 request,
@@ -96,23 +94,24 @@ fn not_found(request: &LogsRequest, out: &Out, what: &str, hint: &str) -> ApiErr
 
 /// Puts pieces of one kind that follow each other together, and cuts what is too long.
 pub(crate) fn gather<'a>(lines: impl Iterator<Item = &'a LogChunk>) -> Vec<ChunkBody> {
-    let mut gathered: Vec<LogChunk> = Vec::new();
+    let mut gathered: Vec<(bool, Vec<u8>)> = Vec::new();
     for line in lines {
-        let mut rest = line.bytes.clone();
-        if let Some(last) = gathered.last_mut()
-            && last.is_error == line.is_error
-        {
-            let room = CHUNK_BYTES_MAX.saturating_sub(last.bytes.len()).min(rest.len());
-            last.bytes = Bytes::from([&last.bytes[..], &rest.split_to(room)].concat());
-        }
+        let mut rest = &line.bytes[..];
         while !rest.is_empty() {
-            let length = rest.len().min(CHUNK_BYTES_MAX);
-            gathered.push(LogChunk { is_error: line.is_error, bytes: rest.split_to(length) });
+            let open = gathered.last_mut().filter(|(is_error, bytes)| {
+                *is_error == line.is_error && bytes.len() < CHUNK_BYTES_MAX
+            });
+            let Some((_, bytes)) = open else {
+                gathered.push((line.is_error, Vec::new()));
+                continue;
+            };
+            let (now, later) = rest.split_at(rest.len().min(CHUNK_BYTES_MAX - bytes.len()));
+            bytes.extend_from_slice(now);
+            rest = later;
         }
     }
-    let body = |chunk: LogChunk| {
-        let bytes = chunk.bytes.to_vec();
-        if chunk.is_error { ChunkBody::Stderr(bytes) } else { ChunkBody::Stdout(bytes) }
+    let body = |(is_error, bytes)| {
+        if is_error { ChunkBody::Stderr(bytes) } else { ChunkBody::Stdout(bytes) }
     };
     gathered.into_iter().map(body).collect()
 }

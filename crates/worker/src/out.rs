@@ -1,7 +1,8 @@
 //! The way back to one operator: numbered chunks on this worker's own `out` subject, with flow control.
 //!
 //! The worker is at most [`WINDOW_CHUNKS`] chunks ahead of the operator's credit, and ends a session that is not
-//! credited in time.
+//! credited in time. Where the operator cannot tell a quiet stream from a dead worker by itself, each credit is
+//! answered when there is nothing else to say.
 
 use std::time::Duration;
 
@@ -28,6 +29,10 @@ pub(crate) struct Out {
     credit: watch::Receiver<Credit>,
     sequence: u64,
     deadline: Instant,
+    /// The input that has been taken, once it has begun: what is said again to show that the stream lives.
+    taken: Option<u64>,
+    /// The sequence when the last credit came.
+    sequence_at_credit: u64,
 }
 
 impl Out {
@@ -38,7 +43,15 @@ impl Out {
         credit: watch::Receiver<Credit>,
     ) -> Self {
         let subject = Subject::Out { node: session.node.clone(), user, session: id };
-        Self { session, subject, credit, sequence: 0, deadline: Instant::now() + CREDIT_TIMEOUT }
+        Self {
+            session,
+            subject,
+            credit,
+            sequence: 0,
+            deadline: Instant::now() + CREDIT_TIMEOUT,
+            taken: None,
+            sequence_at_credit: 0,
+        }
     }
 
     /// The node that speaks.
@@ -55,7 +68,10 @@ impl Out {
         loop {
             tokio::select! {
                 done = &mut wait => return Ok(done),
-                changed = self.credit.changed() => self.credited(changed.is_ok())?,
+                changed = self.credit.changed() => {
+                    self.credited(changed.is_ok())?;
+                    self.live_on().await?;
+                }
                 () = tokio::time::sleep_until(self.deadline) => return Err(Gone),
             }
         }
@@ -66,9 +82,30 @@ impl Out {
         if !is_open || self.credit.borrow_and_update().end { Err(Gone) } else { Ok(()) }
     }
 
+    /// Answers a credit when nothing has been said since the last one.
+    async fn live_on(&mut self) -> Result<(), Gone> {
+        if let Some(taken) = self.taken
+            && self.sequence == self.sequence_at_credit
+            && self.has_room()
+        {
+            self.publish(ChunkBody::Taken(taken)).await?;
+        }
+        self.sequence_at_credit = self.sequence;
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.sequence.saturating_sub(self.credit.borrow().sequence) < WINDOW_CHUNKS
+    }
+
     /// Sends one piece when the window has room for it.
     pub(crate) async fn send(&mut self, body: ChunkBody) -> Result<(), Gone> {
-        while self.sequence.saturating_sub(self.credit.borrow().sequence) >= WINDOW_CHUNKS {
+        match body {
+            ChunkBody::Taken(sequence) => self.taken = Some(sequence),
+            ChunkBody::Found(_) => self.taken = Some(0),
+            _ => {}
+        }
+        while !self.has_room() {
             let waited = tokio::time::timeout_at(self.deadline, self.credit.changed()).await;
             self.credited(waited.is_ok_and(|changed| changed.is_ok()))?;
         }

@@ -1,4 +1,4 @@
-//! What operators ask of this worker: streams of logs, and commands in containers.
+//! What operators ask of this worker: streams of logs, commands in containers, files, connections to ports.
 //!
 //! An operator asks on `rpc.<verb>` and names itself and a session; the answer goes to this worker's own `out`
 //! subject for that user, so that nobody can make a worker publish elsewhere.
@@ -10,7 +10,10 @@ use std::time::Duration;
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::id::SessionId;
 use longshore_proto::name::UserName;
-use longshore_proto::rpc::{Credit, ExecRequest, Input, LogsRequest, WINDOW_CHUNKS};
+use longshore_proto::rpc::{
+    CopyFromRequest, CopyToRequest, Credit, ExecRequest, ForwardRequest, Input, LogsRequest,
+    WINDOW_CHUNKS,
+};
 use longshore_proto::subject::{Pattern, RpcVerb, Subject};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -20,18 +23,28 @@ use crate::driver::Message;
 use crate::out::{Gone, Out};
 use crate::runtime::Runtime;
 use crate::session::Session;
-use crate::{exec, logs};
+use crate::{exec, files, forward, logs};
 
-/// How many streams a worker serves at once.
+/// How many streams a worker serves at once, connections to ports aside.
 const SESSIONS_MAX: usize = 64;
+/// How many connections to ports: a page in a browser opens a dozen.
+const CONNECTIONS_MAX: usize = 256;
 /// How long after its subscription was lost a worker listens again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A stream that is served.
 struct Live {
+    kind: Kind,
     credit: watch::Sender<Credit>,
     /// Where input goes, where the stream takes some.
     input: Option<mpsc::Sender<Input>>,
+}
+
+/// What a stream is counted as, so that one kind does not take the room of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Stream,
+    Connection,
 }
 
 /// Serves operators, for ever.
@@ -79,7 +92,8 @@ impl Desk {
                 let Some(request) = self.session.read::<LogsRequest>(payload, "rpc.logs") else {
                     return;
                 };
-                let Some(mut out) = self.open(&request.user, request.session, None) else { return };
+                let opened = self.open(&request.user, request.session, Kind::Stream, None);
+                let Some(mut out) = opened else { return };
                 let (runtime, driver) = (self.runtime.clone(), self.driver.clone());
                 self.running.spawn(async move {
                     let served = logs::serve(&mut out, &request, &*runtime, &driver).await;
@@ -90,14 +104,57 @@ impl Desk {
                 let Some(request) = self.session.read::<ExecRequest>(payload, "rpc.exec") else {
                     return;
                 };
-                // As many as an operator may have under way, so that none is turned away.
-                let window = usize::try_from(WINDOW_CHUNKS).unwrap_or(usize::MAX);
-                let (to_stream, input) = mpsc::channel(window);
-                let opened = self.open(&request.user, request.session, Some(to_stream));
-                let Some(mut out) = opened else { return };
+                let Some((mut out, input)) =
+                    self.open_with_input(&request.user, request.session, Kind::Stream)
+                else {
+                    return;
+                };
                 let (runtime, driver) = (self.runtime.clone(), self.driver.clone());
                 self.running.spawn(async move {
                     let served = exec::serve(&mut out, request, input, runtime, &driver).await;
+                    conclude(out, served).await;
+                });
+            }
+            RpcVerb::CopyFrom => {
+                let read = self.session.read::<CopyFromRequest>(payload, "rpc.copy-from");
+                let Some(request) = read else { return };
+                let opened = self.open(&request.user, request.session, Kind::Stream, None);
+                let Some(mut out) = opened else { return };
+                let (runtime, driver) = (self.runtime.clone(), self.driver.clone());
+                self.running.spawn(async move {
+                    let served = files::send(&mut out, request, runtime, &driver).await;
+                    conclude(out, served).await;
+                });
+            }
+            RpcVerb::CopyTo => {
+                let Some(request) = self.session.read::<CopyToRequest>(payload, "rpc.copy-to")
+                else {
+                    return;
+                };
+                let Some((mut out, input)) =
+                    self.open_with_input(&request.user, request.session, Kind::Stream)
+                else {
+                    return;
+                };
+                let (runtime, driver) = (self.runtime.clone(), self.driver.clone());
+                self.running.spawn(async move {
+                    let served = files::receive(&mut out, request, input, runtime, &driver).await;
+                    conclude(out, served).await;
+                });
+            }
+            RpcVerb::Forward => {
+                let Some(request) = self.session.read::<ForwardRequest>(payload, "rpc.forward")
+                else {
+                    return;
+                };
+                let Some((mut out, input)) =
+                    self.open_with_input(&request.user, request.session, Kind::Connection)
+                else {
+                    return;
+                };
+                let (runtime, driver) = (self.runtime.clone(), self.driver.clone());
+                self.running.spawn(async move {
+                    let served = forward::serve(&mut out, request, input, runtime, &driver).await;
                     conclude(out, served).await;
                 });
             }
@@ -119,11 +176,25 @@ impl Desk {
         }
     }
 
+    /// Opens a stream that takes input; `None` as of [`Self::open`].
+    fn open_with_input(
+        &mut self,
+        user: &UserName,
+        id: SessionId,
+        kind: Kind,
+    ) -> Option<(Out, mpsc::Receiver<Input>)> {
+        // As many as an operator may have under way, so that none is turned away.
+        let window = usize::try_from(WINDOW_CHUNKS).unwrap_or(usize::MAX);
+        let (to_stream, input) = mpsc::channel(window);
+        Some((self.open(user, id, kind, Some(to_stream))?, input))
+    }
+
     /// Opens a stream; `None` for one that is open already, or when there are too many.
     fn open(
         &mut self,
         user: &UserName,
         id: SessionId,
+        kind: Kind,
         input: Option<mpsc::Sender<Input>>,
     ) -> Option<Out> {
         if self.live.contains_key(&id) {
@@ -131,13 +202,17 @@ impl Desk {
         }
         let (credit, credits) = watch::channel(Credit { session: id, sequence: 0, end: false });
         let mut out = Out::new(self.session.clone(), user.clone(), id, credits);
-        if self.live.len() >= SESSIONS_MAX {
-            let busy = format!("node {} serves {SESSIONS_MAX} streams already", self.session.node);
+        let (most, what) = match kind {
+            Kind::Stream => (SESSIONS_MAX, "streams"),
+            Kind::Connection => (CONNECTIONS_MAX, "connections to ports"),
+        };
+        if self.live.values().filter(|live| live.kind == kind).count() >= most {
+            let busy = format!("node {} serves {most} {what} already", self.session.node);
             let busy = ApiError::new(ErrorCode::Unavailable, busy).hint("try again in a while");
             self.running.spawn(async move { out.fail(busy).await });
             return None;
         }
-        self.live.insert(id, Live { credit, input });
+        self.live.insert(id, Live { kind, credit, input });
         Some(out)
     }
 }

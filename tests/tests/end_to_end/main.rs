@@ -7,6 +7,7 @@
 //! | [`containers`] | what a task's container looks like from the outside |
 //! | [`ends`] | exit codes, failures and their reasons, restarts, stops |
 //! | [`exec`] | commands in containers, and what a node chooses, refuses and finds |
+//! | [`reach`] | files out of tasks and into them, their ports, and logs without end |
 //! | [`survival`] | programs that die and come back, and containers that do not notice |
 //! | [`nodes`] | nodes that die, return, or cannot use Docker |
 //! | [`look`] | looking at tasks through the command line |
@@ -16,6 +17,7 @@ mod ends;
 mod exec;
 mod look;
 mod nodes;
+mod reach;
 mod survival;
 mod verbs;
 

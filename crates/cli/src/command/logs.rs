@@ -117,7 +117,7 @@ async fn follow(
 }
 
 /// What is said of a node that does not answer.
-pub(super) fn silent_node(node: &NodeName, status: &str) -> Failure {
+pub(crate) fn silent_node(node: &NodeName, status: &str) -> Failure {
     Failure::new(format!("the node {node} does not answer (it is {status})"))
         .hint(format!("`longshore node status {node}` shows it; is its worker running?"))
 }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{InspectContainerOptions, LogsOptionsBuilder};
+use bytes::Bytes;
 use futures_util::future::FutureExt;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use longshore_core::agent::labels;
@@ -21,13 +23,14 @@ use longshore_core::agent::{
     Container, ContainerEnd, ContainerEvent, StartContainer, StartedContainer,
 };
 use longshore_proto::name::NodeName;
+use longshore_proto::rpc::FileStat;
 use longshore_proto::spec::PullPolicy;
 use tokio::sync::Semaphore;
 
 use super::docker_config::Machine;
 use super::docker_error::{explain, status};
 use super::docker_exec::{self, EXEC_DEADLINE, look_of};
-use super::{docker_auth, docker_event, docker_image, docker_life, docker_list};
+use super::{docker_auth, docker_event, docker_files, docker_image, docker_life, docker_list};
 use crate::policy::{PIDS_MAX_USUAL, Policy};
 
 use super::{Answer, Exec, ExecWish, LogChunk, LogsWish, Look, Runtime, RuntimeError, RuntimeInfo};
@@ -308,6 +311,33 @@ impl Runtime for Docker {
     fn exec_result(&self, id: String) -> Answer<'_, Option<i64>> {
         let look = async move { docker_exec::result(self, &id).await };
         self.within(QUESTION_DEADLINE, "looking at the command", look).boxed()
+    }
+
+    fn stat(
+        &self,
+        container_id: String,
+        path: String,
+        follow_link: bool,
+    ) -> Answer<'_, Option<FileStat>> {
+        let look = async move { docker_files::stat(self, &container_id, &path, follow_link).await };
+        self.within(QUESTION_DEADLINE, "looking at the path", look).boxed()
+    }
+
+    fn get_files(
+        &self,
+        container_id: String,
+        path: String,
+    ) -> BoxStream<'static, Result<Bytes, RuntimeError>> {
+        docker_files::get(self, &container_id, &path)
+    }
+
+    fn put_files(
+        &self,
+        container_id: String,
+        folder: String,
+        archive: BoxStream<'static, io::Result<Bytes>>,
+    ) -> Answer<'_, ()> {
+        async move { docker_files::put(self, &container_id, &folder, archive).await }.boxed()
     }
 
     fn events(

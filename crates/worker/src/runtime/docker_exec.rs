@@ -102,5 +102,8 @@ pub(super) fn look_of(found: &ContainerInspectResponse) -> Look {
         })),
         _ => None,
     };
-    Look { ip, health }
+    let mode = found.host_config.as_ref().and_then(|config| config.network_mode.as_deref());
+    let pid = found.state.as_ref().and_then(|state| state.pid);
+    let pid = pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
+    Look { ip, is_on_host_network: mode == Some("host"), pid, health }
 }

@@ -9,12 +9,14 @@ mod docker_config;
 mod docker_error;
 mod docker_event;
 mod docker_exec;
+mod docker_files;
 mod docker_image;
 mod docker_life;
 mod docker_list;
 mod docker_mount;
 
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 
@@ -24,6 +26,7 @@ use futures_util::stream::BoxStream;
 use longshore_core::agent::{
     Container, ContainerEnd, ContainerEvent, Failure, StartContainer, StartedContainer,
 };
+use longshore_proto::rpc::FileStat;
 use longshore_proto::spec::PullPolicy;
 use tokio::io::AsyncWrite;
 
@@ -67,6 +70,30 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// The exit code of a command; absent while it runs.
     fn exec_result(&self, id: String) -> Answer<'_, Option<i64>>;
 
+    /// What a path in a container names; nothing, where nothing has it.
+    fn stat(
+        &self,
+        container_id: String,
+        path: String,
+        follow_link: bool,
+    ) -> Answer<'_, Option<FileStat>>;
+
+    /// A file or folder of a container, as the bytes of a tar archive.
+    fn get_files(
+        &self,
+        container_id: String,
+        path: String,
+    ) -> BoxStream<'static, Result<Bytes, RuntimeError>>;
+
+    /// Unpacks the bytes of a tar archive in a folder of a container. Has no deadline: the archive comes from
+    /// somebody who may take their time.
+    fn put_files(
+        &self,
+        container_id: String,
+        folder: String,
+        archive: BoxStream<'static, io::Result<Bytes>>,
+    ) -> Answer<'_, ()>;
+
     /// What happens to this node's containers, from a moment of the past on, by the machine's clock in seconds
     /// since the Unix epoch. Ends with an error when the runtime goes away.
     fn events(&self, since_unix_s: u64)
@@ -102,6 +129,10 @@ pub struct LogsWish {
 pub struct Look {
     /// Its address on a network of its own.
     pub ip: Option<IpAddr>,
+    /// Whether it has the machine's own network.
+    pub is_on_host_network: bool,
+    /// Its first process, as the runtime's machine numbers it; absent where it does not run.
+    pub pid: Option<i32>,
     /// What the runtime itself found of its health, where the image says how.
     pub health: Option<Health>,
 }

@@ -173,8 +173,11 @@ impl Stream {
                 self.sequence.ended = true;
                 return Ok(true);
             }
-            // Only commands have these.
-            ChunkBody::Taken(_) | ChunkBody::Exit(_) => Ok(()),
+            // Only other streams have these.
+            ChunkBody::Taken(_)
+            | ChunkBody::Exit(_)
+            | ChunkBody::Found(_)
+            | ChunkBody::OutputEnd => Ok(()),
             ChunkBody::Failed(refusal) => {
                 self.sequence.ended = true;
                 output.finish()?;
