@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use longshore_proto::constraint::{Attribute, ConstraintError};
 use longshore_proto::container::{Device, Gpus, Ulimit};
@@ -102,6 +103,9 @@ pub(crate) enum ParseError {
     /// Not a gap between priorities.
     #[error("{0:?} is no gap between priorities; write 1 to 99, or off")]
     Gap(String),
+    /// Neither a time nor `off`.
+    #[error("{0:?} is no time; write 12h or 7d, or off")]
+    TimeOrOff(String),
     /// A capacity's part is said twice.
     #[error("{0} is said twice; say it once")]
     Twice(&'static str),
@@ -479,9 +483,31 @@ pub(crate) fn gap(text: &str) -> Result<Gap, ParseError> {
     gap.map(|gap| Gap(Some(gap))).ok_or_else(|| ParseError::Gap(text.to_owned()))
 }
 
+/// A time, or for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TimeOrOff(pub(crate) Option<Duration>);
+
+/// Reads `7d`, or `off`.
+pub(crate) fn time_or_off(text: &str) -> Result<TimeOrOff, ParseError> {
+    if text == "off" {
+        return Ok(TimeOrOff(None));
+    }
+    let time = quantity::parse_duration(text);
+    time.map(|time| TimeOrOff(Some(time))).map_err(|_| ParseError::TimeOrOff(text.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_may_be_for_ever() {
+        assert_eq!(time_or_off("2h").unwrap(), TimeOrOff(Some(Duration::from_secs(7_200))));
+        assert_eq!(time_or_off("off").unwrap(), TimeOrOff(None));
+        for nonsense in ["", "never", "-1h", "7"] {
+            assert!(time_or_off(nonsense).is_err(), "{nonsense}");
+        }
+    }
 
     #[test]
     fn machines_are_a_number_and_a_shape() {

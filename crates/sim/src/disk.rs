@@ -142,6 +142,11 @@ impl Content for WorkerContent {
                 AgentWrite::KeptDropped(place) => {
                     saved.kept.retain(|kept| kept.sequence != place);
                 }
+                AgentWrite::Stock(record) => {
+                    saved.stock.retain(|known| known.item != record.item);
+                    saved.stock.push(record);
+                }
+                AgentWrite::StockDropped(item) => saved.stock.retain(|known| known.item != item),
             }
         }
     }

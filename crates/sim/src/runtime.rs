@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use longshore_core::agent::labels::{CLUSTER, NODE, Owner};
 use longshore_core::agent::{
-    Container, ContainerChange, ContainerEnd, ContainerEvent, ContainerState, Failure, Input,
-    StartContainer, StartedContainer,
+    Container, ContainerChange, ContainerEnd, ContainerEvent, ContainerState, Failure, ImageFound,
+    Input, StartContainer, StartedContainer,
 };
 use longshore_proto::id::ClusterId;
 use longshore_proto::spec::PullPolicy;
@@ -417,8 +417,11 @@ impl Runtime {
             Verb::Pull { image, policy } => {
                 let is_missing = image.starts_with("missing") && chaos.is_on()
                     || chaos.strikes(Fault::PullFails);
-                let result =
-                    if is_missing { Err(Failure::Refused("no such image".into())) } else { Ok(()) };
+                let result = if is_missing {
+                    Err(Failure::Refused("no such image".into()))
+                } else {
+                    Ok(ImageFound::Fetched)
+                };
                 let (image, policy) = (image.clone(), *policy);
                 VerbAnswer::Input(Input::Pulled { image, policy, result })
             }

@@ -421,6 +421,13 @@ impl Worker {
             Action::ListContainers { ticket } => {
                 ctx.out.push(Output::Runtime(Verb::List { ticket }));
             }
+            // Disks are modelled as stores, not as room for images.
+            Action::MeasureDisk => {
+                self.inbox.push_back(Input::DiskMeasured { used_percent: 0 });
+            }
+            Action::RemoveStock { item, .. } => {
+                self.inbox.push_back(Input::StockRemoved { item, result: Ok(()) });
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use longshore_bus::{Bus, ConnectError};
-use longshore_core::agent::{Action, Agent, Input, LogSource, Settings, Write, Writes};
+use longshore_core::agent::{Action, Agent, Input, LogSource, Settings, StockItem, Write, Writes};
 use longshore_core::time::{Now, Time};
 use longshore_proto::id::{BootId, NodeId, TaskId};
 use longshore_proto::name::NodeName;
@@ -133,7 +133,8 @@ impl Driver {
         let mut beside = JoinSet::new();
         beside.spawn(watch(runtime.clone(), to_inbox.clone()));
         beside.spawn(connect(options.bus, to_inbox.clone()));
-        let settings = Settings { ports: options.ports, policy: options.policy };
+        let settings =
+            Settings { ports: options.ports, policy: options.policy, keeping: options.keeping };
         let starts = usize::try_from(probe::cores()).unwrap_or(1).saturating_mul(2).max(4);
         Ok(Self {
             agent: Agent::restore(
@@ -381,6 +382,23 @@ impl Driver {
                             Input::ObserveFailed { ticket, reason: error.to_string() }
                         }
                     }
+                });
+            }
+            Action::MeasureDisk => {
+                let used_percent = self.probe.disk_percent();
+                self.answer_with(None, async move { Input::DiskMeasured { used_percent } });
+            }
+            Action::RemoveStock { item, why } => {
+                self.answer_with(Some(self.ends.clone()), async move {
+                    let result = match &item {
+                        StockItem::Image(image) => runtime.remove_image(image.clone()).await,
+                        StockItem::Volume(name) => runtime.remove_volume(name.clone()).await,
+                    };
+                    match &result {
+                        Ok(()) => info!("removed the {item}: {why}"),
+                        Err(error) => info!("the {item} stays ({why}): {error}"),
+                    }
+                    Input::StockRemoved { item, result: result.map_err(Into::into) }
                 });
             }
             Action::SendReports { through, reports } => {

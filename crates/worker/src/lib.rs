@@ -46,7 +46,7 @@ use longshore_proto::id::ClusterId;
 use longshore_proto::name::{Datacenter, NodeName};
 use tokio_util::sync::CancellationToken;
 
-pub use longshore_core::agent::{PORT_RANGE_USUAL, policy};
+pub use longshore_core::agent::{Keeping, PORT_RANGE_USUAL, policy};
 
 use crate::policy::Policy;
 pub use crate::probe::CapacityOverride;
@@ -73,6 +73,8 @@ pub struct Options {
     pub tasks_max: u32,
     /// What tasks may do beyond a hardened container.
     pub policy: Policy,
+    /// How long what is over stays on the machine.
+    pub keeping: Keeping,
     /// The file with logins for registries, as `docker login` writes it.
     pub registry_auth: Option<PathBuf>,
     /// The ports that tasks get which leave the choice to the node.

@@ -115,6 +115,15 @@ impl Probe {
         }
     }
 
+    /// How full the disk is that the runtime uses, in per cent; 0 where that cannot be known.
+    pub fn disk_percent(&mut self) -> u8 {
+        if let Some(disks) = &mut self.disks {
+            disks.refresh_specifics(false, DiskRefreshKind::nothing().with_storage());
+        }
+        let (total, free) = self.disk().unwrap_or_default();
+        percent(total.saturating_sub(free), total)
+    }
+
     /// Total and free bytes of the disk that the folder is on: the one with the longest mount point.
     fn disk(&self) -> Option<(u64, u64)> {
         let folder = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
@@ -161,6 +170,12 @@ fn part_of(used: u64, whole: u64, stated: Option<u64>) -> u64 {
         }
         _ => used,
     }
+}
+
+/// A part as per cent of the whole, rounded down.
+fn percent(part: u64, whole: u64) -> u8 {
+    let percent = u128::from(part) * 100 / u128::from(whole.max(1));
+    u8::try_from(percent.min(100)).unwrap_or(100)
 }
 
 /// Per cent of all cores as thousandths of one.
@@ -214,6 +229,13 @@ mod tests {
         assert_eq!(part_of(600, 1_000, Some(500)), 300);
         assert_eq!(part_of(600, 1_000, Some(2_000)), 1_200);
         assert_eq!(part_of(600, 0, Some(500)), 600);
+    }
+
+    #[test]
+    fn a_disk_is_full_to_the_per_cent() {
+        assert_eq!((percent(849, 1_000), percent(850, 1_000), percent(5, 5)), (84, 85, 100));
+        assert_eq!(percent(0, 0), 0);
+        assert!(Probe::new(std::env::temp_dir(), CapacityOverride::default()).disk_percent() > 0);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! | `x` task id | [`Tombstone`] |
 //! | `r` sequence, big-endian | [`TaskReport`] |
 //! | `k` sequence, big-endian | [`KeptContainer`] |
+//! | `s` its words | [`StockRecord`] |
 //!
 //! Values are MessagePack maps as on the wire; unknown fields are ignored and new ones have defaults, so the
 //! format's version rises only when an old worker could not go on with what a new one wrote.
@@ -22,7 +23,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use longshore_core::agent::{KeptContainer, Saved, Stored, TaskRecord, Tombstone, Write, Writes};
+use longshore_core::agent::{
+    KeptContainer, Saved, StockItem, StockRecord, Stored, TaskRecord, Tombstone, Write, Writes,
+};
 use longshore_proto::codec;
 use longshore_proto::id::{NodeId, TaskId};
 use longshore_proto::name::NodeName;
@@ -42,6 +45,7 @@ const TASK: u8 = b't';
 const TOMBSTONE: u8 = b'x';
 const REPORT: u8 = b'r';
 const KEPT: u8 = b'k';
+const STOCK: u8 = b's';
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -202,6 +206,7 @@ impl Store {
                 .into_iter()
                 .map(|(_, stone)| stone)
                 .collect(),
+            stock: self.all::<StockRecord>(STOCK)?.into_iter().map(|(_, record)| record).collect(),
         })
     }
 
@@ -273,6 +278,8 @@ fn entry(write: &Write) -> (Vec<u8>, Option<Vec<u8>>) {
         Write::ReportDropped(sequence) => (sequence_key(REPORT, *sequence), None),
         Write::Kept(kept) => put(sequence_key(KEPT, kept.sequence), kept),
         Write::KeptDropped(sequence) => (sequence_key(KEPT, *sequence), None),
+        Write::Stock(record) => put(stock_key(&record.item), record),
+        Write::StockDropped(item) => (stock_key(item), None),
     }
 }
 
@@ -282,6 +289,10 @@ fn meta(name: &str) -> Vec<u8> {
 
 fn task_key(kind: u8, task: TaskId) -> Vec<u8> {
     [&[kind], &task.0.as_bytes()[..]].concat()
+}
+
+fn stock_key(item: &StockItem) -> Vec<u8> {
+    [&[STOCK], item.to_string().as_bytes()].concat()
 }
 
 fn sequence_key(kind: u8, sequence: u64) -> Vec<u8> {
@@ -410,13 +421,21 @@ mod tests {
                 end: Some(Box::new((9, report.clone()))),
             }],
             reports: vec![(9, report.clone())],
-            kept: vec![KeptContainer { sequence: 10, task, attempt: 6, container_id: "c6".into() }],
+            kept: vec![KeptContainer {
+                sequence: 10,
+                task,
+                attempt: 6,
+                container_id: "c6".into(),
+                ended_at_ms: 0,
+            }],
             tombstones: vec![Tombstone {
                 sequence: 11,
                 task: TaskId(Uuid::from_u128(12)),
                 attempt: 13,
                 end: Some(report),
             }],
+            // A kind of its own, which the first workers did not have.
+            stock: Vec::new(),
         }
     }
 
@@ -438,6 +457,23 @@ mod tests {
         }
         assert_eq!(store.load().unwrap(), one_of_everything());
         assert_eq!(store.get(&meta("node")).unwrap(), Some(NodeId(Uuid::from_u128(2))));
+    }
+
+    #[test]
+    fn what_was_brought_onto_the_machine_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(folder.path(), &name(), fresh()).unwrap();
+        let image = |used_at_ms| StockRecord { item: StockItem::Image("a:1".into()), used_at_ms };
+        let volume = StockRecord { item: StockItem::Volume("a:1".into()), used_at_ms: 2 };
+        for record in [image(1), image(3), volume.clone()] {
+            let (key, value) = entry(&Write::Stock(record));
+            store.keyspace.insert(key, value.unwrap()).unwrap();
+        }
+        assert_eq!(store.load().unwrap().stock, [image(3), volume.clone()]);
+        let (key, value) = entry(&Write::StockDropped(volume.item));
+        assert_eq!(value, None);
+        store.keyspace.remove(key).unwrap();
+        assert_eq!(store.load().unwrap().stock, [image(3)]);
     }
 
     #[test]

@@ -10,10 +10,10 @@ use longshore_proto::node::TASKS_MAX_USUAL;
 use longshore_proto::plan::{GAIN_USUAL, MOVES_MAX};
 use longshore_proto::quantity;
 use longshore_proto::spec::SchedulerKind;
-use longshore_worker::CapacityOverride;
 use longshore_worker::policy::{PIDS_MAX_USUAL, Policy};
+use longshore_worker::{CapacityOverride, Keeping};
 
-use crate::parse::{self, Gap, Label};
+use crate::parse::{self, Gap, Label, TimeOrOff};
 
 /// `longshore manager`
 #[derive(Debug, Args)]
@@ -152,12 +152,52 @@ pub(crate) struct Worker {
     /// The ports that the node gives to tasks that leave the choice to it
     #[arg(long, value_name = "FIRST-LAST", value_parser = parse::port_range)]
     pub(crate) ports: Option<RangeInclusive<u16>>,
+    /// How long what is over stays
+    #[command(flatten)]
+    pub(crate) keep: Keep,
     /// What tasks may do beyond a hardened container
     #[command(flatten)]
     pub(crate) allow: Allow,
     /// What happens to its containers when the worker is told to stop
     #[arg(long, value_enum, default_value_t)]
     pub(crate) on_shutdown: OnShutdown,
+}
+
+/// How long what is over stays on a worker's machine.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "How long what is over stays on the machine")]
+pub(crate) struct Keep {
+    /// How many ended containers are kept for their logs, the newest of each task
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) keep_ended: usize,
+    /// How long each of them is kept
+    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = quantity::parse_duration)]
+    pub(crate) keep_ended_for: Duration,
+    /// How long an image that the worker pulled is kept when no task needs it; off: until the disk is too full
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse::time_or_off)]
+    pub(crate) keep_images_for: TimeOrOff,
+    /// How long a volume that was made for tasks is kept when no task needs it; off: for ever
+    #[arg(long, value_name = "TIME", default_value = "off", value_parser = parse::time_or_off)]
+    pub(crate) keep_volumes_for: TimeOrOff,
+    /// From how full a disk on images go as soon as no task needs them, and then ended containers, in per cent
+    #[arg(
+        long, value_name = "PERCENT", default_value_t = 85,
+        value_parser = clap::value_parser!(u8).range(1..=101), allow_hyphen_values = true
+    )]
+    pub(crate) disk_full_at: u8,
+}
+
+impl From<Keep> for Keeping {
+    fn from(keep: Keep) -> Self {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            ended_max: keep.keep_ended,
+            ended_ms: ms(keep.keep_ended_for),
+            images_ms: keep.keep_images_for.0.map(ms),
+            volumes_ms: keep.keep_volumes_for.0.map(ms),
+            disk_percent_max: keep.disk_full_at,
+        }
+    }
 }
 
 /// What a worker lets tasks do beyond a hardened container; nothing, unless said.

@@ -42,6 +42,7 @@ fn options(global: &Global, wish: Worker) -> Result<Options, Failure> {
         capacity: wish.capacity.unwrap_or_default(),
         tasks_max: wish.tasks_max,
         policy: wish.allow.into(),
+        keeping: wish.keep.into(),
         registry_auth: wish.registry_auth,
         ports: wish.ports.unwrap_or(PORT_RANGE_USUAL),
         on_shutdown: wish.on_shutdown.into(),
@@ -85,8 +86,8 @@ fn labels(wishes: Vec<Label>) -> Result<BTreeMap<String, String>, Failure> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use longshore_worker::OnShutdown;
     use longshore_worker::policy::Policy;
+    use longshore_worker::{Keeping, OnShutdown};
 
     use super::*;
     use crate::args::{Cli, Verb};
@@ -125,6 +126,12 @@ mod tests {
             "host",
             "--allow-cap",
             "cap_net_admin",
+            "--keep-ended",
+            "5",
+            "--keep-images-for",
+            "off",
+            "--keep-volumes-for",
+            "2h",
             "--on-shutdown",
             "stop",
         ])
@@ -138,6 +145,13 @@ mod tests {
         assert_eq!(options.ports, 30_000..=30_100);
         assert!(options.policy.networks.contains("host") && !options.policy.privileged);
         assert!(options.policy.capabilities.contains("NET_ADMIN"));
+        let keeping = Keeping {
+            ended_max: 5,
+            images_ms: None,
+            volumes_ms: Some(7_200_000),
+            ..Keeping::default()
+        };
+        assert_eq!(options.keeping, keeping);
         assert_eq!(options.on_shutdown, OnShutdown::Stop);
         assert_eq!(options.bus.user.as_str(), "n1");
         assert!(options.bus.wait_for_server);
@@ -147,6 +161,7 @@ mod tests {
     fn a_node_takes_the_usual_number_of_tasks_and_lends_nothing() {
         let options = made(&["--name", "n1"]).unwrap();
         assert_eq!((options.tasks_max, options.policy), (500, Policy::default()));
+        assert_eq!(options.keeping, Keeping::default());
     }
 
     #[test]

@@ -10,10 +10,10 @@ use longshore_core::agent::labels::{CLUSTER, Owner};
 use longshore_proto::id::ClusterId;
 use longshore_proto::name::{Datacenter, NodeName, UserName};
 use longshore_proto::node::TASKS_MAX_USUAL;
-use longshore_worker::PORT_RANGE_USUAL;
 use longshore_worker::policy::Policy;
 use longshore_worker::probe::{CapacityOverride, Probe, cores};
 use longshore_worker::runtime::{Runtime, docker::Docker};
+use longshore_worker::{Keeping, PORT_RANGE_USUAL};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -87,6 +87,7 @@ impl Members {
                 capacity,
                 tasks_max: TASKS_MAX_USUAL,
                 policy: Policy { mount_paths: mount_paths.to_vec(), ..Policy::default() },
+                keeping: Keeping::default(),
                 registry_auth: None,
                 ports: part_of(PORT_RANGE_USUAL, number, nodes.len()),
                 on_shutdown,

@@ -10,8 +10,10 @@ use super::outbox::Outbox;
 use super::policy::Policy;
 use super::ports::Ports;
 use super::runtime::Runtime;
-use super::shelf::Shelf;
+use super::settings::Keeping;
+use super::shelf::{Moment, Shelf};
 use super::step::{Action, Write};
+use super::stock::Stock;
 
 /// Everything but the tasks.
 #[derive(Debug, Clone)]
@@ -21,6 +23,8 @@ pub(super) struct Context {
     pub(super) cluster_id: Option<ClusterId>,
     pub(super) outbox: Outbox,
     pub(super) shelf: Shelf,
+    pub(super) stock: Stock,
+    pub(super) keeping: Keeping,
     pub(super) runtime: Runtime,
     pub(super) ports: Ports,
     /// What tasks may do here.
@@ -54,7 +58,8 @@ impl Context {
 
     /// Keeps an ended container for its logs.
     pub(super) fn keep(&mut self, task: TaskId, attempt: u64, container_id: String) {
-        self.shelf.keep(task, attempt, container_id, (self.step, self.now_ms), &mut self.writes);
+        let at = Moment { step: self.step, now_ms: self.now_ms, wall_ms: self.wall_ms };
+        self.shelf.keep(task, attempt, container_id, at, &mut self.writes);
     }
 
     /// Wants a container gone before the task starts again.

@@ -6,6 +6,8 @@ use longshore_proto::id::{ClusterId, Revision, TaskId};
 use longshore_proto::node::{AssignDelta, Assignment};
 use longshore_proto::spec::PullPolicy;
 
+use super::stock::StockItem;
+
 /// Something that happened outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -50,7 +52,7 @@ pub enum Input {
         /// The policy that it was asked for with.
         policy: PullPolicy,
         /// Whether it is there.
-        result: Result<(), Failure>,
+        result: Result<ImageFound, Failure>,
     },
     /// The answer to [`super::Action::StartContainer`].
     Started {
@@ -82,6 +84,18 @@ pub enum Input {
         /// The attempt.
         attempt: u64,
         /// Why the answer was not a good one: for people. Where the runtime does not answer, nothing is known.
+        result: Result<(), Failure>,
+    },
+    /// The answer to [`super::Action::MeasureDisk`].
+    DiskMeasured {
+        /// How full the disk is, in per cent.
+        used_percent: u8,
+    },
+    /// The answer to [`super::Action::RemoveStock`].
+    StockRemoved {
+        /// What.
+        item: StockItem,
+        /// What no longer exists counts as removed; `Forbidden` says that it is not ours.
         result: Result<(), Failure>,
     },
     /// The reports up to this place are in the log.
@@ -159,6 +173,15 @@ pub enum ContainerChange {
     Died(ContainerEnd),
     /// It was removed.
     Destroyed,
+}
+
+/// An image that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageFound {
+    /// It was here before, by whomever it was brought.
+    WasHere,
+    /// It was not here and has been fetched.
+    Fetched,
 }
 
 /// A container that was started, or found.

@@ -36,6 +36,7 @@ mod runtime;
 mod settings;
 mod shelf;
 mod step;
+mod stock;
 mod task;
 
 #[cfg(test)]
@@ -51,12 +52,13 @@ use longshore_proto::node::set_digest;
 
 pub use self::input::{
     Container, ContainerChange, ContainerEnd, ContainerEvent, ContainerState, Failure, FullSet,
-    Input, StartedContainer,
+    ImageFound, Input, StartedContainer,
 };
 pub use self::ports::PORT_RANGE_USUAL;
-pub use self::record::{KeptContainer, Saved, TaskRecord, Tombstone};
-pub use self::settings::Settings;
+pub use self::record::{KeptContainer, Saved, StockRecord, TaskRecord, Tombstone};
+pub use self::settings::{Keeping, Settings};
 pub use self::step::{Action, Held, ProbeTask, StartContainer, Step, Stored, Write, Writes};
+pub use self::stock::StockItem;
 
 use crate::time::{Now, Time};
 
@@ -66,6 +68,7 @@ use self::outbox::Outbox;
 use self::ports::Ports;
 use self::runtime::Runtime;
 use self::shelf::Shelf;
+use self::stock::Stock;
 use self::task::{Phase, Task};
 
 /// How many forgotten tasks are remembered, the newest of them. A message about one that is older would have
@@ -124,7 +127,9 @@ impl Agent {
                 boot_id,
                 cluster_id: saved.cluster_id,
                 outbox: Outbox::restore(saved.reports, now.time.0),
-                shelf: Shelf::restore(saved.kept),
+                shelf: Shelf::restore(saved.kept, settings.keeping, now.wall_ms),
+                stock: Stock::restore(saved.stock, &settings.keeping, now.time.0),
+                keeping: settings.keeping,
                 runtime: Runtime::new(),
                 ports,
                 policy: settings.policy,
@@ -160,6 +165,11 @@ impl Agent {
             Input::Container(event) => self.container_event(&event),
             Input::Pulled { image, policy, result } => {
                 self.ctx.pulled(&image, policy);
+                if result == Ok(ImageFound::Fetched) {
+                    let (image, wall_ms) = (StockItem::image(&image), self.ctx.wall_ms);
+                    self.ctx.stock.brought(image, wall_ms, &mut self.ctx.writes);
+                }
+                let result = result.map(|_| ());
                 for task in self.tasks.values_mut() {
                     task.pulled(&mut self.ctx, &image, policy, &result);
                 }
@@ -186,6 +196,8 @@ impl Agent {
             Input::Removed { container, result } => {
                 self.ctx.shelf.removed(&container, &result, now_ms)
             }
+            Input::DiskMeasured { used_percent } => self.disk_measured(used_percent),
+            Input::StockRemoved { item, result } => self.stock_removed(&item, &result),
             Input::ReportsAcked { through } => {
                 let through = self.ctx.outbox.acked(through, now_ms, &mut self.ctx.writes);
                 self.delivered = self.delivered.max(Some(through));
@@ -218,6 +230,7 @@ impl Agent {
         }
         if self.ctx.runtime.is_ready() {
             self.ctx.shelf.poll(self.ctx.now_ms, &mut self.ctx.actions);
+            self.ctx.actions.extend(self.ctx.stock.poll(self.ctx.now_ms));
         }
         self.ctx.actions.extend(self.ctx.runtime.poll(self.ctx.now_ms, self.ctx.step));
         if self.sync.is_registered() {
@@ -261,9 +274,11 @@ impl Agent {
     /// When [`Input::Timer`] is wanted, by [`Now::time`]. `None` while only other inputs can change anything.
     pub fn next_wakeup(&self) -> Option<Time> {
         let tasks = self.tasks.values().filter_map(|task| task.wakeup(&self.ctx)).min();
-        let removals = if self.ctx.runtime.is_ready() { self.ctx.shelf.wakeup() } else { None };
+        let is_ready = self.ctx.runtime.is_ready();
+        let removals = if is_ready { self.ctx.shelf.wakeup() } else { None };
+        let stock = is_ready.then(|| self.ctx.stock.wakeup());
         let reports = if self.sync.is_registered() { self.ctx.outbox.wakeup() } else { None };
-        [tasks, removals, reports, self.ctx.runtime.wakeup(), self.sync.wakeup()]
+        [tasks, removals, stock, reports, self.ctx.runtime.wakeup(), self.sync.wakeup()]
             .into_iter()
             .flatten()
             .min()

@@ -118,6 +118,16 @@ impl World {
                     self.story()
                 );
             }
+            Action::RemoveStock { .. } => {
+                // All tasks here have one image.
+                let needs = |record: &TaskRecord| {
+                    !record.state.is_terminal()
+                        && record.run.is_some()
+                        && !self.ended.contains(&record.task)
+                };
+                let needed = self.bench.saved().tasks.into_iter().find(needs);
+                assert!(needed.is_none(), "{needed:?} needs its image{}", self.story());
+            }
             Action::StopContainer { container_id: container, .. }
             | Action::RemoveContainer { container, .. } => {
                 assert_ne!(container, STRANGER, "touched a stranger{}", self.story());
@@ -237,7 +247,7 @@ impl World {
         let fails = away || fate <= 1;
         match action {
             Action::PullImage { image, policy } => {
-                let result = if fails { Err(failure()) } else { Ok(()) };
+                let result = if fails { Err(failure()) } else { Ok(ImageFound::Fetched) };
                 self.input(Input::Pulled { image, policy, result });
             }
             Action::StartContainer(start) => {
@@ -308,6 +318,14 @@ impl World {
             Action::RequestSync => {
                 let input = if fate == 0 { Input::SyncFailed } else { self.full_set() };
                 self.input(input);
+            }
+            // Full or not, so that images come and go under the tasks.
+            Action::MeasureDisk => {
+                self.input(Input::DiskMeasured { used_percent: if fails { 99 } else { 10 } });
+            }
+            Action::RemoveStock { item, .. } => {
+                let result = if fails { Err(failure()) } else { Ok(()) };
+                self.input(Input::StockRemoved { item, result });
             }
             Action::Alarm(_) => {}
         }

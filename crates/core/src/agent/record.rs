@@ -10,6 +10,8 @@ use longshore_proto::spec::Port;
 use longshore_proto::state::TaskState;
 use serde::{Deserialize, Serialize};
 
+use super::stock::StockItem;
+
 /// Everything that the store holds, as [`super::Agent::restore`] takes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Saved {
@@ -25,6 +27,8 @@ pub struct Saved {
     pub kept: Vec<KeptContainer>,
     /// Forgotten tasks.
     pub tombstones: Vec<Tombstone>,
+    /// What was brought onto the machine.
+    pub stock: Vec<StockRecord>,
 }
 
 /// A task as the store holds it.
@@ -93,6 +97,18 @@ pub struct KeptContainer {
     pub attempt: u64,
     /// The runtime's id.
     pub container_id: String,
+    /// When it ended, as far as known, in milliseconds since the Unix epoch; 0 where nobody noted it.
+    #[serde(default)]
+    pub ended_at_ms: u64,
+}
+
+/// Something that was brought onto the machine for tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StockRecord {
+    /// What it is.
+    pub item: StockItem,
+    /// When a task needed it last, to about an hour, in milliseconds since the Unix epoch.
+    pub used_at_ms: u64,
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Containers that are over: a few are kept for their logs, the rest are being removed.
 //!
-//! A task has at most one kept container, its newest; all tasks together have at most [`KEPT_MAX`]. A task
-//! does not start again while one of its containers is still being removed, because that one might run.
+//! A task has at most one kept container, its newest; how many all tasks together have, and for how long, the
+//! operator says. A task does not start again while one of its containers is still being removed, because that one might run.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,9 @@ use longshore_proto::id::TaskId;
 
 use super::input::Failure;
 use super::record::KeptContainer;
+use super::settings::Keeping;
 use super::step::{Action, Write};
 
-/// How many ended containers are kept for their logs.
-pub(super) const KEPT_MAX: usize = 20;
 /// How long after a failed removal the next is tried, in milliseconds.
 pub(super) const RETRY_MS: u64 = 5_000;
 
@@ -24,6 +23,15 @@ pub(super) struct Shelf {
     kept_at_step: BTreeMap<u64, u64>,
     sequence_next: u64,
     removals: BTreeMap<String, Removal>,
+    keeping: Keeping,
+}
+
+/// When something happened: in which step, and when by the monotonic and by the wall clock, in milliseconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Moment {
+    pub(super) step: u64,
+    pub(super) now_ms: u64,
+    pub(super) wall_ms: u64,
 }
 
 /// A container on its way out.
@@ -37,11 +45,21 @@ struct Removal {
 }
 
 impl Shelf {
-    pub(super) fn restore(kept: Vec<KeptContainer>) -> Self {
-        let kept: BTreeMap<u64, KeptContainer> =
+    pub(super) fn restore(kept: Vec<KeptContainer>, keeping: Keeping, wall_ms: u64) -> Self {
+        let mut kept: BTreeMap<u64, KeptContainer> =
             kept.into_iter().map(|container| (container.sequence, container)).collect();
+        for container in kept.values_mut().filter(|container| container.ended_at_ms == 0) {
+            // Kept by a worker that did not note when.
+            container.ended_at_ms = wall_ms;
+        }
         let sequence_next = kept.last_key_value().map_or(1, |(last, _)| last + 1);
-        Self { kept, kept_at_step: BTreeMap::new(), sequence_next, removals: BTreeMap::new() }
+        Self {
+            kept,
+            kept_at_step: BTreeMap::new(),
+            sequence_next,
+            removals: BTreeMap::new(),
+            keeping,
+        }
     }
 
     /// Keeps a container that has ended; older ones give way.
@@ -50,24 +68,54 @@ impl Shelf {
         task: TaskId,
         attempt: u64,
         container_id: String,
-        (step, now_ms): (u64, u64),
+        at: Moment,
         writes: &mut Vec<Write>,
     ) {
         let older: Vec<u64> =
             self.kept.values().filter(|kept| kept.task == task).map(|kept| kept.sequence).collect();
         for sequence in older {
-            self.give_up(sequence, now_ms, writes);
+            self.give_up(sequence, at.now_ms, writes);
         }
-        let kept = KeptContainer { sequence: self.sequence_next, task, attempt, container_id };
+        let kept = KeptContainer {
+            sequence: self.sequence_next,
+            task,
+            attempt,
+            container_id,
+            ended_at_ms: at.wall_ms,
+        };
         self.sequence_next += 1;
         writes.push(Write::Kept(kept.clone()));
-        self.kept_at_step.insert(kept.sequence, step);
+        self.kept_at_step.insert(kept.sequence, at.step);
         self.kept.insert(kept.sequence, kept);
-        while self.kept.len() > KEPT_MAX
+        self.keep_at_most(self.keeping.ended_max, at.now_ms, writes);
+    }
+
+    fn keep_at_most(&mut self, most: usize, now_ms: u64, writes: &mut Vec<Write>) {
+        while self.kept.len() > most
             && let Some(oldest) = self.kept.keys().next().copied()
         {
             self.give_up(oldest, now_ms, writes);
         }
+    }
+
+    /// Gives up what was kept long enough. Times are monotonic and wall-clock milliseconds.
+    pub(super) fn expire(&mut self, (now_ms, wall_ms): (u64, u64), writes: &mut Vec<Write>) {
+        let age_ms = |kept: &KeptContainer| wall_ms.saturating_sub(kept.ended_at_ms);
+        let over: Vec<u64> = self
+            .kept
+            .values()
+            .filter(|kept| age_ms(kept) >= self.keeping.ended_ms)
+            .map(|kept| kept.sequence)
+            .collect();
+        for sequence in over {
+            self.give_up(sequence, now_ms, writes);
+        }
+        self.keep_at_most(self.keeping.ended_max, now_ms, writes);
+    }
+
+    /// Makes room: the logs of the older half are worth less than what runs.
+    pub(super) fn give_up_older_half(&mut self, now_ms: u64, writes: &mut Vec<Write>) {
+        self.keep_at_most(self.kept.len() / 2, now_ms, writes);
     }
 
     fn give_up(&mut self, sequence: u64, now_ms: u64, writes: &mut Vec<Write>) {
@@ -183,15 +231,16 @@ mod tests {
 
     #[test]
     fn the_newest_of_a_task_and_twenty_in_all_are_kept() {
-        let (mut shelf, mut writes, mut actions) = (Shelf::restore(vec![]), Vec::new(), Vec::new());
-        shelf.keep(task(1), 1, "a".into(), (0, 0), &mut writes);
-        shelf.keep(task(1), 2, "b".into(), (0, 0), &mut writes);
+        let (mut shelf, mut writes, mut actions) =
+            (Shelf::restore(vec![], Keeping::default(), 0), Vec::new(), Vec::new());
+        shelf.keep(task(1), 1, "a".into(), Moment::default(), &mut writes);
+        shelf.keep(task(1), 2, "b".into(), Moment::default(), &mut writes);
         assert!(!shelf.is_kept("a") && shelf.is_kept("b"));
         for number in 2..=21 {
-            shelf.keep(task(number), 1, format!("c{number}"), (0, 0), &mut writes);
+            shelf.keep(task(number), 1, format!("c{number}"), Moment::default(), &mut writes);
         }
         assert!(!shelf.is_kept("b"));
-        assert_eq!(shelf.kept.len(), KEPT_MAX);
+        assert_eq!(shelf.kept.len(), Keeping::default().ended_max);
         shelf.poll(0, &mut actions);
         let removed: Vec<_> = actions
             .iter()
@@ -204,8 +253,42 @@ mod tests {
     }
 
     #[test]
+    fn what_was_kept_long_enough_goes_and_half_of_it_when_room_is_needed() {
+        let (keeping, mut writes) = (Keeping { ended_ms: 100, ..Keeping::default() }, Vec::new());
+        // Of before workers noted when.
+        let old = KeptContainer {
+            sequence: 1,
+            task: task(1),
+            attempt: 1,
+            container_id: "old".into(),
+            ended_at_ms: 0,
+        };
+        let mut shelf = Shelf::restore(vec![old], keeping, 1_000);
+        let at = |wall_ms| Moment { wall_ms, ..Moment::default() };
+        shelf.keep(task(2), 1, "a".into(), at(1_010), &mut writes);
+        shelf.expire((0, 1_099), &mut writes);
+        assert!(shelf.is_kept("old"));
+        shelf.expire((0, 1_100), &mut writes);
+        assert!(!shelf.is_kept("old") && shelf.is_kept("a"));
+        for number in 3..=5 {
+            shelf.keep(task(number), 1, format!("c{number}"), at(1_020), &mut writes);
+        }
+        shelf.give_up_older_half(0, &mut writes);
+        assert!(
+            !shelf.is_kept("a")
+                && !shelf.is_kept("c3")
+                && shelf.is_kept("c4")
+                && shelf.is_kept("c5")
+        );
+        // Fewer than before, by a new setting.
+        shelf.keeping.ended_max = 1;
+        shelf.expire((0, 1_021), &mut writes);
+        assert!(!shelf.is_kept("c4") && shelf.is_kept("c5"));
+    }
+
+    #[test]
     fn a_removal_is_asked_once_and_again_after_a_failure() {
-        let (mut shelf, mut actions) = (Shelf::restore(vec![]), Vec::new());
+        let (mut shelf, mut actions) = (Shelf::restore(vec![], Keeping::default(), 0), Vec::new());
         shelf.remove("x".into(), Some(task(1)), 0, 0);
         shelf.remove("x".into(), Some(task(1)), 0, 0);
         shelf.poll(0, &mut actions);

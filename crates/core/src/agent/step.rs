@@ -11,7 +11,8 @@ use longshore_proto::id::{ClusterId, Revision, TaskId};
 use longshore_proto::node::{RunTask, TaskReport};
 use longshore_proto::spec::{Port, PullPolicy};
 
-use super::record::{KeptContainer, TaskRecord, Tombstone};
+use super::record::{KeptContainer, StockRecord, TaskRecord, Tombstone};
+use super::stock::StockItem;
 
 /// What one input led to.
 #[derive(Debug, PartialEq, Eq)]
@@ -115,6 +116,10 @@ pub enum Write {
     Kept(KeptContainer),
     /// The kept container with this place is on its way out.
     KeptDropped(u64),
+    /// Something that was brought onto the machine, with when it was needed last; replaces what was there.
+    Stock(StockRecord),
+    /// It is gone, or not ours.
+    StockDropped(StockItem),
 }
 
 /// Something that the shell must do. Each one that names a result as its answer gets exactly one, whatever
@@ -151,6 +156,15 @@ pub enum Action {
     ListContainers {
         /// Tells lists apart.
         ticket: u64,
+    },
+    /// Look how full the disk is that the runtime uses. Answer: [`super::Input::DiskMeasured`].
+    MeasureDisk,
+    /// Remove an image or a volume, unless any container uses it. Answer: [`super::Input::StockRemoved`].
+    RemoveStock {
+        /// What.
+        item: StockItem,
+        /// Why: for people.
+        why: String,
     },
     /// Deliver reports. Answer: [`super::Input::ReportsAcked`] or [`super::Input::ReportsFailed`].
     SendReports {

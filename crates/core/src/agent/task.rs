@@ -244,7 +244,10 @@ impl Task {
     }
 
     fn may_start(&self, ctx: &Context) -> bool {
-        ctx.runtime.is_ready() && !ctx.shelf.blocks(self.id())
+        let image = self.record.run.as_ref().map(|run| run.spec.image.as_str());
+        ctx.runtime.is_ready()
+            && !ctx.shelf.blocks(self.id())
+            && !image.is_some_and(|image| ctx.stock.is_leaving(image))
     }
 
     fn pull(&mut self, ctx: &mut Context) {
@@ -387,6 +390,7 @@ impl Task {
         if !self.record.ports.is_empty() {
             labels.insert(labels::PORTS.to_owned(), labels::write_ports(&self.record.ports));
         }
+        ctx.stock.volumes_of(&run.spec, ctx.wall_ms, &mut ctx.writes);
         ctx.actions.push(Action::StartContainer(Box::new(StartContainer {
             task: owner.task,
             attempt: owner.attempt,

@@ -20,7 +20,7 @@ use futures_util::future::FutureExt;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use longshore_core::agent::labels;
 use longshore_core::agent::{
-    Container, ContainerEnd, ContainerEvent, StartContainer, StartedContainer,
+    Container, ContainerEnd, ContainerEvent, ImageFound, StartContainer, StartedContainer,
 };
 use longshore_proto::name::NodeName;
 use longshore_proto::rpc::FileStat;
@@ -30,7 +30,9 @@ use tokio::sync::Semaphore;
 use super::docker_config::Machine;
 use super::docker_error::{explain, status};
 use super::docker_exec::{self, EXEC_DEADLINE, look_of};
-use super::{docker_auth, docker_event, docker_files, docker_image, docker_life, docker_list};
+use super::{
+    docker_auth, docker_event, docker_files, docker_image, docker_life, docker_list, docker_volume,
+};
 use crate::policy::{PIDS_MAX_USUAL, Policy};
 
 use super::{Answer, Exec, ExecWish, LogChunk, LogsWish, Look, Runtime, RuntimeError, RuntimeInfo};
@@ -224,8 +226,18 @@ impl Runtime for Docker {
         self.question(LIST_DEADLINE, "listing containers", docker_list::list(self)).boxed()
     }
 
-    fn pull(&self, image: String, policy: PullPolicy) -> Answer<'_, ()> {
+    fn pull(&self, image: String, policy: PullPolicy) -> Answer<'_, ImageFound> {
         async move { docker_image::pull(self, &image, policy).await }.boxed()
+    }
+
+    fn remove_image(&self, image: String) -> Answer<'_, ()> {
+        let remove = async move { docker_image::remove(self, &image).await };
+        self.within(END_DEADLINE, "removing the image", remove).boxed()
+    }
+
+    fn remove_volume(&self, name: String) -> Answer<'_, ()> {
+        let remove = async move { docker_volume::remove(self, &name).await };
+        self.within(END_DEADLINE, "removing the volume", remove).boxed()
     }
 
     fn start(&self, start: StartContainer) -> Answer<'_, StartedContainer> {

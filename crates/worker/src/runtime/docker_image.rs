@@ -1,10 +1,11 @@
-//! Images: looked for, and pulled.
+//! Images: looked for, pulled, and taken away.
 
 use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
-use bollard::query_parameters::CreateImageOptionsBuilder;
+use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
 use futures_util::stream::StreamExt;
+use longshore_core::agent::ImageFound;
 use longshore_proto::spec::PullPolicy;
 use tracing::debug;
 
@@ -21,19 +22,18 @@ pub(super) async fn pull(
     docker: &Docker,
     image: &str,
     policy: PullPolicy,
-) -> Result<(), RuntimeError> {
+) -> Result<ImageFound, RuntimeError> {
     let client = docker.client()?;
-    if policy != PullPolicy::Always {
-        let present = async {
-            match client.inspect_image(image).await {
-                Ok(_) => Ok(true),
-                Err(error) if status(&error) == Some(404) => Ok(false),
-                Err(error) => Err(docker.explain(&error, "looking for the image")),
-            }
-        };
-        if docker.within(QUESTION_DEADLINE, "looking for the image", present).await? {
-            return Ok(());
+    let present = async {
+        match client.inspect_image(image).await {
+            Ok(_) => Ok(true),
+            Err(error) if status(&error) == Some(404) => Ok(false),
+            Err(error) => Err(docker.explain(&error, "looking for the image")),
         }
+    };
+    let was_here = docker.within(QUESTION_DEADLINE, "looking for the image", present).await?;
+    if was_here && policy != PullPolicy::Always {
+        return Ok(ImageFound::WasHere);
     }
     if policy == PullPolicy::Never {
         return Err(RuntimeError::Refused(format!(
@@ -48,7 +48,8 @@ pub(super) async fn pull(
     let mut progress = client.create_image(Some(options), None, login);
     loop {
         match tokio::time::timeout(PULL_SILENCE_MAX, progress.next()).await {
-            Ok(None) => return Ok(()),
+            Ok(None) if was_here => return Ok(ImageFound::WasHere),
+            Ok(None) => return Ok(ImageFound::Fetched),
             Ok(Some(Ok(step))) => debug!(image, status = step.status, "pulling"),
             Ok(Some(Err(error))) => {
                 return Err(explain_pull(&error, docker.host(), image, has_login));
@@ -60,6 +61,16 @@ pub(super) async fn pull(
                 )));
             }
         }
+    }
+}
+
+/// Takes an image away, by one of its references: who else has given it a name keeps it under that.
+pub(super) async fn remove(docker: &Docker, image: &str) -> Result<(), RuntimeError> {
+    let options = RemoveImageOptionsBuilder::default().force(false).build();
+    match docker.client()?.remove_image(image, Some(options), None).await {
+        Ok(_) => Ok(()),
+        Err(error) if status(&error) == Some(404) => Ok(()),
+        Err(error) => Err(docker.explain(&error, "removing the image")),
     }
 }
 

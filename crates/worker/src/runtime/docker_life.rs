@@ -18,6 +18,7 @@ use super::docker_config::create_body;
 use super::docker_error::{explain_start, status};
 use super::docker_list::state_of;
 use super::docker_mount::mounts;
+use super::docker_volume::labels_of;
 
 /// How long to wait for a container that is being created or removed just now.
 const IN_BETWEEN_DELAY: Duration = Duration::from_millis(50);
@@ -87,7 +88,8 @@ async fn mounts_of(docker: &Docker, start: &StartContainer) -> Result<Vec<Mount>
     }
     // A path may be on a file system that does not answer.
     let allowed = docker.policy.mount_paths.clone();
-    let looked = tokio::task::spawn_blocking(move || mounts(&wishes, &allowed)).await;
+    let labels = labels_of(&start.labels);
+    let looked = tokio::task::spawn_blocking(move || mounts(&wishes, &allowed, &labels)).await;
     looked
         .unwrap_or_else(|error| Err(format!("its mounts could not be looked at: {error}")))
         .map_err(RuntimeError::Refused)

@@ -4,18 +4,28 @@
 //! The rule looks before Docker mounts, and cannot look while it does. Who may write below an allowed path may put a
 //! link there at just that moment, so an operator allows what may be lent as a whole.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bollard::models::{Mount as DockerMount, MountTmpfsOptions, MountType};
+use bollard::models::{Mount as DockerMount, MountTmpfsOptions, MountType, MountVolumeOptions};
 use longshore_proto::spec::{Mount, MountSource};
 
-/// Docker's mounts for a task's, or why there is one that the task does not get. Looks at the disk.
-pub(super) fn mounts(wishes: &[Mount], allowed: &[String]) -> Result<Vec<DockerMount>, String> {
-    wishes.iter().map(|wish| mount(wish, allowed)).collect()
+/// Docker's mounts for a task's, or why there is one that the task does not get. A volume that is not there yet is
+/// made with these labels. Looks at the disk.
+pub(super) fn mounts(
+    wishes: &[Mount],
+    allowed: &[String],
+    labels: &HashMap<String, String>,
+) -> Result<Vec<DockerMount>, String> {
+    wishes.iter().map(|wish| mount(wish, allowed, labels)).collect()
 }
 
-fn mount(wish: &Mount, allowed: &[String]) -> Result<DockerMount, String> {
+fn mount(
+    wish: &Mount,
+    allowed: &[String],
+    labels: &HashMap<String, String>,
+) -> Result<DockerMount, String> {
     let plain = DockerMount {
         target: Some(wish.target.clone()),
         read_only: Some(wish.read_only),
@@ -27,9 +37,15 @@ fn mount(wish: &Mount, allowed: &[String]) -> Result<DockerMount, String> {
             source: Some(real_path(path, allowed)?),
             ..plain
         },
-        MountSource::Volume { name } => {
-            DockerMount { typ: Some(MountType::VOLUME), source: Some(name.clone()), ..plain }
-        }
+        MountSource::Volume { name } => DockerMount {
+            typ: Some(MountType::VOLUME),
+            source: Some(name.clone()),
+            volume_options: Some(MountVolumeOptions {
+                labels: Some(labels.clone()),
+                ..MountVolumeOptions::default()
+            }),
+            ..plain
+        },
         MountSource::Tmpfs { size_bytes } => DockerMount {
             typ: Some(MountType::TMPFS),
             tmpfs_options: size_bytes.map(|size| MountTmpfsOptions {
@@ -122,7 +138,7 @@ mod tests {
                 read_only: false,
             },
         ];
-        let made = mounts(&wishes, &[]).unwrap();
+        let made = mounts(&wishes, &[], &HashMap::new()).unwrap();
         assert_eq!(made[0].typ, Some(MountType::VOLUME));
         assert_eq!(made[0].source.as_deref(), Some("cache"));
         assert_eq!(made[0].read_only, Some(false));
@@ -145,8 +161,12 @@ mod tests {
             (&format!("{root}/alias"), "lent/inner", "lent/inner"),
             (&"/".to_owned(), "secret", "secret"),
         ] {
-            let made =
-                mounts(&[bind(&format!("{root}/{path}"))], std::slice::from_ref(allowed)).unwrap();
+            let made = mounts(
+                &[bind(&format!("{root}/{path}"))],
+                std::slice::from_ref(allowed),
+                &HashMap::new(),
+            )
+            .unwrap();
             assert_eq!(made[0].source, Some(format!("{root}/{real}")), "{path}");
             assert_eq!((made[0].typ, made[0].read_only), (Some(MountType::BIND), Some(true)));
         }
@@ -166,13 +186,15 @@ mod tests {
             ("/".to_owned(), "lends only what is below"),
             (root.clone(), "lends only what is below"),
         ] {
-            let reason = mounts(&[bind(&path)], std::slice::from_ref(&lent)).unwrap_err();
+            let reason =
+                mounts(&[bind(&path)], std::slice::from_ref(&lent), &HashMap::new()).unwrap_err();
             assert!(reason.contains(&path) && reason.contains(problem), "{path}: {reason}");
         }
-        let reason = mounts(&[bind(&lent)], &[]).unwrap_err();
+        let reason = mounts(&[bind(&lent)], &[], &HashMap::new()).unwrap_err();
         assert!(reason.contains("is refused"), "{reason}");
         // An allowed path that is not there (yet) allows nothing.
-        let reason = mounts(&[bind(&lent)], &[format!("{root}/later")]).unwrap_err();
+        let reason =
+            mounts(&[bind(&lent)], &[format!("{root}/later")], &HashMap::new()).unwrap_err();
         assert!(reason.contains("lends only what is below"), "{reason}");
     }
 }

@@ -14,6 +14,7 @@ mod docker_image;
 mod docker_life;
 mod docker_list;
 mod docker_mount;
+mod docker_volume;
 
 use std::fmt;
 use std::io;
@@ -24,7 +25,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use longshore_core::agent::{
-    Container, ContainerEnd, ContainerEvent, Failure, StartContainer, StartedContainer,
+    Container, ContainerEnd, ContainerEvent, Failure, ImageFound, StartContainer, StartedContainer,
 };
 use longshore_proto::rpc::FileStat;
 use longshore_proto::spec::PullPolicy;
@@ -42,7 +43,13 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     fn list(&self) -> Answer<'_, Vec<Container>>;
 
     /// Makes an image available, as the policy says.
-    fn pull(&self, image: String, policy: PullPolicy) -> Answer<'_, ()>;
+    fn pull(&self, image: String, policy: PullPolicy) -> Answer<'_, ImageFound>;
+
+    /// Takes an image away, by one of its references, unless any container uses it.
+    fn remove_image(&self, image: String) -> Answer<'_, ()>;
+
+    /// Takes a volume away that was made for tasks of this node, unless any container uses it.
+    fn remove_volume(&self, name: String) -> Answer<'_, ()>;
 
     /// Creates a container and starts it. A container of this name and with these labels is adopted: started
     /// if it never was, left alone if it runs, told if it has ended.

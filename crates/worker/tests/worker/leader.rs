@@ -25,7 +25,9 @@ use longshore_worker::policy::Policy;
 use longshore_worker::runtime::Runtime;
 use longshore_worker::runtime::docker::Docker;
 use longshore_worker::store::Store;
-use longshore_worker::{CapacityOverride, OnShutdown, Options, PORT_RANGE_USUAL, WorkerError};
+use longshore_worker::{
+    CapacityOverride, Keeping, OnShutdown, Options, PORT_RANGE_USUAL, WorkerError,
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -275,6 +277,7 @@ pub(crate) struct Node {
     pub(crate) name: NodeName,
     pub(crate) data_dir: tempfile::TempDir,
     pub(crate) docker: Docker,
+    pub(crate) keeping: Keeping,
 }
 
 pub(crate) struct Running {
@@ -289,6 +292,7 @@ impl Node {
             docker: Docker::new(None, name.clone(), 2),
             name,
             data_dir: tempfile::tempdir().unwrap(),
+            keeping: Keeping::default(),
         }
     }
 
@@ -311,6 +315,7 @@ impl Node {
             capacity: CapacityOverride::default(),
             tasks_max: 500,
             policy: Policy::default(),
+            keeping: self.keeping,
             registry_auth: None,
             ports: PORT_RANGE_USUAL,
             on_shutdown,

@@ -10,7 +10,9 @@
 
 mod adopting;
 mod bad_daemon;
+mod garbage;
 mod leader;
 mod living;
 mod logs;
+mod own_daemon;
 mod proxy;

@@ -5,6 +5,7 @@ mod assigning;
 mod health;
 mod living;
 mod ports;
+mod stock;
 
 use std::collections::BTreeMap;
 
@@ -120,7 +121,13 @@ impl Bench {
 
     /// An agent that is registered, has an empty set at revision 1.1, and sees an empty Docker.
     pub(super) fn ready() -> Self {
+        Self::with(Settings::default())
+    }
+
+    /// The same, with settings of its operator.
+    pub(super) fn with(settings: Settings) -> Self {
         let mut bench = Self::new(Saved::default());
+        bench.agent = Agent::restore(node(), boot(), Saved::default(), settings, bench.now);
         bench.join();
         bench.sync(1, vec![]);
         bench.up(vec![]);
@@ -198,6 +205,8 @@ impl Bench {
             Write::ReportDropped(sequence) => (format!("report {sequence:08}"), false),
             Write::Kept(kept) => (format!("kept {:08}", kept.sequence), true),
             Write::KeptDropped(sequence) => (format!("kept {sequence:08}"), false),
+            Write::Stock(record) => (format!("stock {}", record.item), true),
+            Write::StockDropped(item) => (format!("stock {item}"), false),
         };
         if stays {
             drop(self.store.insert(key, write.clone()))
@@ -217,6 +226,7 @@ impl Bench {
                 Write::Tombstone(tombstone) => saved.tombstones.push(tombstone),
                 Write::Report { sequence, report } => saved.reports.push((sequence, report)),
                 Write::Kept(kept) => saved.kept.push(kept),
+                Write::Stock(record) => saved.stock.push(record),
                 other => panic!("{other:?} is never kept"),
             }
         }
@@ -244,7 +254,7 @@ impl Bench {
         self.step(Input::Pulled {
             image: "busybox:1".into(),
             policy: Default::default(),
-            result: Ok(()),
+            result: Ok(ImageFound::WasHere),
         })
     }
 

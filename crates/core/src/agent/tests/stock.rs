@@ -1,0 +1,160 @@
+//! When images and volumes go that were brought for tasks, and when ended containers do.
+
+use longshore_proto::spec::{Mount, MountSource};
+
+use super::*;
+use crate::agent::stock::ROUND_MS;
+
+const DAY_MS: u64 = 24 * 3_600_000;
+
+fn image() -> StockItem {
+    StockItem::Image("busybox:1".into())
+}
+
+fn volume() -> StockItem {
+    StockItem::Volume("cache".into())
+}
+
+fn fetched(bench: &mut Bench) -> Vec<Action> {
+    let (image, policy) = ("busybox:1".into(), Default::default());
+    bench.step(Input::Pulled { image, policy, result: Ok(ImageFound::Fetched) }).1
+}
+
+/// A task that ran with an image that was fetched for it, and a volume, and has ended.
+fn over(keeping: Keeping) -> Bench {
+    let mut bench = Bench::with(Settings { keeping, ..Settings::default() });
+    let mut wish = wants_run(1, 2, policy(RestartMode::Never, 0));
+    let Want::Run(run) = &mut wish.want else { panic!("{wish:?}") };
+    let source = MountSource::Volume { name: "cache".into() };
+    run.spec.mounts = vec![Mount { target: "/cache".into(), source, read_only: false }];
+    bench.delta(1, 2, vec![wish]);
+    fetched(&mut bench);
+    bench.started(1, 1);
+    bench.deliver();
+    assert_eq!(
+        measured(&mut bench, 99),
+        [],
+        "a running task's image stays however full the disk is"
+    );
+    bench.step(died(1, 1, 0));
+    bench.deliver();
+    bench
+}
+
+/// The disk is measured: what is to be removed.
+fn measured(bench: &mut Bench, used_percent: u8) -> Vec<StockItem> {
+    let (_, actions) = bench.step(Input::DiskMeasured { used_percent });
+    actions
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::RemoveStock { item, .. } => Some(item),
+            _ => None,
+        })
+        .collect()
+}
+
+fn removed(bench: &mut Bench, item: StockItem, result: Result<(), Failure>) -> Vec<Action> {
+    bench.step(Input::StockRemoved { item, result }).1
+}
+
+#[test]
+fn the_disk_is_looked_at_once_a_minute() {
+    let mut bench = Bench::ready();
+    let looks = |actions: &[Action]| actions.contains(&Action::MeasureDisk);
+    assert!(!looks(&bench.later(ROUND_MS - 1_000).1));
+    assert!(looks(&bench.later(1_000).1));
+    assert!(!looks(&bench.later(ROUND_MS - 1).1));
+    assert!(looks(&bench.later(1).1));
+}
+
+#[test]
+fn an_image_goes_when_it_was_not_needed_for_long_and_a_volume_only_where_that_is_said() {
+    let mut bench = over(Keeping::default());
+    assert_eq!(measured(&mut bench, 10), []);
+    bench.later(7 * DAY_MS - 1_000);
+    assert_eq!(measured(&mut bench, 10), []);
+    bench.later(1_000);
+    assert_eq!(measured(&mut bench, 10), [image()]);
+    assert_eq!(measured(&mut bench, 10), [], "one at a time");
+    assert_eq!(removed(&mut bench, image(), Ok(())), [Action::MeasureDisk]);
+    assert_eq!(measured(&mut bench, 99), []);
+    bench.later(1_000 * DAY_MS);
+    assert_eq!(measured(&mut bench, 99), [], "a volume holds data");
+    assert_eq!(bench.saved().stock.len(), 1);
+
+    let mut bench =
+        over(Keeping { volumes_ms: Some(DAY_MS), images_ms: None, ..Keeping::default() });
+    bench.later(DAY_MS);
+    assert_eq!(measured(&mut bench, 10), [volume()]);
+    let not_ours = Err(Failure::Forbidden("it was not made for this cluster".into()));
+    removed(&mut bench, volume(), not_ours);
+    assert_eq!(measured(&mut bench, 10), [], "and is not thought of again");
+    assert_eq!(bench.saved().stock.len(), 1, "the image stays until the disk is full");
+}
+
+#[test]
+fn what_was_here_before_is_never_removed() {
+    let mut bench = Bench::ready();
+    bench.delta(1, 2, vec![wants_run(1, 2, policy(RestartMode::Never, 0))]);
+    bench.pulled();
+    bench.started(1, 1);
+    bench.step(died(1, 1, 0));
+    bench.deliver();
+    bench.later(1_000 * DAY_MS);
+    assert_eq!(measured(&mut bench, 99), []);
+}
+
+#[test]
+fn on_a_full_disk_images_go_at_once_and_then_the_older_ended_containers() {
+    let mut bench = over(Keeping::default());
+    assert_eq!(measured(&mut bench, 84), []);
+    assert_eq!(measured(&mut bench, 85), [image()]);
+    // Somebody else's container uses it: it is left alone for a while, and others get their turn.
+    removed(&mut bench, image(), Err(Failure::Refused("in use".into())));
+    let (writes, actions) = bench.step(Input::DiskMeasured { used_percent: 85 });
+    assert_eq!(actions, [remove(container_id(1, 1), 0)]);
+    assert!(matches!(writes[..], [Write::KeptDropped(_)]), "{writes:?}");
+    assert_eq!(measured(&mut bench, 85), []);
+    bench.later(5 * ROUND_MS);
+    assert_eq!(measured(&mut bench, 85), [image()]);
+    // What the runtime did not answer is asked again.
+    assert_eq!(removed(&mut bench, image(), Err(Failure::RuntimeAway)), []);
+    assert_eq!(measured(&mut bench, 85), [image()]);
+}
+
+#[test]
+fn a_task_that_needs_an_image_which_is_leaving_waits_and_has_it_fetched_anew() {
+    let mut bench = over(Keeping::default());
+    assert_eq!(measured(&mut bench, 99), [image()]);
+    let (_, actions) = bench.delta(2, 3, vec![wants_run(2, 3, policy(RestartMode::Never, 0))]);
+    let pulls = |action: &Action| matches!(action, Action::PullImage { .. });
+    assert!(!actions.iter().any(pulls), "{actions:?}");
+    let actions = removed(&mut bench, image(), Ok(()));
+    assert!(actions.iter().any(pulls), "{actions:?}");
+    assert_eq!(measured(&mut bench, 99), [], "it is needed again");
+}
+
+#[test]
+fn a_worker_that_starts_again_knows_what_it_brought_and_when_it_was_needed() {
+    let mut bench = over(Keeping::default());
+    measured(&mut bench, 10);
+    bench.restart();
+    bench.join();
+    bench.up(vec![]);
+    bench.later(7 * DAY_MS - 1_000_000);
+    assert_eq!(measured(&mut bench, 10), []);
+    bench.later(1_000_000);
+    assert_eq!(measured(&mut bench, 10), [image()]);
+}
+
+#[test]
+fn ended_containers_are_kept_for_a_day() {
+    let mut bench = over(Keeping::default());
+    bench.later(DAY_MS - 1_000);
+    bench.step(Input::DiskMeasured { used_percent: 10 });
+    assert_eq!(bench.saved().kept.len(), 1);
+    bench.later(1_000);
+    let (_, actions) = bench.step(Input::DiskMeasured { used_percent: 10 });
+    assert_eq!(actions, [remove(container_id(1, 1), 0)]);
+    assert_eq!(bench.saved().kept.len(), 0);
+}
