@@ -264,6 +264,7 @@ pub(crate) struct Cluster<'a> {
     id: String,
     epoch: u64,
     leader: String,
+    leader_name: Option<&'a str>,
     manager_version: &'a str,
     jobs: u64,
     tasks: BTreeMap<&'a str, u64>,
@@ -271,6 +272,7 @@ pub(crate) struct Cluster<'a> {
     records_skipped: u64,
     payloads_refused: u64,
     alarms: &'a [String],
+    warnings: &'a [String],
 }
 
 impl<'a> From<&'a ClusterView> for Cluster<'a> {
@@ -279,6 +281,7 @@ impl<'a> From<&'a ClusterView> for Cluster<'a> {
             id: cluster.id.to_string(),
             epoch: cluster.epoch,
             leader: cluster.leader.to_string(),
+            leader_name: cluster.leader_name.as_ref().map(|name| name.as_str()),
             manager_version: &cluster.manager_version,
             jobs: cluster.jobs,
             tasks: cluster.tasks.iter().map(|(state, count)| (state.as_str(), *count)).collect(),
@@ -286,6 +289,7 @@ impl<'a> From<&'a ClusterView> for Cluster<'a> {
             records_skipped: cluster.records_skipped,
             payloads_refused: cluster.payloads_refused,
             alarms: &cluster.alarms,
+            warnings: &cluster.warnings,
         }
     }
 }
@@ -541,6 +545,7 @@ pub(crate) mod tests {
             id: ClusterId(Uuid::from_u128(1)),
             epoch: 3,
             leader: ManagerId(Uuid::from_u128(2)),
+            leader_name: Some("m1".parse().unwrap()),
             manager_version: "0.1.0".into(),
             jobs: 1,
             tasks: BTreeMap::from([(TaskState::Running, 2)]),
@@ -548,11 +553,13 @@ pub(crate) mod tests {
             records_skipped: 0,
             payloads_refused: 0,
             alarms: vec![],
+            warnings: vec![],
         };
         let value: Value = serde_json::to_value(Cluster::from(&cluster)).unwrap();
         assert_eq!(value["tasks"], json!({"running": 2}));
         assert_eq!(value["nodes"], json!({"ready": 1}));
-        assert_eq!(value["alarms"], json!([]));
+        assert_eq!((&value["alarms"], &value["warnings"]), (&json!([]), &json!([])));
+        assert_eq!(value["leader_name"], json!("m1"));
         let names: Vec<&String> = value.as_object().unwrap().keys().collect();
         assert_eq!(
             names,
@@ -562,11 +569,13 @@ pub(crate) mod tests {
                 "id",
                 "jobs",
                 "leader",
+                "leader_name",
                 "manager_version",
                 "nodes",
                 "payloads_refused",
                 "records_skipped",
-                "tasks"
+                "tasks",
+                "warnings"
             ]
         );
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table};
 use jiff::Timestamp;
-use longshore_proto::api::{JobView, NodeView, SpecView, TaskView};
+use longshore_proto::api::{ClusterView, JobView, NodeView, SpecView, TaskView};
 use longshore_proto::event::Event;
 use longshore_proto::id::TaskId;
 use longshore_proto::quantity::{format_bytes, format_cpu};
@@ -123,6 +123,11 @@ pub(crate) fn lines(heads: &[&str], rows: Vec<Vec<String>>, coloured: Option<usi
 pub(crate) fn pairs(rows: Vec<(&str, Option<String>)>) -> String {
     let rows = rows.into_iter().filter_map(|(name, value)| Some(vec![name.to_owned(), value?]));
     lines(&[], rows.collect(), Some(1))
+}
+
+/// The leader's name; a manager of the first version tells its id alone.
+pub(crate) fn leader(cluster: &ClusterView) -> String {
+    cluster.leader_name.as_ref().map_or_else(|| cluster.leader.to_string(), ToString::to_string)
 }
 
 /// A text from elsewhere, made safe to stand in one line of a terminal.

@@ -15,6 +15,7 @@ use longshore_core::cluster::{
 };
 use longshore_proto::api::{Answer, NameJob, NameTask, SubmitJob};
 use longshore_proto::error::{ApiError, ErrorCode};
+use longshore_proto::event::Event;
 use longshore_proto::id::{ClusterId, CommandId};
 use longshore_proto::name::{JobKey, NodeName, UserName};
 use longshore_proto::node::AssignDelta;
@@ -29,6 +30,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::error::ManagerError;
+use crate::fullness::{self, Fullness};
 use crate::gateway::{Arrival, Gateway, NodeRequest, Part};
 use crate::lease::Held;
 use crate::log::{Appended, Log};
@@ -42,6 +44,8 @@ use crate::{Clock, Options, backup, events, keeper, seed};
 const INPUTS_MAX: usize = 2_048;
 /// From so long on, an append that has no outcome makes the manager refuse what arrives.
 const APPEND_PATIENCE: Duration = Duration::from_secs(2);
+/// The type of the event of an alarm.
+const ALARM: &str = "cluster.alarm";
 /// The longest name that a client may give for who asks, in characters.
 const ACTOR_LENGTH_MAX: usize = 128;
 
@@ -68,6 +72,8 @@ struct Driver<'a> {
     committed: watch::Sender<u64>,
     /// Managers that say that they stand by.
     standbys: mpsc::UnboundedReceiver<UserName>,
+    /// How full everything is that the cluster is written to.
+    fullness: Fullness,
     /// Whether the log did not answer for so long that what nodes said meanwhile was not heard.
     was_deaf: bool,
 }
@@ -91,6 +97,13 @@ pub(crate) async fn reign(
     let Step::Record(proposal) = step else {
         return Err(ManagerError::Bug("a reign began without a record"));
     };
+    let (watcher, fullness) = fullness::Watcher::new(
+        core.clone(),
+        log.look(),
+        options.data_dir.clone(),
+        options.events_age_max,
+        clock,
+    );
     let (assignments, outbox) = mpsc::unbounded_channel();
     let (committed, commits) = watch::channel(0);
     let mut driver = Driver {
@@ -106,6 +119,7 @@ pub(crate) async fn reign(
         assignments,
         committed,
         standbys: mpsc::unbounded_channel().1,
+        fullness,
         was_deaf: false,
     };
     driver.commit(*proposal, cancel).await?;
@@ -123,13 +137,14 @@ pub(crate) async fn reign(
     );
     let _publisher = AbortOnDropHandle::new(tokio::spawn(publisher));
     let _assigner = AbortOnDropHandle::new(tokio::spawn(assign(bus.clone(), outbox)));
-    let keeper = keeper::keep(
-        Arc::clone(store),
-        options.keeping.clone(),
-        clock,
-        Some((core.clone(), driver.log.look())),
-    );
+    let shared = keeper::Shared {
+        core: core.clone(),
+        look: driver.log.look(),
+        relieve: driver.fullness.relieve.clone(),
+    };
+    let keeper = keeper::keep(Arc::clone(store), options.keeping.clone(), clock, Some(shared));
     let _keeper = AbortOnDropHandle::new(tokio::spawn(keeper));
+    let _watcher = AbortOnDropHandle::new(tokio::spawn(watcher.watch()));
     let (seen, standbys) = mpsc::unbounded_channel();
     driver.standbys = standbys;
     let members = Members::new(core);
@@ -181,6 +196,7 @@ impl Driver<'_> {
                     Some(name) = self.standbys.recv() => {
                         self.queue.push_back(Input::ManagerSeen { name });
                     }
+                    Some(alarm) = self.fullness.alarms.recv() => self.queue.push_back(alarm),
                     () = tokio::time::sleep(wait) => {}
                 }
             }
@@ -253,6 +269,7 @@ impl Driver<'_> {
         };
         self.was_deaf |= refusing;
         self.cluster.appended(sequence);
+        self.fullness.appended(proposal.bytes().len());
         let writes = proposal.writes(self.cluster.state());
         let mut batch = Batch::default();
         batch.record(index, proposal.bytes().to_vec(), writes, proposal.events().to_vec());
@@ -260,6 +277,7 @@ impl Driver<'_> {
         tokio::task::spawn_blocking(move || store.commit(batch))
             .await
             .map_err(|_| ManagerError::Bug("the store's thread ended"))??;
+        proposal.events().iter().filter(|event| event.event_type == ALARM).for_each(tell);
         let receipt = Receipt::durable(index);
         let effects = proposal
             .release(&receipt)
@@ -390,6 +408,10 @@ impl Driver<'_> {
     }
 
     fn command(&mut self, request: ApiRequest, scope: Scope, verb: ApiVerb) {
+        if let Some(refusal) = self.fullness.refusal() {
+            let refusal = unavailable(&refusal);
+            return answer_api::<()>(request, self.cluster.state().meta.index, Err(refusal));
+        }
         match self.read_command(&request, scope, verb) {
             Ok(make) => {
                 let ticket = self.ticket(Waiting::Api(request));
@@ -502,6 +524,16 @@ impl Driver<'_> {
                 }
             }
         }
+    }
+}
+
+/// Tells of an alarm that began, changed or is over.
+fn tell(alarm: &Event) {
+    let (state, reason) = (alarm.state.as_deref(), alarm.reason.as_deref().unwrap_or_default());
+    match state {
+        Some("over") => info!("an alarm is over: {reason}"),
+        Some("warning") => warn!("{reason}"),
+        _ => error!("{reason}"),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use longshore_bus::{BusError, ConnectError};
 use longshore_core::cluster::persist::LoadError;
 use longshore_proto::codec::DecodeError;
+use longshore_proto::name::UserName;
 
 use crate::snapshot::SnapshotError;
 
@@ -86,6 +87,14 @@ pub enum ManagerError {
     Locked {
         /// The directory.
         path: PathBuf,
+    },
+    /// Another manager has this one's name.
+    #[error(
+        "another manager named {name} is at work, on another data directory, and the log lists managers by name; give this one a name and credentials of its own (`longshore auth manager NAME`, or --name on an open server), or stop the other one"
+    )]
+    NameTaken {
+        /// The name.
+        name: UserName,
     },
     /// The data directory cannot be made or opened.
     #[error("cannot open the store in {path}")]

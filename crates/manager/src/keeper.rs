@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_bus::Bus;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::Clock;
@@ -30,30 +31,41 @@ pub struct Keeping {
     pub replicas: usize,
 }
 
-/// Keeps for as long as it is polled. `leader` has the way to the bucket and the log.
+/// What only a leader has: the way to the bucket and the log, and word of when the log had better be shorter.
+pub(crate) struct Shared {
+    pub(crate) core: Bus,
+    pub(crate) look: Look,
+    pub(crate) relieve: watch::Receiver<u64>,
+}
+
+/// Keeps for as long as it is polled.
 pub(crate) async fn keep(
     store: Arc<Store>,
     keeping: Keeping,
     clock: Clock,
-    leader: Option<(Bus, Look)>,
+    mut leader: Option<Shared>,
 ) {
     let mut applied = store.applied();
     let mut newest: Option<Point> = store.points().list().ok().and_then(|mut all| all.pop());
     let mut shared = None;
+    let mut pressing = false;
     loop {
         let index = *applied.borrow_and_update();
         let last = newest.as_ref().map_or(0, |point| point.index);
         let mut failed = None;
-        if index >= last + keeping.snapshot_records {
+        let is_full = std::mem::take(&mut pressing);
+        if index >= last + keeping.snapshot_records || is_full && index > last {
             match point(&store, &keeping, clock).await {
                 Ok(point) => newest = Some(point),
                 Err(error) => failed = Some(error),
             }
         }
-        if let (Some((core, look)), Some(point)) = (&leader, &newest)
-            && shared != Some(point.index)
+        if let (Some(leader), Some(point)) = (&leader, &newest)
+            && (shared != Some(point.index) || is_full)
         {
-            match share(&store, (core, look), &keeping, point).await {
+            // Those who are a little late then join from the snapshot; the log must go on for all.
+            let kept = if is_full { 0 } else { keeping.snapshot_records };
+            match share(&store, leader, keeping.replicas, point, kept).await {
                 Ok(()) => shared = Some(point.index),
                 Err(error) => failed = Some(error),
             }
@@ -61,8 +73,17 @@ pub(crate) async fn keep(
         if let Some(error) = failed {
             warn!(%error, "a snapshot was not made or not stored; trying again soon");
             tokio::time::sleep(RETRY_DELAY).await;
-        } else if applied.changed().await.is_err() {
-            return;
+            continue;
+        }
+        let relieved = async {
+            match &mut leader {
+                Some(leader) => leader.relieve.changed().await.is_ok(),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = applied.changed() => if changed.is_err() { return },
+            wanted = relieved => if wanted { pressing = true } else { return },
         }
     }
 }
@@ -79,22 +100,26 @@ async fn point(store: &Arc<Store>, keeping: &Keeping, clock: Clock) -> Result<Po
     made.await.map_err(|_| ManagerError::Bug("the thread that makes snapshots ended"))?
 }
 
-/// Stores a point in the bucket, unless as good a one is there, and trims the log behind it.
+/// Stores a point in the bucket, unless as good a one is there, and trims the log behind it but for some messages.
 async fn share(
     store: &Arc<Store>,
-    (core, look): (&Bus, &Look),
-    keeping: &Keeping,
+    Shared { core, look, .. }: &Shared,
+    replicas: usize,
     point: &Point,
+    kept: u64,
 ) -> Result<(), ManagerError> {
-    let bucket = Bucket::open(core, keeping.replicas).await?;
-    if bucket.newest().await?.is_some_and(|newest| newest >= point.index) {
+    let bucket = Bucket::open(core, replicas).await?;
+    let newest = bucket.newest().await?;
+    if newest.is_some_and(|newest| newest > point.index || newest == point.index && kept > 0) {
         return Ok(());
     }
     let (store, shared) = (Arc::clone(store), point.clone());
     let written = tokio::task::spawn_blocking(move || store.write_shared(&shared)).await;
     let (path, head) =
         written.map_err(|_| ManagerError::Bug("the thread that writes snapshots ended"))??;
-    bucket.upload(point.index, &path).await?;
-    info!(index = point.index, "a snapshot is stored");
-    look.trim(head.stream_sequence.saturating_sub(keeping.snapshot_records)).await
+    if newest != Some(point.index) {
+        bucket.upload(point.index, &path).await?;
+        info!(index = point.index, "a snapshot is stored");
+    }
+    look.trim(head.stream_sequence.saturating_sub(kept)).await
 }

@@ -15,7 +15,7 @@
 //! | [`lease`] | who tries to lead |
 //! | [`store`] | this manager's own disk: state, journal, history |
 //! | [`gateway`] | messages to inputs, effects to messages |
-//! | [`members`] | who stands by, so that the log lists it |
+//! | [`members`], [`presence`] | who is there, so that the log lists it; that a name means one data directory |
 //! | [`standby`] | following, ready to lead |
 //! | [`driver`] | the one loop of who leads |
 //! | [`query`] | answers to questions, whoever leads |
@@ -23,6 +23,7 @@
 //! | [`past`] | the cluster as it was |
 //! | [`snapshot`], [`points`], [`bucket`] | the state at one index as a file; where such files are kept here, and in NATS |
 //! | [`keeper`] | snapshots, the trimmed log and the end of history by policy |
+//! | [`fullness`] | how full log, streams and disk are: alarms, and refusals in time |
 //! | [`mend`] | joining from a snapshot, and healing the log |
 //! | [`backup`] | everything in one file, and back |
 //! | [`events`] | history to the event stream |
@@ -33,6 +34,7 @@ mod driver;
 pub mod error;
 mod events;
 pub mod follow;
+mod fullness;
 mod gateway;
 mod history;
 mod keeper;
@@ -42,6 +44,7 @@ mod members;
 mod mend;
 mod past;
 pub mod points;
+mod presence;
 mod query;
 pub mod snapshot;
 mod standby;
@@ -57,6 +60,7 @@ use longshore_core::cluster::{Cluster, Identity, Settings, State};
 use longshore_core::time::{Now, Time};
 use longshore_proto::id::ManagerId;
 use longshore_proto::name::UserName;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
@@ -65,6 +69,7 @@ use uuid::Uuid;
 pub use backup::restore;
 pub use error::ManagerError;
 pub use keeper::Keeping;
+use presence::Presence;
 
 /// This version, as it is told to others.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -89,6 +94,8 @@ pub struct Options {
     pub keeping: Keeping,
     /// Whether an operator has chosen this manager's store as the truth, should the log contradict it.
     pub heal_log: bool,
+    /// How many bytes the log may have; NATS keeps so much room for it.
+    pub log_bytes_max: u64,
     /// How long the event stream keeps events.
     pub events_age_max: Duration,
     /// How many bytes of events the event stream keeps.
@@ -126,12 +133,27 @@ pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), Mana
         version: VERSION.to_owned(),
     };
     let past = past::Past::new(&identity, &store);
+    let mut presence = Presence::start(&core, &identity.name, store.id());
     let manager = Manager { bus, core, store, past, identity, options, clock: Clock::start() };
     let mut loaded = Some(state);
     let mut heal = manager.options.heal_log;
     let mut complaint = String::new();
     while !cancel.is_cancelled() {
-        let mut ended = Box::pin(manager.part(loaded.take(), &cancel)).await;
+        let turn = cancel.child_token();
+        let claimed = presence.claimed();
+        let mut part = Box::pin(manager.part(loaded.take(), claimed, &turn));
+        let mut ended = tokio::select! {
+            ended = &mut part => ended,
+            error = presence.lost() => {
+                // In good order: whoever waits for an answer is sent elsewhere, and the lease is given up.
+                turn.cancel();
+                if let Err(error) = part.await {
+                    warn!("{error}");
+                }
+                return Err(error);
+            }
+        };
+        drop(part);
         if let Err(ManagerError::Broken(broken)) = ended {
             let mending = Box::pin(manager.mend(broken, heal));
             ended = tokio::select! {
@@ -160,6 +182,7 @@ pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), Mana
             Err(error) => return Err(error),
         }
     }
+    presence.end().await;
     let bus = manager.bus;
     bus.flush().await;
     info!("the manager has stopped");
@@ -182,6 +205,7 @@ impl Manager {
     async fn part(
         &self,
         loaded: Option<State>,
+        mut claimed: watch::Receiver<bool>,
         cancel: &CancellationToken,
     ) -> Result<(), ManagerError> {
         let Self { bus, core, store, past, identity, options, clock } = self;
@@ -190,6 +214,10 @@ impl Manager {
             opened = log::Log::open(core, &streams, store) => opened?,
             () = cancel.cancelled() => return Ok(()),
         };
+        tokio::select! {
+            claimed = claimed.wait_for(|claimed| *claimed) => drop(claimed),
+            () = cancel.cancelled() => return Ok(()),
+        }
         let state = match loaded {
             Some(state) => state,
             None => store.load()?,
@@ -202,7 +230,7 @@ impl Manager {
             &mut log,
             store,
             past,
-            (bus, core),
+            bus,
             self.lease(),
             *clock,
             cancel,
@@ -245,6 +273,7 @@ impl Manager {
     fn streams(&self) -> streams::Streams {
         streams::Streams {
             replicas: self.options.keeping.replicas,
+            log_bytes_max: self.options.log_bytes_max,
             events_age_max: self.options.events_age_max,
             events_bytes_max: self.options.events_bytes_max,
         }

@@ -453,6 +453,15 @@ impl Look {
         }
     }
 
+    /// How many bytes the log has, and may have.
+    pub(crate) async fn size(&self) -> Result<(u64, Option<u64>), ManagerError> {
+        let Some(info) = self.info().await? else {
+            return Err(Broken::Gone { stream: self.stream.clone() }.into());
+        };
+        let limit = u64::try_from(info.config.max_bytes).ok().filter(|limit| *limit > 0);
+        Ok((info.state.bytes, limit))
+    }
+
     /// Removes the messages before one.
     pub(crate) async fn trim(&self, before: u64) -> Result<(), ManagerError> {
         let read_error = |detail: String| ManagerError::Read { detail };

@@ -1,20 +1,18 @@
-//! Who stands by. A manager says so in the lease's bucket, and the leader has the log list it.
+//! Who is there. A manager says so in the lease's bucket, and the leader has the log list it ([`Members`]).
 //!
 //! A manager leads only once the log lists it, so whoever finds the log lost knows whether somebody else may hold
-//! records that it does not.
+//! records that it does not. The log lists managers by name, so a name must mean one data directory: whoever comes
+//! second to a name that is in use does not begin ([`crate::presence`]).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
-use async_nats::header::NATS_MESSAGE_TTL;
 use async_nats::jetstream;
 use futures_util::StreamExt;
 use longshore_bus::Bus;
 use longshore_proto::name::{Root, UserName};
-use longshore_proto::subject::{lease_stream, member_subject};
+use longshore_proto::subject::lease_stream;
 use tokio::sync::mpsc;
-use tracing::debug;
 
 /// How often a leader looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
@@ -33,18 +31,7 @@ impl Members {
         Self { context, root: core.root().clone() }
     }
 
-    /// Says that a manager stands by. What is lost is said again.
-    pub(crate) async fn announce(&self, name: &UserName) {
-        let mut headers = HeaderMap::new();
-        headers.insert(NATS_MESSAGE_TTL, "10s");
-        let subject = member_subject(&self.root, name);
-        let sent = self.context.publish_with_headers(subject, headers, bytes::Bytes::new()).await;
-        if let Err(error) = sent {
-            debug!(%error, "a manager did not say that it stands by");
-        }
-    }
-
-    /// Tells of every manager that says that it stands by, once.
+    /// Tells of every manager that says that it is there, once.
     pub(crate) async fn watch(&self, seen: mpsc::UnboundedSender<UserName>) {
         let mut told = BTreeSet::new();
         loop {

@@ -22,7 +22,6 @@ use crate::follow::Follower;
 use crate::gateway::{Arrival, Gateway, Part};
 use crate::lease::{Held, Lease};
 use crate::log::Log;
-use crate::members::Members;
 use crate::past::Past;
 use crate::query::{Desk, Question, answer_api, unavailable};
 use crate::store::Store;
@@ -42,7 +41,7 @@ pub(crate) async fn stand_by(
     log: &mut Log,
     store: &Arc<Store>,
     past: &Arc<Past>,
-    (bus, core): (&Bus, &Bus),
+    bus: &Bus,
     lease: Lease,
     clock: Clock,
     cancel: &CancellationToken,
@@ -70,7 +69,6 @@ pub(crate) async fn stand_by(
         lease
     };
     let (listed, listing) = watch::channel(is_listed(cluster));
-    let members = Members::new(core);
     let mut tail = log.tail(cluster.state().meta.stream_sequence + 1).await?;
     let mut standby = Standby {
         cluster,
@@ -107,7 +105,6 @@ pub(crate) async fn stand_by(
             },
             Some(arrival) = standby.gateway.next() => standby.take(arrival),
             _ = checks.tick() => {
-                members.announce(&name).await;
                 standby.answer_early();
                 match log.check_end(standby.known()).await {
                     Ok(end) if end > standby.known() => behind += 1,

@@ -22,6 +22,8 @@ const MESSAGE_BYTES_MAX: i32 = 512 << 10;
 pub struct Streams {
     /// How many servers hold each stream.
     pub replicas: usize,
+    /// How many bytes the log may have.
+    pub log_bytes_max: u64,
     /// How long events are kept.
     pub events_age_max: Duration,
     /// How many bytes of events are kept.
@@ -134,8 +136,9 @@ pub(crate) fn log_config(root: &Root, streams: &Streams) -> Config {
         description: Some("Longshore: the log of records. Only managers write here.".into()),
         subjects: vec![Subject::Log.text(root)],
         storage: StorageType::File,
-        // A full log refuses; it never drops its head.
+        // A full log refuses; it never drops its head. The server keeps the room for it.
         discard: DiscardPolicy::New,
+        max_bytes: i64::try_from(streams.log_bytes_max).unwrap_or(i64::MAX),
         num_replicas: streams.replicas,
         max_message_size: MESSAGE_BYTES_MAX,
         deny_delete: true,

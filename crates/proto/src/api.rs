@@ -13,7 +13,7 @@ use crate::error::ApiError;
 use crate::event::{AUDIT, Event};
 use crate::health::Health;
 use crate::id::{ClusterId, ManagerId, NodeId, TaskId};
-use crate::name::{Datacenter, JobName, Namespace, NodeName, SpecName};
+use crate::name::{Datacenter, JobName, Namespace, NodeName, SpecName, UserName};
 use crate::node::tasks_max_usual;
 use crate::plan::TaskRef;
 use crate::spec::{JobSpec, JobType, Port, Resources};
@@ -501,8 +501,11 @@ pub struct ClusterView {
     pub id: ClusterId,
     /// The leader's epoch.
     pub epoch: u64,
-    /// The leader.
+    /// The leader: this run of its process.
     pub leader: ManagerId,
+    /// The leader's name; absent in answers of the first version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader_name: Option<UserName>,
     /// The leader's version.
     pub manager_version: String,
     /// Jobs that have not come to their end.
@@ -515,8 +518,11 @@ pub struct ClusterView {
     pub records_skipped: u64,
     /// Payloads that could not be read, since this manager started.
     pub payloads_refused: u64,
-    /// What an operator should know of.
+    /// What an operator should look at now.
     pub alarms: Vec<String>,
+    /// What an operator should look at soon.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A list of events.

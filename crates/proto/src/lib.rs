@@ -13,6 +13,7 @@
 //! | [`validate`] | the rules a spec must meet, each refusal naming the field and the cure |
 //! | [`state`] | states of tasks, nodes and jobs, and the one table of legal moves |
 //! | [`node`] | what workers and the manager say to each other |
+//! | [`alarm`] | how bad it is, of what an operator should know |
 //! | [`api`] | what clients ask of the manager, and its answers |
 //! | [`rpc`] | what operators ask of a worker: logs, commands, files, connections |
 //! | [`event`] | what is published for anybody |
@@ -28,6 +29,7 @@
 //! **Compatibility.** Payloads are MessagePack maps with field names. A field is never removed or
 //! retyped; a new one has a default. Unknown fields are ignored. Enums travel as text.
 
+pub mod alarm;
 pub mod api;
 pub mod codec;
 pub mod constraint;

@@ -332,6 +332,7 @@ fn api(examples: &mut Examples) {
         id: ClusterId(uuid(1)),
         epoch: 3,
         leader: ManagerId(uuid(3)),
+        leader_name: Some("m1".parse().unwrap()),
         manager_version: "0.1.0".into(),
         jobs: 1,
         tasks: BTreeMap::from([(TaskState::Running, 2)]),
@@ -339,6 +340,7 @@ fn api(examples: &mut Examples) {
         records_skipped: 0,
         payloads_refused: 0,
         alarms: vec![],
+        warnings: vec!["the log is 71 % full (728MiB of 1GiB)".into()],
     };
     examples.message("Answer:", &ok(view));
 
@@ -608,9 +610,18 @@ fn events(examples: &mut Examples) {
         reason: Some("manager m1, version 0.1.0, epoch 4".into()),
         ..lost
     };
-    let subject = elected.subject().unwrap().text(&Root::standard());
-    examples.heading(&format!("A cluster event (`{subject}`)"));
-    examples.message("Payload:", &elected);
+    let alarm = Event {
+        index: 17,
+        event_type: "cluster.alarm".into(),
+        state: Some("warning".into()),
+        reason: Some("the log is 71 % full (728MiB of 1GiB)".into()),
+        ..elected.clone()
+    };
+    for (what, event) in [("A cluster event", elected), ("An alarm", alarm)] {
+        let subject = event.subject().unwrap().text(&Root::standard());
+        examples.heading(&format!("{what} (`{subject}`)"));
+        examples.message("Payload:", &event);
+    }
 }
 
 fn nodes(examples: &mut Examples) {

@@ -5,6 +5,8 @@
 //! | [`work`] | from a submit to assignments and committed reports |
 //! | [`restarts`] | what `kill -9` of manager or server leaves: everything that was acknowledged |
 //! | [`degraded`] | a log that takes no records: refused in words, nothing half done, and on it goes |
+//! | [`full`] | what fills is told of in time, and is kept from filling up |
+//! | [`names`] | two managers of one name |
 //! | [`outages`] | a server that is away at the start, later, or hangs |
 //! | [`plans`] | gangs, displacing, moves, explanations and what would happen if, through the command line |
 //! | [`refusals`] | what cannot be read or granted gets an answer, and stops nothing |
@@ -23,8 +25,10 @@ mod auth;
 mod beginnings;
 mod command_line;
 mod degraded;
+mod full;
 mod healing;
 mod leadership;
+mod names;
 mod outages;
 mod past;
 mod plans;

@@ -83,6 +83,9 @@ pub(crate) struct Manager {
         requires = "rebalance", allow_hyphen_values = true
     )]
     pub(crate) rebalance_gain: f64,
+    /// How large the log may be; NATS keeps this room for it. It is trimmed behind snapshots long before
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = quantity::parse_bytes)]
+    pub(crate) log_size: u64,
     /// How long the event stream keeps events
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = quantity::parse_duration)]
     pub(crate) events_age: Duration,

@@ -267,7 +267,10 @@ async fn no_leader(client: &Client, error: &AskError) -> Finding {
 fn manager(cluster: &ClusterView, round_trip_ms: u128) -> Vec<Finding> {
     let detail = format!(
         "cluster {}, leader {} (epoch {}), version {}, answered in {round_trip_ms} ms",
-        cluster.id, cluster.leader, cluster.epoch, cluster.manager_version
+        cluster.id,
+        table::leader(cluster),
+        cluster.epoch,
+        cluster.manager_version
     );
     let mut findings = vec![if round_trip_ms <= ROUND_TRIP_MS_MAX {
         Finding::ok("manager", detail)
@@ -276,6 +279,9 @@ fn manager(cluster: &ClusterView, round_trip_ms: u128) -> Vec<Finding> {
     }];
     findings.extend(cluster.alarms.iter().map(|alarm| {
         Finding::fail("alarm", alarm.as_str(), "the manager's log has the whole story")
+    }));
+    findings.extend(cluster.warnings.iter().map(|warning| {
+        Finding::warn("warning", warning.as_str(), "the manager's log has the whole story")
     }));
     if cluster.records_skipped > 0 {
         findings.push(Finding::warn(

@@ -59,6 +59,7 @@ fn options(global: &Global, wish: Manager) -> Result<Options, Failure> {
             replicas: usize::from(wish.replicas),
         },
         heal_log: wish.heal_log,
+        log_bytes_max: wish.log_size,
         events_age_max: wish.events_age,
         events_bytes_max: wish.events_size,
     };

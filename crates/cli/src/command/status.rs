@@ -70,7 +70,7 @@ fn overview(cluster: &ClusterView, nodes: &[NodeView]) -> String {
     let some = |count: u64| (count > 0).then(|| count.to_string());
     let head = table::pairs(vec![
         ("cluster", Some(cluster.id.to_string())),
-        ("leader", Some(format!("{} (epoch {})", cluster.leader, cluster.epoch))),
+        ("leader", Some(format!("{} (epoch {})", table::leader(cluster), cluster.epoch))),
         ("manager", Some(cluster.manager_version.clone())),
         ("nodes", Some(counts(by_status))),
         ("jobs", Some(format!("{} live", cluster.jobs))),
@@ -78,8 +78,10 @@ fn overview(cluster: &ClusterView, nodes: &[NodeView]) -> String {
         ("records skipped", some(cluster.records_skipped)),
         ("payloads refused", some(cluster.payloads_refused)),
     ]);
-    let alarms: String =
-        cluster.alarms.iter().map(|alarm| format!("alarm: {}\n", table::one_line(alarm))).collect();
+    let told = |word: &str, all: &[String]| -> String {
+        all.iter().map(|text| format!("{word}: {}\n", table::one_line(text))).collect()
+    };
+    let alarms = told("alarm", &cluster.alarms) + &told("warning", &cluster.warnings);
     let nodes =
         if nodes.is_empty() { String::new() } else { format!("\n{}", table::nodes(nodes, false)) };
     format!("{head}{alarms}{nodes}")
@@ -102,6 +104,7 @@ mod tests {
             id: ClusterId(Uuid::from_u128(1)),
             epoch: 3,
             leader: ManagerId(Uuid::from_u128(2)),
+            leader_name: Some("m1".parse().unwrap()),
             manager_version: "0.1.0".into(),
             jobs: 1,
             tasks: BTreeMap::from([
@@ -113,6 +116,7 @@ mod tests {
             records_skipped: 0,
             payloads_refused: 4,
             alarms: vec!["the log was written to by somebody else".into()],
+            warnings: vec!["the log is 71 % full".into()],
         };
         let text = overview(&cluster, &[node("n1")]);
         let text = anstream::adapter::strip_str(&text).to_string();
@@ -122,6 +126,10 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("alarm: the log was written to by somebody else\n"), "{text}");
+        assert!(text.contains("warning: the log is 71 % full\n"), "{text}");
+        assert!(text.contains("leader             m1 (epoch 3)\n"), "{text}");
+        let unnamed = ClusterView { leader_name: None, ..cluster };
+        assert!(overview(&unnamed, &[]).contains(&unnamed.leader.to_string()));
         assert!(text.contains("\nn1 "), "{text}");
     }
 }

@@ -28,6 +28,8 @@ use crate::render::Printer;
 const EVENTS_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How many bytes of events the event stream keeps.
 const EVENTS_BYTES_MAX: u64 = 1 << 30;
+/// How large the log may be.
+const LOG_BYTES_MAX: u64 = 1 << 30;
 /// How long the manager may take to stop.
 const MANAGER_STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How many containers are removed at a time.
@@ -67,6 +69,7 @@ impl Members {
                 replicas: 1,
             },
             heal_log: false,
+            log_bytes_max: LOG_BYTES_MAX,
             events_age_max: EVENTS_AGE_MAX,
             events_bytes_max: EVENTS_BYTES_MAX,
         };

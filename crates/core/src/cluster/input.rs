@@ -1,5 +1,6 @@
 //! Everything that may arrive at the manager's brain.
 
+use longshore_proto::alarm::Severity;
 use longshore_proto::api::{DrainNodes, LabelNode, NameNodes, RemoveNode};
 use longshore_proto::id::CommandId;
 use longshore_proto::name::{JobKey, Namespace, NodeName, UserName};
@@ -60,6 +61,15 @@ pub enum Input {
     ManagerSeen {
         /// Its name.
         name: UserName,
+    },
+    /// How bad something is, as it was just found: what an operator should know of.
+    Alarm {
+        /// What it is about: one alarm each.
+        about: &'static str,
+        /// How bad it is.
+        severity: Severity,
+        /// In words, with what to do.
+        text: String,
     },
     /// Somebody wants to know that everything acknowledged so far is seen here, and that this manager still
     /// leads: answered with the receipt of the next record, which is made for it if need be.

@@ -7,12 +7,13 @@
 //! suspended, or starved) first reads what lies in its sockets. Where another machine asks to join under a silent
 //! node's name, there is no doubt: this side hears, and the node is gone.
 
+use longshore_proto::alarm::Severity;
 use longshore_proto::name::NodeName;
 use longshore_proto::state::NodeStatus;
 
 use super::draft::Draft;
 use super::record::Fact;
-use super::{Live, Settings, node};
+use super::{Live, Settings, alarm, node};
 
 /// The window for the brake, in milliseconds.
 const BRAKE_WINDOW_MS: u64 = 10_000;
@@ -64,9 +65,10 @@ pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, 
             "{silent} of {} nodes fell silent together; none is declared lost until they return",
             present.len()
         );
-        live.alarms.insert("silence", text);
+        alarm::set(draft, live, "silence", Severity::Alarm, text);
     } else {
-        live.alarms.remove("silence");
+        let text = "silent nodes are judged again".to_owned();
+        alarm::set(draft, live, "silence", Severity::Over, text);
     }
     while live.lost_at.front().is_some_and(|at| now - *at >= BRAKE_WINDOW_MS) {
         live.lost_at.pop_front();

@@ -15,6 +15,7 @@
 //! | [`draft`](self) | a record in the making |
 //! | [`command`](self), [`node`](self) | decisions on requests; on joining, heartbeats and reports |
 //! | [`liveness`](self) | silence: suspect, lost, and when to disbelieve it |
+//! | [`alarm`](self) | what an operator should know of |
 //! | [`reconcile`](self) | wanted against actual tasks, per job |
 //! | [`slot`](self) | what the tasks of one slot mean together |
 //! | [`place`](self) | waiting tasks to nodes |
@@ -28,6 +29,7 @@
 //! | [`view`](self) | answers to questions |
 //! | [`invariant`] | what must always hold, one function a property |
 
+mod alarm;
 mod assign;
 pub mod changes;
 mod command;
@@ -162,7 +164,7 @@ struct Live {
     balanced_at: Time,
     /// How many of the costliest nodes it has looked at since it last found one.
     balanced_nodes: usize,
-    /// What an operator should know of, by what it is about.
+    /// What an operator should know of, by what it is about, in the words of now.
     alarms: BTreeMap<&'static str, String>,
 }
 
@@ -295,6 +297,9 @@ impl Cluster {
                     if !draft.state.meta.managers.contains(&name) {
                         draft.record(Fact::ManagerJoined { name });
                     }
+                }
+                Input::Alarm { about, severity, text } => {
+                    alarm::set(&mut draft, live, about, severity, text);
                 }
                 Input::Barrier { ticket } => draft.barrier(ticket),
                 Input::BusLost => live.bus_lost_at = Some(now.time),

@@ -47,6 +47,12 @@ pub(super) fn event(
             reason: Some(format!("manager {name}")),
             ..blank
         }),
+        Fact::AlarmChanged { severity, text, .. } => Some(Event {
+            event_type: "cluster.alarm".into(),
+            state: Some(severity.as_str().to_owned()),
+            reason: Some(text.clone()),
+            ..blank
+        }),
         Fact::CommandGranted { key, answer, audit, .. } => {
             let audit = audit.as_ref()?;
             let job = match answer {

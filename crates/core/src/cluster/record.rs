@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use longshore_proto::alarm::Severity;
 use longshore_proto::api::{JobStopped, JobSubmitted, NodeGone, NodesChanged, TaskStopped};
 use longshore_proto::codec::{self, DecodeError};
 use longshore_proto::explain::Why;
@@ -155,6 +156,15 @@ pub enum Fact {
         /// Who asked, and for what; absent in records of the first version.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         audit: Option<Audit>,
+    },
+    /// What an operator should know of began, is worse or better, or is over.
+    AlarmChanged {
+        /// What it is about (`log`, `silence`): one alarm each.
+        about: String,
+        /// How bad it is now.
+        severity: Severity,
+        /// In words, with what to do.
+        text: String,
     },
     /// A job was submitted, or scaled: a new version.
     JobSubmitted {

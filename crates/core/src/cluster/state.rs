@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use longshore_proto::alarm::Severity;
 use longshore_proto::event::Event;
 use longshore_proto::explain::Why;
 use longshore_proto::health::HealthReport;
@@ -68,6 +69,9 @@ pub struct Meta {
     /// stored before this was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commands_forgotten_ms: Option<u64>,
+    /// What an operator should know of, by what it is about: how bad it is, and in words.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub alarms: BTreeMap<String, (Severity, String)>,
 }
 
 /// A job.
@@ -361,6 +365,12 @@ impl State {
             }
             Fact::ManagerJoined { name } => {
                 self.meta.managers.insert(name.clone());
+            }
+            Fact::AlarmChanged { about, severity: Severity::Over, .. } => {
+                self.meta.alarms.remove(about);
+            }
+            Fact::AlarmChanged { about, severity, text } => {
+                self.meta.alarms.insert(about.clone(), (*severity, text.clone()));
             }
             Fact::LeaderElected { manager, name, version } => {
                 self.meta.epoch = revision.epoch;

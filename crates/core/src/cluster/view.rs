@@ -34,7 +34,7 @@ impl Cluster {
         for node in self.state.nodes.values() {
             *nodes.entry(node.status.as_str().to_owned()).or_default() += 1;
         }
-        let mut alarms: Vec<String> = self.live.alarms.values().cloned().collect();
+        let (warnings, mut alarms) = self.alarms();
         if meta.records_skipped > 0 {
             alarms.push(format!(
                 "{} messages in the log were no records and were skipped; somebody else may write to it",
@@ -45,6 +45,7 @@ impl Cluster {
             id,
             epoch: meta.epoch,
             leader,
+            leader_name: meta.leader_name.clone(),
             manager_version: meta.leader_version.clone(),
             jobs: self.state.jobs.values().filter(|job| !job.status.is_terminal()).count() as u64,
             tasks,
@@ -52,6 +53,7 @@ impl Cluster {
             records_skipped: meta.records_skipped,
             payloads_refused,
             alarms,
+            warnings,
         })
     }
 
