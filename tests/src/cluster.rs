@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use longshore_bus::Bus;
@@ -15,6 +16,7 @@ use crate::api::{Api, connect};
 use crate::cli::Cli;
 use crate::docker::{self, Docker};
 use crate::eventually::eventually;
+use crate::island::Island;
 use crate::nats::Nats;
 use crate::program::{Program, command, longshore};
 use crate::users::Users;
@@ -48,10 +50,21 @@ impl Cluster {
 
     /// A NATS server whose accounts are of a subject root, and nothing else.
     pub async fn server_of(root: Root) -> Self {
+        Self::server_made(root, |_| {}, |conf| conf).await
+    }
+
+    /// The same, after its folder was prepared, and with a configuration that differs.
+    pub async fn server_made(
+        root: Root,
+        prepare: impl FnOnce(&Path),
+        change: impl FnOnce(String) -> String,
+    ) -> Self {
         let room = ROOM.acquire().await.unwrap();
         let folder = tempfile::Builder::new().prefix("longshore-test-").tempdir().unwrap();
         let users = Users::everybody(&folder.path().join("creds"), &root);
-        let nats = Nats::start(&folder.path().join("nats"), &users.accounts_conf()).await;
+        let place = folder.path().join("nats");
+        prepare(&place);
+        let nats = Nats::start_changed(&place, &users.accounts_conf(), change).await;
         let (managers, workers) = (BTreeMap::new(), BTreeMap::new());
         Self { managers, workers, nats, users, cluster_id: None, folder, _room: room }
     }
@@ -131,12 +144,25 @@ impl Cluster {
         self.managers.insert(name.to_owned(), program);
     }
 
+    /// Starts a manager on an island.
+    pub fn start_manager_in(&mut self, island: &Island, name: &str, options: &[&str]) {
+        let command = self.manager_command(name, &island.url(), &self.data_dir(name), options);
+        let log = self.log_file("manager", name);
+        let program = Program::start(&format!("manager {name}"), island.enter(command), &log);
+        self.managers.insert(name.to_owned(), program);
+    }
+
     /// Starts a manager that the test holds itself, because it is expected to end.
     pub fn spawn_manager(&self, name: &str, data_dir: &Path, options: &[&str]) -> Program {
+        let command = self.manager_command(name, &self.nats.url(), data_dir, options);
+        Program::start(&format!("manager {name}"), command, &self.log_file("manager", name))
+    }
+
+    fn manager_command(&self, name: &str, url: &str, data_dir: &Path, options: &[&str]) -> Command {
         let mut command = command(&longshore(), self.folder.path());
         command
             .arg("manager")
-            .args(["--nats", &self.nats.url(), "--root", self.users.root().as_str()])
+            .args(["--nats", url, "--root", self.users.root().as_str()])
             .arg("--creds")
             .arg(self.users.file(Role::Manager, name))
             .arg("--core-creds")
@@ -145,7 +171,7 @@ impl Cluster {
             .arg(data_dir)
             .args(options)
             .env("RUST_LOG", "info,longshore_manager=debug");
-        Program::start(&format!("manager {name}"), command, &self.log_file("manager", name))
+        command
     }
 
     /// Starts a worker under a user's name, with that name's data directory and a small capacity.
@@ -161,6 +187,14 @@ impl Cluster {
         self.workers.insert(name.to_owned(), program);
     }
 
+    /// Starts a worker on an island.
+    pub fn start_worker_in(&mut self, island: &Island, name: &str, options: &[&str]) {
+        let command = self.worker_command(name, &island.url(), &self.data_dir(name), options);
+        let log = self.log_file("worker", name);
+        let program = Program::start(&format!("worker {name}"), island.enter(command), &log);
+        self.workers.insert(name.to_owned(), program);
+    }
+
     /// Starts a worker that the test holds itself.
     pub fn spawn_worker(
         &self,
@@ -169,9 +203,15 @@ impl Cluster {
         options: &[&str],
         variables: &[(&str, &str)],
     ) -> Program {
+        let mut command = self.worker_command(name, &self.nats.url(), data_dir, options);
+        command.envs(variables.iter().copied());
+        Program::start(&format!("worker {name}"), command, &self.log_file("worker", name))
+    }
+
+    fn worker_command(&self, name: &str, url: &str, data_dir: &Path, options: &[&str]) -> Command {
         let mut command = command(&longshore(), self.folder.path());
         command
-            .args(["worker", "--name", name, "--nats", &self.nats.url()])
+            .args(["worker", "--name", name, "--nats", url])
             .args(["--root", self.users.root().as_str()])
             .arg("--creds")
             .arg(self.users.file(Role::Worker, name))
@@ -180,11 +220,8 @@ impl Cluster {
         if !options.contains(&"--capacity") {
             command.args(["--capacity", "cpu=4,memory=4GiB,disk=10GiB"]);
         }
+        command.args(options).env("RUST_LOG", "info,longshore_worker=debug");
         command
-            .args(options)
-            .env("RUST_LOG", "info,longshore_worker=debug")
-            .envs(variables.iter().copied());
-        Program::start(&format!("worker {name}"), command, &self.log_file("worker", name))
     }
 
     fn log_file(&self, kind: &str, name: &str) -> PathBuf {

@@ -14,6 +14,8 @@
 //! | [`played`] | a worker that the test plays, without containers |
 //! | [`cli`] | the command line, run as a person would |
 //! | [`docker`] | Docker, asked directly: what really runs |
+//! | [`island`] | a program on a network that a test can cut |
+//! | [`slow_disk`] | a disk that a test can make hang |
 //! | [`proxy`] | a socket in front of Docker that a test can shut |
 //!
 //! Nothing here sleeps to let something happen: a test waits for the state that it needs. What a test started
@@ -30,18 +32,22 @@ pub mod cli;
 pub mod cluster;
 pub mod docker;
 pub mod eventually;
+pub mod island;
 pub mod load;
 pub mod nats;
 pub mod played;
 pub mod program;
 pub mod proxy;
 pub mod quorum;
+pub mod slow_disk;
 pub mod users;
 
 pub use api::Api;
 pub use cluster::Cluster;
 pub use eventually::{always, eventually};
+pub use island::Island;
 pub use quorum::Quorum;
+pub use slow_disk::SlowDisk;
 
 /// The image that `scripts/setup` makes from the machine's own busybox.
 pub const IMAGE: &str = "longshore-busybox:1";

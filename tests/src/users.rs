@@ -7,8 +7,8 @@ use longshore_bus::accounts::{self, User};
 use longshore_proto::name::Root;
 use longshore_proto::permission::Role;
 
-/// Everybody that the tests need: two managers with two accounts each, four workers, two operators, an observer.
-pub const EVERYBODY: [(Role, &str); 11] = [
+/// Everybody that the tests need: two managers with two accounts each, five workers, two operators, an observer.
+pub const EVERYBODY: [(Role, &str); 12] = [
     (Role::ManagerCore, "m1"),
     (Role::Manager, "m1"),
     (Role::ManagerCore, "m2"),
@@ -17,6 +17,7 @@ pub const EVERYBODY: [(Role, &str); 11] = [
     (Role::Worker, "w2"),
     (Role::Worker, "w3"),
     (Role::Worker, "w4"),
+    (Role::Worker, "w5"),
     (Role::Operator, "alice"),
     (Role::Operator, "bob"),
     (Role::Observer, "billing"),

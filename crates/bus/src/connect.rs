@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerError};
@@ -14,7 +14,7 @@ use longshore_proto::subject::{Pattern, Subject};
 use longshore_proto::{PROTOCOL_VERSION, VERSION_HEADER};
 use serde::Serialize;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::credentials::Credentials;
 use crate::subscribe::Subscription;
@@ -26,6 +26,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest wait between two tries to reconnect.
 const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(2);
+/// Of so many tries in vain to reconnect, one is told.
+const TRIES_TOLD: u64 = 30;
 /// How long a publish may wait for room in the client's queue before it counts as failed.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -257,6 +259,7 @@ async fn connect_once(
     user: &UserName,
     connections: watch::Sender<u64>,
 ) -> Result<Client, ConnectError> {
+    let tries = AtomicU64::new(0);
     let mut connect = ConnectOptions::new()
         .name(format!("longshore-{role}-{user}"))
         .custom_inbox_prefix(inbox_prefix(role, user))
@@ -264,7 +267,7 @@ async fn connect_once(
         .connection_timeout(CONNECT_TIMEOUT)
         .reconnect_delay_callback(reconnect_delay)
         .event_callback(move |event| {
-            tell(&event, &connections);
+            tell(&event, &connections, &tries);
             std::future::ready(())
         });
     if let Some(credentials) = &options.credentials {
@@ -298,13 +301,20 @@ async fn connect_once(
 fn reconnect_delay(tries: usize) -> Duration {
     let exponent = u32::try_from(tries.min(8)).unwrap_or(8);
     let whole = Duration::from_millis(100).saturating_mul(1 << exponent).min(RECONNECT_DELAY_MAX);
+    jittered(whole)
+}
+
+/// A wait that is as long only at most: who waits for the same thing does not come back in step.
+pub(crate) fn jittered(whole: Duration) -> Duration {
     whole.mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
 
-fn tell(event: &Event, connections: &watch::Sender<u64>) {
+/// Puts what happens to a connection into words. `tries` counts those in vain, each of which the library tells.
+fn tell(event: &Event, connections: &watch::Sender<u64>, tries: &AtomicU64) {
     match event {
         Event::Connected => {
             connections.send_modify(|count| *count += 1);
+            tries.store(0, Ordering::Relaxed);
             info!("connected to NATS");
         }
         Event::Disconnected => warn!("the connection to NATS broke; reconnecting until it is back"),
@@ -312,10 +322,37 @@ fn tell(event: &Event, connections: &watch::Sender<u64>) {
             // The only trace of a publish or subscription that the server refused.
             error!("NATS refuses it: {text}; the server's permissions and this role do not fit");
         }
+        Event::ClientError(problem) => {
+            let tries = tries.fetch_add(1, Ordering::Relaxed) + 1;
+            if tries == 1 || tries.is_multiple_of(TRIES_TOLD) {
+                warn!(tries, "NATS cannot be reached: {problem}; trying again until it can");
+            } else {
+                debug!(tries, "NATS cannot be reached: {problem}");
+            }
+        }
         Event::SlowConsumer(_) => {
             error!("messages came faster than they were read, and some were dropped")
         }
         Event::Closed | Event::Draining => info!("{event}"),
         other => warn!("{other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn reconnects_are_spread_and_never_far_between() {
+        for tries in [0, 1, 3, 8, 1_000_000] {
+            let delays: BTreeSet<Duration> = (0..1_000).map(|_| reconnect_delay(tries)).collect();
+            let (first, last) = (delays.first().unwrap(), delays.last().unwrap());
+            assert!(*last <= RECONNECT_DELAY_MAX, "try {tries}: {last:?}");
+            assert!(*first >= Duration::from_millis(50), "try {tries}: {first:?}");
+            assert!(*last >= first.mul_f64(1.5), "try {tries}: all within {first:?} to {last:?}");
+            assert!(delays.len() > 900, "try {tries}: {} different ones", delays.len());
+        }
     }
 }

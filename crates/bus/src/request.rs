@@ -19,11 +19,11 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::connect::{Bus, headers};
+use crate::connect::{Bus, headers, jittered};
 
 /// How long one try waits for its answer before the question is sent again.
 const TRY_TIMEOUT: Duration = Duration::from_secs(2);
-/// The first wait between two tries; it doubles.
+/// The first wait between two tries; it doubles, and a random part of it is waited.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 /// The longest wait between two tries.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(1);
@@ -171,7 +171,7 @@ impl Bus {
                 return Err(error);
             }
             debug!(%subject, %error, "asking again");
-            tokio::time::sleep(delay).await;
+            tokio::time::sleep(jittered(delay)).await;
             delay = (delay * 2).min(RETRY_DELAY_MAX);
         }
     }

@@ -44,8 +44,6 @@ use crate::{Clock, Options, backup, events, keeper, seed};
 const INPUTS_MAX: usize = 2_048;
 /// From so long on, an append that has no outcome makes the manager refuse what arrives.
 const APPEND_PATIENCE: Duration = Duration::from_secs(2);
-/// The type of the event of an alarm.
-const ALARM: &str = "cluster.alarm";
 /// The longest name that a client may give for who asks, in characters.
 const ACTOR_LENGTH_MAX: usize = 128;
 
@@ -277,7 +275,7 @@ impl Driver<'_> {
         tokio::task::spawn_blocking(move || store.commit(batch))
             .await
             .map_err(|_| ManagerError::Bug("the store's thread ended"))??;
-        proposal.events().iter().filter(|event| event.event_type == ALARM).for_each(tell);
+        proposal.events().iter().for_each(tell);
         let receipt = Receipt::durable(index);
         let effects = proposal
             .release(&receipt)
@@ -527,13 +525,21 @@ impl Driver<'_> {
     }
 }
 
-/// Tells of an alarm that began, changed or is over.
-fn tell(alarm: &Event) {
-    let (state, reason) = (alarm.state.as_deref(), alarm.reason.as_deref().unwrap_or_default());
-    match state {
-        Some("over") => info!("an alarm is over: {reason}"),
-        Some("warning") => warn!("{reason}"),
-        _ => error!("{reason}"),
+/// Tells of what an operator looks for in the leader's log: alarms, and nodes that come and go.
+fn tell(event: &Event) {
+    let reason = event.reason.as_deref().unwrap_or_default();
+    let node = event.node.as_ref().map_or("", |node| node.as_str());
+    match (event.event_type.as_str(), event.state.as_deref()) {
+        ("cluster.alarm", Some("over")) => info!("an alarm is over: {reason}"),
+        ("cluster.alarm", Some("warning")) => warn!("{reason}"),
+        ("cluster.alarm", _) => error!("{reason}"),
+        ("node.suspect", _) => warn!(node, "a node is suspect: {reason}"),
+        ("node.lost", _) => {
+            error!(node, "a node is lost, and its tasks are gone with it: {reason}")
+        }
+        ("node.registered", _) => info!(node, "a node has joined: {reason}"),
+        ("node.ready" | "node.left", Some(state)) => info!(node, "a node is {state}: {reason}"),
+        _ => {}
     }
 }
 

@@ -359,6 +359,6 @@ mod tests {
         assert_eq!(judge(19 * GIB, 200 * GIB), Severity::Warning);
         assert_eq!(judge(4 * GIB, 200 * GIB), Severity::Alarm);
         assert_eq!(judge(4 * GIB, 10 * GIB), Severity::Over, "a small one may be small");
-        assert_eq!(judge(255 * MIB, 1 * GIB), Severity::Critical);
+        assert_eq!(judge(255 * MIB, GIB), Severity::Critical);
     }
 }

@@ -10,9 +10,11 @@
 //! | [`reach`] | files out of tasks and into them, their ports, and logs without end |
 //! | [`survival`] | programs that die and come back, and containers that do not notice |
 //! | [`nodes`] | nodes that die, return, or cannot use Docker |
+//! | [`cut`] | a node whose network is cut |
 //! | [`look`] | looking at tasks through the command line |
 
 mod containers;
+mod cut;
 mod ends;
 mod exec;
 mod look;

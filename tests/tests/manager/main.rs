@@ -8,6 +8,8 @@
 //! | [`full`] | what fills is told of in time, and is kept from filling up |
 //! | [`names`] | two managers of one name |
 //! | [`outages`] | a server that is away at the start, later, or hangs |
+//! | [`partition`], [`slow`] | networks that are cut or slow, disks that hang, a server that stutters |
+//! | [`readers`] | readers that stall or are left behind, and the lease's own key |
 //! | [`plans`] | gangs, displacing, moves, explanations and what would happen if, through the command line |
 //! | [`refusals`] | what cannot be read or granted gets an answer, and stops nothing |
 //! | [`snapshots`] | snapshots, the trimmed log, who joins from there, the end of history |
@@ -30,10 +32,13 @@ mod healing;
 mod leadership;
 mod names;
 mod outages;
+mod partition;
 mod past;
 mod plans;
+mod readers;
 mod refusals;
 mod restarts;
+mod slow;
 mod snapshots;
 mod stream;
 mod work;

@@ -3,6 +3,7 @@
 mod alarms;
 mod drain;
 mod eligibility;
+mod field;
 mod gangs;
 mod jobs;
 mod moves;
