@@ -273,6 +273,15 @@ pub(crate) struct Cluster<'a> {
     payloads_refused: u64,
     alarms: &'a [String],
     warnings: &'a [String],
+    history: Option<History>,
+}
+
+/// How far back history reaches.
+#[derive(Debug, Serialize)]
+pub(crate) struct History {
+    from_index: u64,
+    from_time: String,
+    joined_index: Option<u64>,
 }
 
 impl<'a> From<&'a ClusterView> for Cluster<'a> {
@@ -290,6 +299,11 @@ impl<'a> From<&'a ClusterView> for Cluster<'a> {
             payloads_refused: cluster.payloads_refused,
             alarms: &cluster.alarms,
             warnings: &cluster.warnings,
+            history: cluster.history.as_ref().map(|history| History {
+                from_index: history.from_index,
+                from_time: time(history.from_ms),
+                joined_index: history.joined_index,
+            }),
         }
     }
 }
@@ -554,6 +568,7 @@ pub(crate) mod tests {
             payloads_refused: 0,
             alarms: vec![],
             warnings: vec![],
+            history: None,
         };
         let value: Value = serde_json::to_value(Cluster::from(&cluster)).unwrap();
         assert_eq!(value["tasks"], json!({"running": 2}));
@@ -566,6 +581,7 @@ pub(crate) mod tests {
             [
                 "alarms",
                 "epoch",
+                "history",
                 "id",
                 "jobs",
                 "leader",

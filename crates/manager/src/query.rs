@@ -8,7 +8,8 @@ use longshore_bus::ApiRequest;
 use longshore_core::cluster::Cluster;
 use longshore_core::time::Time;
 use longshore_proto::api::{
-    Answer, ListEvents, ListJobs, ListNodes, ListTasks, NameJob, NameNode, NameTask, Nothing, Page,
+    Answer, ClusterView, ListEvents, ListJobs, ListNodes, ListTasks, NameJob, NameNode, NameTask,
+    Nothing, Page,
 };
 use longshore_proto::codec;
 use longshore_proto::error::{ApiError, ErrorCode};
@@ -105,7 +106,12 @@ impl Desk<'_> {
                 let view = self.payload(&request).and_then(|Nothing {}| {
                     cluster.cluster_view(self.refused.load(Ordering::Relaxed))
                 });
-                answer_api(request, index, view);
+                // History is read from the disk, so not on this loop.
+                let store = Arc::clone(self.store);
+                tokio::task::spawn_blocking(move || {
+                    let history = store.history_reach().ok().flatten();
+                    answer_api(request, index, view.map(|view| ClusterView { history, ..view }));
+                });
             }
             ApiVerb::JobList => {
                 let page =

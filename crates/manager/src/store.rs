@@ -13,6 +13,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use longshore_core::cluster::persist::{LoadError, Write, read_meta, write_meta};
 use longshore_core::cluster::record::{Hash, Record};
 use longshore_core::cluster::state::{Meta, State};
+use longshore_proto::api::HistoryView;
 use longshore_proto::codec;
 use longshore_proto::event::Event;
 use tokio::sync::watch;
@@ -333,6 +334,18 @@ impl Store {
     /// Whether history before the snapshot that this store joined from may be missing here, and be known to others.
     pub(crate) fn is_partial(&self) -> Result<bool, ManagerError> {
         Ok(self.local.get("joined")?.is_some())
+    }
+
+    /// How far back the history reaches; `None` where there is none yet.
+    pub(crate) fn history_reach(&self) -> Result<Option<HistoryView>, ManagerError> {
+        let Some(first) = self.history.prefix(history::EVENTS).next() else { return Ok(None) };
+        let joined_index = self.local.get("joined")?.map(|joined| number(&joined));
+        let event = codec::decode_trusted::<Event>(&first.value()?).ok();
+        Ok(event.map(|event| HistoryView {
+            from_index: event.index,
+            from_ms: event.at_ms,
+            joined_index,
+        }))
     }
 
     fn head(&self, view: &fjall::Snapshot) -> Result<Head, ManagerError> {

@@ -523,6 +523,21 @@ pub struct ClusterView {
     /// What an operator should look at soon.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// How far back the history of the manager that answers reaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryView>,
+}
+
+/// How far back a manager's history reaches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryView {
+    /// The index of the log of its oldest event.
+    pub from_index: u64,
+    /// When that happened, in milliseconds since the Unix epoch.
+    pub from_ms: u64,
+    /// The index that the manager joined at, from a snapshot: it has of the events before only what came with that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined_index: Option<u64>,
 }
 
 /// A list of events.

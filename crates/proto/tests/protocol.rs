@@ -9,10 +9,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use longshore_proto::api::{
-    Answer, BackupMade, BackupPart, ClusterView, DrainNodes, DrainView, DrainWait, JobStopped,
-    JobSubmitted, JobView, LabelNode, ListEvents, ListJobs, ListNodes, ListTasks, NameJob,
-    NameNode, NameNodes, NameTask, NodeGone, NodeView, NodesChanged, Nothing, Page, ReadBackup,
-    RemoveNode, SpecView, SubmitJob, TaskStopped, TaskView,
+    Answer, BackupMade, BackupPart, ClusterView, DrainNodes, DrainView, DrainWait, HistoryView,
+    JobStopped, JobSubmitted, JobView, LabelNode, ListEvents, ListJobs, ListNodes, ListTasks,
+    NameJob, NameNode, NameNodes, NameTask, NodeGone, NodeView, NodesChanged, Nothing, Page,
+    ReadBackup, RemoveNode, SpecView, SubmitJob, TaskStopped, TaskView,
 };
 use longshore_proto::codec::{decode, encode};
 use longshore_proto::constraint::Attribute;
@@ -341,6 +341,11 @@ fn api(examples: &mut Examples) {
         payloads_refused: 0,
         alarms: vec![],
         warnings: vec!["the log is 71 % full (728MiB of 1GiB)".into()],
+        history: Some(HistoryView {
+            from_index: 1,
+            from_ms: 1_763_800_000_000,
+            joined_index: Some(9),
+        }),
     };
     examples.message("Answer:", &ok(view));
 

@@ -48,6 +48,12 @@ async fn a_new_manager_joins_from_a_snapshot_and_the_tail_of_a_trimmed_log() {
     let before = (api.status().await.unwrap(), api.tasks("web").await.unwrap());
     cluster.manager("m1").kill();
     api.submit(&api::service("after")).await.unwrap();
+    // It joined with all of this short history.
+    let history = api.status().await.unwrap().history.unwrap();
+    assert_eq!(history.from_index, 1);
+    assert!(history.joined_index.unwrap() > 20, "{history:?}");
+    let said = cluster.cli().ok(&["doctor"]).await;
+    assert!(said.contains("history") && said.contains("(index 1)"), "{said}");
     let status = api.status().await.unwrap();
     assert_eq!((status.id, status.epoch), (before.0.id, before.0.epoch + 1));
     assert_eq!(status.jobs, count as u64 + 2);

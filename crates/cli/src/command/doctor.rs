@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use longshore_bus::{AskError, Bus, Credentials};
-use longshore_proto::api::{ClusterView, NodeView};
+use longshore_proto::api::{ClusterView, HistoryView, NodeView};
 use longshore_proto::permission::Role;
 use longshore_proto::state::NodeStatus;
 use serde::Serialize;
@@ -283,6 +283,7 @@ fn manager(cluster: &ClusterView, round_trip_ms: u128) -> Vec<Finding> {
     findings.extend(cluster.warnings.iter().map(|warning| {
         Finding::warn("warning", warning.as_str(), "the manager's log has the whole story")
     }));
+    findings.extend(cluster.history.as_ref().map(history));
     if cluster.records_skipped > 0 {
         findings.push(Finding::warn(
             "log",
@@ -301,6 +302,22 @@ fn manager(cluster: &ClusterView, round_trip_ms: u128) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// How far back the leader's history reaches, and why not further.
+fn history(history: &HistoryView) -> Finding {
+    let HistoryView { from_index, from_ms, joined_index } = history;
+    let reach = format!("reaches back to {} (index {from_index})", table::time(*from_ms));
+    match joined_index {
+        Some(joined) if *from_index > 1 => Finding::warn(
+            "history",
+            format!(
+                "{reach}: the leader joined at index {joined} from a snapshot, which carries the newest 64 MiB of events"
+            ),
+            "managers that were there before have more, and tell it while one of them leads; `longshore backup` then keeps it",
+        ),
+        _ => Finding::ok("history", reach),
+    }
 }
 
 fn machines(nodes: &[NodeView]) -> Vec<Finding> {
@@ -361,6 +378,23 @@ mod tests {
         let found = machines(&[broken]);
         assert_eq!(found[1].detail, "n1: Docker is away");
         assert_eq!(found[1].level, Level::Fail);
+    }
+
+    #[test]
+    fn history_that_did_not_come_along_is_told() {
+        let reach = |from_index, joined_index| {
+            history(&HistoryView { from_index, from_ms: 1_763_800_000_000, joined_index })
+        };
+        for (from, joined, level) in [
+            (1, None, Level::Ok),
+            (500, None, Level::Ok),
+            (1, Some(900), Level::Ok),
+            (500, Some(900), Level::Warn),
+        ] {
+            let found = reach(from, joined);
+            assert_eq!((found.level, found.next.is_some()), (level, level == Level::Warn));
+            assert!(found.detail.contains(&format!("(index {from})")), "{found:?}");
+        }
     }
 
     #[test]

@@ -117,6 +117,7 @@ mod tests {
             payloads_refused: 4,
             alarms: vec!["the log was written to by somebody else".into()],
             warnings: vec!["the log is 71 % full".into()],
+            history: None,
         };
         let text = overview(&cluster, &[node("n1")]);
         let text = anstream::adapter::strip_str(&text).to_string();

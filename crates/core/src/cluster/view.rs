@@ -54,6 +54,7 @@ impl Cluster {
             payloads_refused,
             alarms,
             warnings,
+            history: None,
         })
     }
 
