@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use longshore_proto::name::{Root, UserName};
 use longshore_proto::permission::{Account, Role, cluster_status, permissions};
-use longshore_proto::subject::{Pattern, event_stream, live_events};
+use longshore_proto::subject::{NodeVerb, Pattern, event_stream, live_events};
 use serde::{Deserialize, Serialize};
 
 /// Stands at the top of the list of users.
@@ -159,6 +159,7 @@ impl Users {
         let (live, events) = (live_events(root), Pattern::Events.text(root));
         let history = format!("$JS.API.DIRECT.GET.{}", event_stream(root));
         let status = cluster_status(root);
+        let metrics = Pattern::Node(NodeVerb::Metrics).text(root);
         format!(
             r#"# The accounts, users and rights of a Longshore cluster with the subject root "{root}".
 #
@@ -196,6 +197,8 @@ accounts {{
     ]
     exports: [
       {{ service: "{status}", accounts: [EVENT] }}
+      # What nodes and tasks use, as workers tell it.
+      {{ stream: "{metrics}", accounts: [EVENT] }}
     ]
   }}
 
@@ -207,6 +210,7 @@ accounts {{
       {{ service: {{ account: CORE, subject: "{history}" }} }}
       {{ service: {{ account: CORE, subject: "{history}.>" }} }}
       {{ service: {{ account: BUS, subject: "{status}" }} }}
+      {{ stream: {{ account: BUS, subject: "{metrics}" }} }}
     ]
   }}
 }}

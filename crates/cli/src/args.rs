@@ -148,6 +148,8 @@ pub(crate) enum Verb {
     Cp(reach::Cp),
     /// Reach a task's ports on this machine
     PortForward(reach::PortForward),
+    /// Show what nodes and tasks use, live
+    Top(cluster::Top),
     /// Jobs: submit, list, look at, stop
     #[command(subcommand)]
     Job(job::Job),

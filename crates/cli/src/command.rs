@@ -21,6 +21,7 @@ pub(crate) mod run;
 pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod task;
+pub(crate) mod top;
 pub(crate) mod worker;
 
 use crate::args::{Cli, Verb, job::Job, node::Node};
@@ -39,6 +40,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::Status(wish) => status::run(&client().await?, &wish, printer).await,
         Verb::Logs(wish) => Box::pin(logs::run(&client().await?, &wish, printer)).await,
         Verb::Exec(wish) => Box::pin(exec::run(&client().await?, &wish, printer)).await,
+        Verb::Top(wish) => Box::pin(top::run(&client().await?, &wish, printer)).await,
         Verb::Cp(wish) => Box::pin(cp::run(&client().await?, &wish, printer)).await,
         Verb::PortForward(wish) => {
             Box::pin(port_forward::run(&client().await?, &wish, printer)).await

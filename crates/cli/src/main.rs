@@ -35,6 +35,7 @@ mod json;
 mod logging;
 mod parse;
 mod plan;
+mod pulling;
 mod render;
 mod session;
 mod signal;

@@ -52,6 +52,15 @@ impl Printer {
         check(stream.write_all(bytes).and_then(|()| stream.flush()))
     }
 
+    /// Whether styles are seen on stdout, and on stderr: on a terminal, where `NO_COLOR` and its like do not forbid it.
+    pub(crate) fn is_coloured(self) -> (bool, bool) {
+        let seen = |choice| choice != anstream::ColorChoice::Never;
+        (
+            seen(anstream::AutoStream::choice(&io::stdout())),
+            seen(anstream::AutoStream::choice(&io::stderr())),
+        )
+    }
+
     /// Prints bytes on stderr, untouched: what a task wrote to its own.
     pub(crate) fn bytes_to_stderr(self, bytes: &[u8]) -> Result<(), Failure> {
         check(io::stderr().lock().write_all(bytes))

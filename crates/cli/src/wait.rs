@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::client::{Client, is_not_found};
 use crate::failure::{Exit, Failure};
+use crate::pulling::Pulling;
 use crate::render::Printer;
 use crate::signal;
 use crate::table::{one_line, state_shown, task_name};
@@ -80,6 +81,7 @@ async fn job_done(
             for change in watch.changes(&tasks) {
                 printer.talk(&change);
             }
+            looks.pulling.look(&tasks).await;
             if let Some(verdict) = verdict(&job, &tasks, version, until) {
                 return told(printer, &job, verdict);
             }
@@ -147,6 +149,7 @@ struct Looks {
     job: JobName,
     client: Client,
     events: Option<Subscription>,
+    pulling: Pulling,
     interval: Duration,
     looked_at: Instant,
     silent_since: Option<Instant>,
@@ -161,6 +164,7 @@ impl Looks {
             job: job.clone(),
             client: client.clone(),
             events,
+            pulling: Pulling::new(client),
             interval: LOOK_INTERVAL_FIRST,
             looked_at: Instant::now(),
             silent_since: None,
@@ -172,9 +176,13 @@ impl Looks {
     async fn next(&mut self) {
         let rest = (self.looked_at.elapsed() * 2).max(LOOK_INTERVAL_MIN);
         let timer = tokio::time::sleep(self.interval.max(rest));
-        let heard = tokio::select! {
-            () = timer => false,
-            () = heard(&mut self.events, &self.client, &self.job) => true,
+        tokio::pin!(timer);
+        let heard = loop {
+            tokio::select! {
+                () = &mut timer => break false,
+                () = heard(&mut self.events, &self.client, &self.job) => break true,
+                text = self.pulling.next() => self.printer.talk(&text),
+            }
         };
         if heard {
             tokio::time::sleep(rest).await;

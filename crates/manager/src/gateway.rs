@@ -164,7 +164,7 @@ async fn read(incoming: Incoming, refused: &AtomicU64) -> Option<Arrival> {
             decode(&incoming).map(|heartbeat| Kind::Heartbeat(Box::new(heartbeat)))
         }
         NodeVerb::Report => decode(&incoming).map(Kind::Reports),
-        NodeVerb::Assign => return None,
+        NodeVerb::Assign | NodeVerb::Metrics => return None,
     };
     let request = NodeRequest { node, incoming };
     match decoded {

@@ -16,6 +16,7 @@
 //! | [`alarm`] | how bad it is, of what an operator should know |
 //! | [`api`] | what clients ask of the manager, and its answers |
 //! | [`rpc`] | what operators ask of a worker: logs, commands, files, connections |
+//! | [`metrics`] | what nodes and tasks use, told to whoever listens |
 //! | [`event`] | what is published for anybody |
 //! | [`explain`] | why tasks are where they are |
 //! | [`plan`] | plans as they are asked for and answered: explanations, moves, what would happen if |
@@ -39,6 +40,7 @@ pub mod event;
 pub mod explain;
 pub mod health;
 pub mod id;
+pub mod metrics;
 pub mod name;
 pub mod node;
 pub mod permission;

@@ -143,9 +143,15 @@ pub fn permissions(role: Role, user: &UserName, root: &Root) -> Permissions {
                     own(NodeVerb::Sync),
                     own(NodeVerb::Heartbeat),
                     own(NodeVerb::Report),
+                    own(NodeVerb::Metrics),
                     Pattern::OutOf(node.clone()).text(root),
                 ],
-                subscribe: vec![own(NodeVerb::Assign), Pattern::RpcOf(node).text(root), own_inbox],
+                subscribe: vec![
+                    own(NodeVerb::Assign),
+                    Pattern::RpcOf(node).text(root),
+                    Pattern::MetricsWatch.text(root),
+                    own_inbox,
+                ],
             }
         }
         Role::Operator => {
@@ -154,6 +160,7 @@ pub fn permissions(role: Role, user: &UserName, root: &Root) -> Permissions {
                 Pattern::ApiLevel(Level::Write).text(root),
                 Pattern::ApiLevel(Level::Admin).text(root),
                 Pattern::Rpc.text(root),
+                Subject::MetricsWatch.text(root),
             ];
             for verb in ["PING", "INFO", "STATS"] {
                 publish.extend([format!("$SRV.{verb}"), format!("$SRV.{verb}.>")]);
@@ -162,6 +169,7 @@ pub fn permissions(role: Role, user: &UserName, root: &Root) -> Permissions {
                 publish,
                 subscribe: vec![
                     Pattern::OutFor(user.clone()).text(root),
+                    Pattern::Node(NodeVerb::Metrics).text(root),
                     Pattern::Events.text(root),
                     own_inbox,
                 ],
@@ -173,7 +181,11 @@ pub fn permissions(role: Role, user: &UserName, root: &Root) -> Permissions {
                 format!("$JS.API.DIRECT.GET.{}.>", event_stream(root)),
                 cluster_status(root),
             ],
-            subscribe: vec![Pattern::Events.text(root), own_inbox],
+            subscribe: vec![
+                Pattern::Events.text(root),
+                Pattern::Node(NodeVerb::Metrics).text(root),
+                own_inbox,
+            ],
         },
     }
 }

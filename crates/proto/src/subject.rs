@@ -210,12 +210,14 @@ pub enum NodeVerb {
     Report,
     /// Leader → worker: [`crate::node::AssignDelta`].
     Assign,
+    /// Worker → whoever listens: [`crate::metrics::NodeMetrics`].
+    Metrics,
 }
 
 impl NodeVerb {
     /// Every verb.
-    pub const ALL: [Self; 5] =
-        [Self::Register, Self::Sync, Self::Heartbeat, Self::Report, Self::Assign];
+    pub const ALL: [Self; 6] =
+        [Self::Register, Self::Sync, Self::Heartbeat, Self::Report, Self::Assign, Self::Metrics];
 
     /// The last token of its subject.
     pub fn as_str(self) -> &'static str {
@@ -225,6 +227,7 @@ impl NodeVerb {
             Self::Heartbeat => "heartbeat",
             Self::Report => "report",
             Self::Assign => "assign",
+            Self::Metrics => "metrics",
         }
     }
 
@@ -323,6 +326,8 @@ pub enum Subject {
         /// The stream.
         session: SessionId,
     },
+    /// `{root}.v1.metrics.watch`: a wish for fresher figures, to all workers.
+    MetricsWatch,
     /// `{root}.v1.log`
     Log,
     /// `{root}.v1.event.task.<namespace>.<job>.<spec>.<state>`
@@ -414,6 +419,7 @@ impl Subject {
                 user: user.parse().ok()?,
                 session: session.parse().ok()?,
             }),
+            ["metrics", "watch"] => Some(Self::MetricsWatch),
             ["log"] => Some(Self::Log),
             ["event", "task", namespace, job, spec, state] => Some(Self::TaskEvent {
                 namespace: namespace.parse().ok()?,
@@ -457,6 +463,7 @@ impl fmt::Display for Rest<'_> {
             Subject::Node { node, verb } => write!(f, "node.{node}.{}", verb.as_str()),
             Subject::Rpc { node, verb } => write!(f, "node.{node}.rpc.{}", verb.as_str()),
             Subject::Out { node, user, session } => write!(f, "node.{node}.out.{user}.{session}"),
+            Subject::MetricsWatch => f.write_str("metrics.watch"),
             Subject::Log => f.write_str("log"),
             Subject::TaskEvent { namespace, job, spec, state } => {
                 write!(f, "event.task.{namespace}.{job}.{spec}.{state}")
@@ -493,6 +500,8 @@ pub enum Pattern {
     OutFor(UserName),
     /// The answers of one stream of one node.
     OutSession(NodeName, UserName, SessionId),
+    /// Wishes for fresher figures: the subject itself.
+    MetricsWatch,
     /// Every event.
     Events,
 }
@@ -511,6 +520,7 @@ impl Pattern {
             Self::OutOf(node) => format!("node.{node}.out.*.*"),
             Self::OutFor(user) => format!("node.*.out.{user}.*"),
             Self::OutSession(node, user, session) => format!("node.{node}.out.{user}.{session}"),
+            Self::MetricsWatch => "metrics.watch".to_owned(),
             Self::Events => "event.>".to_owned(),
         };
         format!("{root}.v1.{rest}")
@@ -561,7 +571,7 @@ mod tests {
         let node: NodeName = "n1".parse().unwrap();
         let namespace: Namespace = "team-a".parse().unwrap();
         let job: JobName = "web".parse().unwrap();
-        let mut all = vec![Subject::Log];
+        let mut all = vec![Subject::Log, Subject::MetricsWatch];
         for verb in ApiVerb::ALL {
             all.push(Subject::Api { scope: Scope::Cluster, verb });
             all.push(Subject::Api { scope: Scope::Namespace(namespace.clone()), verb });

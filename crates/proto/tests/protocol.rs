@@ -24,6 +24,9 @@ use longshore_proto::event::{Event, JobWants};
 use longshore_proto::explain::{CostTerms, Reason, RunnerUp, Why};
 use longshore_proto::health::{Health, HealthCheck, HealthReport, Probe};
 use longshore_proto::id::{BootId, ClusterId, ManagerId, NodeId, Revision, SessionId, TaskId};
+use longshore_proto::metrics::{
+    MetricsWatch, NodeFigures, NodeMetrics, PullFigures, PullStep, TaskFigures, Usage,
+};
 use longshore_proto::name::{Namespace, NodeName, Root, UserName};
 use longshore_proto::node::{
     AssignDelta, Assignment, Heartbeat, Register, Registered, Reports, ReportsCommitted, RunTask,
@@ -673,6 +676,56 @@ fn nodes(examples: &mut Examples) {
         leaving: false,
     };
     examples.message("Payload (no answer):", &heartbeat);
+
+    examples.heading(&title(NodeVerb::Metrics));
+    let usage = Usage {
+        cpu_ns: Some(12_500_000_000),
+        cpu_millis: Some(250),
+        memory_bytes: Some(40 << 20),
+        memory_limit_bytes: Some(256 << 20),
+        received_bytes: Some(120_000),
+        sent_bytes: Some(3_400_000),
+        read_bytes: Some(0),
+        written_bytes: Some(8_192),
+        pids: Some(3),
+    };
+    let figures = TaskFigures {
+        task: TaskId(uuid(7)),
+        namespace: Namespace::standard(),
+        job: "web".parse().unwrap(),
+        spec: "main".parse().unwrap(),
+        slot: 0,
+        attempt: 2,
+        usage,
+    };
+    let metrics = NodeMetrics {
+        boot_id,
+        at_ms: 1_763_800_002_000,
+        node: NodeFigures {
+            capacity: CAPACITY,
+            used: Resources { cpu_millis: 350, memory_bytes: 2 << 30, disk_bytes: 40 << 30 },
+            load_1m: 0.25,
+            received_bytes: 52_000_000,
+            sent_bytes: 9_000_000,
+            tasks_running: 1,
+            runtime_error: None,
+        },
+        tasks: Some(vec![figures]),
+        pulls: vec![PullFigures {
+            image: "nginx:1.27".into(),
+            done_bytes: 12 << 20,
+            total_bytes: 30 << 20,
+            step: PullStep::Downloading,
+        }],
+    };
+    examples.message("Payload (no answer):", &metrics);
+    examples
+        .heading(&format!("metrics.watch (`{}`)", Subject::MetricsWatch.text(&Root::standard())));
+    let wish = MetricsWatch { interval_ms: 2_000, tasks_of: None };
+    examples.message("Payload (no answer): everything, every two seconds", &wish);
+    let one = BTreeSet::from(["n1".parse().unwrap()]);
+    let wish = MetricsWatch { interval_ms: 2_000, tasks_of: Some(one) };
+    examples.message("Payload (no answer): the tasks of one node only", &wish);
 
     examples.heading(&title(NodeVerb::Assign));
     let run = RunTask {

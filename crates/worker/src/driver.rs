@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use longshore_bus::{Bus, ConnectError};
-use longshore_core::agent::{Action, Agent, Input, LogSource, Settings, StockItem, Write, Writes};
+use longshore_core::agent::{
+    Action, Agent, Input, LogSource, RunningTask, Settings, StockItem, Write, Writes,
+};
 use longshore_core::time::{Now, Time};
 use longshore_proto::id::{BootId, NodeId, TaskId};
 use longshore_proto::name::NodeName;
@@ -22,6 +24,7 @@ use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::health;
+use crate::metrics;
 use crate::probe::{self, Probe};
 use crate::rpc;
 use crate::runtime::{Runtime, RuntimeInfo};
@@ -64,6 +67,16 @@ pub(crate) enum Message {
     RuntimeInfo(RuntimeInfo),
     /// Somebody wants a task's logs.
     LogsOf(TaskId, oneshot::Sender<Option<LogSource>>),
+    /// Somebody wants to know what runs.
+    StandingOf(oneshot::Sender<Standing>),
+}
+
+/// What runs here.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub(crate) tasks: Vec<RunningTask>,
+    /// Why the container runtime cannot be used, while it cannot.
+    pub(crate) runtime_error: Option<String>,
 }
 
 /// A worker at work.
@@ -277,6 +290,10 @@ impl Driver {
                 // Whoever asked may have gone meanwhile.
                 let _ = answer.send(self.agent.logs_of(task));
             }
+            Message::StandingOf(answer) => {
+                let runtime_error = self.agent.runtime_error().map(str::to_owned);
+                let _ = answer.send(Standing { tasks: self.agent.running(), runtime_error });
+            }
         }
         Ok(None)
     }
@@ -293,6 +310,12 @@ impl Driver {
         };
         self.beside.spawn(session.clone().listen(self.to_inbox.clone()));
         self.beside.spawn(rpc::serve(session.clone(), self.runtime.clone(), self.to_inbox.clone()));
+        self.beside.spawn(metrics::publish(
+            session.clone(),
+            self.runtime.clone(),
+            self.to_inbox.clone(),
+            self.probe.another(),
+        ));
         self.beside.spawn(
             session.clone().stay_registered(self.register.subscribe(), self.to_inbox.clone()),
         );

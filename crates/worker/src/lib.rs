@@ -14,6 +14,7 @@
 //! | `watch` | whether the runtime answers, and its events |
 //! | `health` | questions to tasks whether they do their work |
 //! | `rpc` | what operators ask: `logs`, commands in containers (`exec`), `files`, connections to ports (`forward`); answered by `out`, and what they send is taken by `input` |
+//! | `metrics` | what node and tasks use, told to whoever listens, as `usage` reads it |
 //! | [`runtime`] | the seam to the container runtime, and Docker |
 //! | [`store`] | what survives the process |
 //! | [`probe`] | what the machine has and what is in use |
@@ -28,12 +29,14 @@ mod forward;
 mod health;
 mod input;
 mod logs;
+mod metrics;
 mod out;
 pub mod probe;
 mod rpc;
 pub mod runtime;
 mod session;
 pub mod store;
+mod usage;
 mod watch;
 
 use std::collections::BTreeMap;

@@ -58,6 +58,11 @@ impl Probe {
         }
     }
 
+    /// Other gauges of the same machine: readings of one do not disturb those of the other.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(self.folder.clone(), self.stated)
+    }
+
     /// Where the containers' disk is, once the runtime has told.
     pub fn set_folder(&mut self, folder: &Path) {
         if folder.exists() {

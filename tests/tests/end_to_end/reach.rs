@@ -1,4 +1,4 @@
-//! Reaching into tasks through NATS alone: files both ways, ports, and logs of a task that writes without end.
+//! Reaching into tasks through NATS alone: files both ways, ports, figures, and logs of a task that writes without end.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,6 +13,11 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
 
+use futures_util::StreamExt;
+use longshore_proto::codec;
+use longshore_proto::metrics::NodeMetrics;
+use longshore_proto::permission::Role;
+use longshore_proto::subject::{NodeVerb, Pattern};
 use longshore_tests::cli::Cli;
 use longshore_tests::{Cluster, IMAGE, eventually};
 use tokio::io::AsyncReadExt;
@@ -267,6 +272,62 @@ async fn a_task_that_writes_without_end_harms_nobody() {
         child.kill().await.unwrap();
     }
     cli.ok(&["stop", "chatty", "--wait"]).await;
+}
+
+#[tokio::test]
+async fn what_nodes_and_tasks_use_is_shown_once_and_heard_by_anybody_who_may() {
+    let cluster = Cluster::with_workers(&["w1"]).await;
+    let cli = cluster.cli();
+    let script = "dd if=/dev/zero of=/tmp/file bs=1M count=4 2>&1; while :; do :; done";
+    let words = [
+        "run",
+        "--name",
+        "busy",
+        "--cpus",
+        "0.2",
+        "--memory",
+        "64MiB",
+        "--stop-grace",
+        "1s",
+        "--wait",
+    ];
+    cli.ok(&[&words[..], &[IMAGE, "sh", "-c", script]].concat()).await;
+    let task = running(&cli, "busy").await;
+    let listener = cluster.bus(Role::Observer, "billing").await;
+    let mut heard = listener.subscribe(&Pattern::Node(NodeVerb::Metrics)).await.unwrap();
+
+    let shown = eventually("the task's figures", SOON, async || {
+        let shown = cli.json(&["top", "--once"]).await;
+        let figures = &shown["tasks"][0];
+        if figures["cpu_millis"].as_u64() > Some(50) { Ok(shown) } else { Err(shown.to_string()) }
+    })
+    .await;
+    let (node, figures) = (&shown["nodes"][0], &shown["tasks"][0]);
+    assert_eq!((&node["name"], &node["status"]), (&"w1".into(), &"ready".into()), "{node}");
+    assert!(node["figures"]["used"]["memory_bytes"].as_u64() > Some(1 << 20), "{node}");
+    assert!(node["figures"]["load_1m"].as_f64() > Some(0.0), "{node}");
+    assert_eq!(node["figures"]["tasks_running"], 1, "{node}");
+    assert_eq!((&figures["job"], &figures["node"]), (&"busy".into(), &"w1".into()));
+    assert_eq!(figures["task"], task["id"]);
+    assert_eq!(figures["memory_limit_bytes"], 64 << 20, "{figures}");
+    assert!((10_000..64 << 20).contains(&figures["memory_bytes"].as_u64().unwrap()), "{figures}");
+    assert!(figures["cpu_millis"].as_u64() < Some(400), "it may use 200: {figures}");
+    assert!(figures["pids"].as_u64() >= Some(1), "{figures}");
+    assert!(figures["received_bytes"].is_u64() && figures["read_bytes"].is_u64(), "{figures}");
+    let table = cli.ok(&["top", "--once", "--sort", "name", "--filter", "busy"]).await;
+    assert!(table.contains("w1") && table.contains("busy.main.0"), "{table}");
+    cli.run(&["top"]).await.exited(2).told("--once");
+
+    // A service outside hears the same.
+    let incoming = tokio::time::timeout(SOON, heard.next()).await.unwrap().unwrap();
+    let figures: NodeMetrics = codec::decode(&incoming.payload).unwrap();
+    assert!(figures.at_ms > 0);
+    cli.ok(&["stop", "busy", "--wait"]).await;
+    eventually("the task is no longer shown", SOON, async || {
+        let shown = cli.json(&["top", "--once"]).await;
+        if shown["tasks"] == serde_json::json!([]) { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await;
 }
 
 /// How much memory a process has.

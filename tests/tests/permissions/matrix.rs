@@ -43,6 +43,7 @@ fn publish() -> Vec<(String, &'static [Role])> {
             "longshore.v1.node.w1.rpc.copy-to",
             "longshore.v1.node.w2.rpc.forward",
             "longshore.v1.node.w2.rpc.credit",
+            "longshore.v1.metrics.watch",
             "$SRV.PING",
             "$SRV.INFO.longshore",
             "$SRV.STATS.longshore.x",
@@ -57,6 +58,7 @@ fn publish() -> Vec<(String, &'static [Role])> {
             "longshore.v1.node.w1.sync",
             "longshore.v1.node.w1.heartbeat",
             "longshore.v1.node.w1.report",
+            "longshore.v1.node.w1.metrics",
             "longshore.v1.node.w1.out.alice.s1",
         ],
     );
@@ -67,6 +69,7 @@ fn publish() -> Vec<(String, &'static [Role])> {
             "longshore.v1.node.w2.sync",
             "longshore.v1.node.w2.heartbeat",
             "longshore.v1.node.w2.report",
+            "longshore.v1.node.w2.metrics",
             "longshore.v1.node.w2.out.alice.s1",
             "longshore.v1.node.w1.out.alice",
             "longshore.v1.node.w1.elsewhere",
@@ -203,9 +206,15 @@ fn subscribe() -> Vec<(String, &'static [Role])> {
             "_INBOX.worker.w1.>",
         ],
     );
+    add(&[Worker], &["longshore.v1.metrics.watch"]);
     add(
         &[Operator, Observer],
-        &["longshore.v1.event.>", "longshore.v1.event.task.default.web.*.running"],
+        &[
+            "longshore.v1.event.>",
+            "longshore.v1.event.task.default.web.*.running",
+            "longshore.v1.node.*.metrics",
+            "longshore.v1.node.w2.metrics",
+        ],
     );
     add(
         &[Operator],

@@ -1,14 +1,44 @@
 //! Options of the verbs about the cluster as a whole.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use clap_complete::Shell;
 use longshore_proto::api::PAGE_MAX;
 use longshore_proto::name::{JobName, NodeName};
+use longshore_proto::quantity;
 
 use super::Format;
+use crate::command::top::Sort;
 use crate::parse::{self, Moment};
+
+/// `longshore top`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Keys: q leaves, s changes what the lists are sorted by, r turns the order, / filters, space pauses, \
+                  tab goes to the nodes, where the arrow keys choose the one whose tasks are shown."
+)]
+pub(crate) struct Top {
+    /// Print the figures once, for scripts and programs
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// The form of the figures that are printed once
+    #[arg(short, long, value_enum, default_value_t, requires = "once")]
+    pub(crate) output: Format,
+    /// How often figures are wanted; 500ms is the shortest
+    #[arg(
+        long, value_name = "TIME", default_value = "2s",
+        value_parser = quantity::parse_duration, allow_hyphen_values = true
+    )]
+    pub(crate) interval: Duration,
+    /// What the lists are sorted by
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) sort: Sort,
+    /// Only tasks whose name, node or id has this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+}
 
 /// `longshore events`
 #[derive(Debug, Args)]

@@ -47,7 +47,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_proto::id::{BootId, ClusterId, Revision, TaskId};
-use longshore_proto::name::NodeName;
+use longshore_proto::name::{JobName, Namespace, NodeName, SpecName};
 use longshore_proto::node::set_digest;
 
 pub use self::input::{
@@ -323,6 +323,24 @@ impl Agent {
         Some(LogSource { container_id: running.or_else(kept), goes_on: not_ended.is_some() })
     }
 
+    /// The tasks whose containers run, as far as known.
+    pub fn running(&self) -> Vec<RunningTask> {
+        let running = self.tasks.values().filter(|task| task.runs()).map(Task::record);
+        let running = running.filter_map(|record| {
+            let (run, container_id) = (record.run.as_deref()?, record.container_id.clone()?);
+            Some(RunningTask {
+                task: record.task,
+                namespace: run.namespace.clone(),
+                job: run.job.clone(),
+                spec: run.spec.name.clone(),
+                slot: run.slot,
+                attempt: record.attempt,
+                container_id,
+            })
+        });
+        running.collect()
+    }
+
     /// The longest that a container of this worker may take to end by itself, in milliseconds.
     pub fn grace_ms_max(&self) -> u64 {
         self.tasks.values().map(Task::grace_ms).max().unwrap_or(0)
@@ -337,6 +355,25 @@ impl Agent {
     pub fn is_told(&self) -> bool {
         self.ctx.outbox.is_empty()
     }
+}
+
+/// A task whose container runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningTask {
+    /// The task.
+    pub task: TaskId,
+    /// The job's namespace.
+    pub namespace: Namespace,
+    /// The job.
+    pub job: JobName,
+    /// The part of the job.
+    pub spec: SpecName,
+    /// The task's place among the instances of its spec, from 0.
+    pub slot: u32,
+    /// The attempt.
+    pub attempt: u64,
+    /// The container.
+    pub container_id: String,
 }
 
 /// Where a task's logs are.

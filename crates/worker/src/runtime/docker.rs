@@ -4,7 +4,7 @@
 //! has stopped succeed, and removing what is gone is taken for success. The client is made anew when the
 //! socket appears only later.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,13 @@ use bollard::errors::Error;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{InspectContainerOptions, LogsOptionsBuilder};
 use bytes::Bytes;
-use futures_util::future::FutureExt;
+use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use longshore_core::agent::labels;
 use longshore_core::agent::{
     Container, ContainerEnd, ContainerEvent, ImageFound, StartContainer, StartedContainer,
 };
+use longshore_proto::metrics::{PullFigures, Usage};
 use longshore_proto::name::NodeName;
 use longshore_proto::rpc::FileStat;
 use longshore_proto::spec::PullPolicy;
@@ -31,7 +32,8 @@ use super::docker_config::Machine;
 use super::docker_error::{explain, status};
 use super::docker_exec::{self, EXEC_DEADLINE, look_of};
 use super::{
-    docker_auth, docker_event, docker_files, docker_image, docker_life, docker_list, docker_volume,
+    docker_auth, docker_event, docker_files, docker_image, docker_life, docker_list, docker_usage,
+    docker_volume,
 };
 use crate::policy::{PIDS_MAX_USUAL, Policy};
 
@@ -63,6 +65,9 @@ pub struct Docker {
     pub(super) registry_auth: Option<PathBuf>,
     client: Mutex<Option<bollard::Docker>>,
     pub(super) pulls: Semaphore,
+    pub(super) progress: docker_image::Progress,
+    /// Where the figures of containers are.
+    pub(super) sources: docker_usage::Sources,
     root: OnceLock<Option<String>>,
 }
 
@@ -94,6 +99,8 @@ impl Docker {
             registry_auth: None,
             client: Mutex::new(None),
             pulls: Semaphore::new(PULLS_MAX),
+            progress: docker_image::Progress::default(),
+            sources: docker_usage::Sources::default(),
             root: OnceLock::new(),
         }
     }
@@ -350,6 +357,14 @@ impl Runtime for Docker {
         archive: BoxStream<'static, io::Result<Bytes>>,
     ) -> Answer<'_, ()> {
         async move { docker_files::put(self, &container_id, &folder, archive).await }.boxed()
+    }
+
+    fn usages(&self, container_ids: Vec<String>) -> BoxFuture<'_, BTreeMap<String, Usage>> {
+        docker_usage::usages(self, container_ids).boxed()
+    }
+
+    fn pulls(&self) -> Vec<PullFigures> {
+        self.progress.figures()
     }
 
     fn events(

@@ -1,11 +1,15 @@
 //! Images: looked for, pulled, and taken away.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
+use bollard::models::CreateImageInfo;
 use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
 use futures_util::stream::StreamExt;
 use longshore_core::agent::ImageFound;
+use longshore_proto::metrics::{PullFigures, PullStep};
 use longshore_proto::spec::PullPolicy;
 use tracing::debug;
 
@@ -40,6 +44,7 @@ pub(super) async fn pull(
             "image {image} is not on this node, and its pull policy is never; pull it by hand or change the policy"
         )));
     }
+    let shown = docker.progress.begin(image);
     // An image that is here waits for none of the pulls.
     let _place = docker.pulls.acquire().await;
     let options = CreateImageOptionsBuilder::default().from_image(&with_tag(image)).build();
@@ -50,7 +55,10 @@ pub(super) async fn pull(
         match tokio::time::timeout(PULL_SILENCE_MAX, progress.next()).await {
             Ok(None) if was_here => return Ok(ImageFound::WasHere),
             Ok(None) => return Ok(ImageFound::Fetched),
-            Ok(Some(Ok(step))) => debug!(image, status = step.status, "pulling"),
+            Ok(Some(Ok(step))) => {
+                debug!(image, status = step.status, "pulling");
+                shown.take(&step);
+            }
             Ok(Some(Err(error))) => {
                 return Err(explain_pull(&error, docker.host(), image, has_login));
             }
@@ -74,6 +82,98 @@ pub(super) async fn remove(docker: &Docker, image: &str) -> Result<(), RuntimeEr
     }
 }
 
+/// How far the pulls have come.
+#[derive(Debug, Default)]
+pub(super) struct Progress(Mutex<BTreeMap<String, Layers>>);
+
+/// What is known of an image's layers, by their ids.
+type Layers = BTreeMap<String, Layer>;
+
+#[derive(Debug, Default)]
+struct Layer {
+    done_bytes: u64,
+    total_bytes: u64,
+    step: PullStep,
+}
+
+/// A pull whose progress is shown, until this goes.
+struct Shown<'a> {
+    progress: &'a Progress,
+    image: &'a str,
+}
+
+impl Progress {
+    fn begin<'a>(&'a self, image: &'a str) -> Shown<'a> {
+        self.lock().insert(image.to_owned(), Layers::new());
+        Shown { progress: self, image }
+    }
+
+    /// How far each has come.
+    pub(super) fn figures(&self) -> Vec<PullFigures> {
+        self.lock().iter().map(|(image, layers)| figures(image, layers)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Layers>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shown<'_> {
+    /// Takes in what Docker says of a layer.
+    fn take(&self, step: &CreateImageInfo) {
+        let (Some(id), Some(status)) = (&step.id, step.status.as_deref()) else { return };
+        let mut images = self.progress.lock();
+        let Some(layers) = images.get_mut(self.image) else { return };
+        let detail = step.progress_detail.as_ref();
+        let bytes = |bytes: Option<i64>| bytes.and_then(|bytes| u64::try_from(bytes).ok());
+        let current = bytes(detail.and_then(|detail| detail.current));
+        let total = bytes(detail.and_then(|detail| detail.total));
+        match status {
+            "Pulling fs layer" | "Waiting" | "Retrying" => {
+                layers.entry(id.clone()).or_default();
+            }
+            "Downloading" => {
+                let layer = layers.entry(id.clone()).or_default();
+                layer.step = PullStep::Downloading;
+                layer.total_bytes = total.unwrap_or(layer.total_bytes);
+                layer.done_bytes = current.unwrap_or(layer.done_bytes);
+            }
+            "Verifying Checksum" | "Download complete" | "Extracting" | "Pull complete" => {
+                let layer = layers.entry(id.clone()).or_default();
+                layer.step = PullStep::Unpacking;
+                // A small layer never says how large it is.
+                layer.done_bytes = layer.total_bytes;
+            }
+            // What is here already is not pulled; the first and the last lines are about the whole.
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.progress.lock().remove(self.image);
+    }
+}
+
+/// The sum over an image's layers.
+fn figures(image: &str, layers: &Layers) -> PullFigures {
+    let any = |step| layers.values().any(|layer| layer.step == step);
+    let step = if any(PullStep::Downloading) {
+        PullStep::Downloading
+    } else if any(PullStep::Unpacking) {
+        PullStep::Unpacking
+    } else {
+        PullStep::Waiting
+    };
+    PullFigures {
+        image: image.to_owned(),
+        done_bytes: layers.values().map(|layer| layer.done_bytes).sum(),
+        total_bytes: layers.values().map(|layer| layer.total_bytes).sum(),
+        step,
+    }
+}
+
 /// The login for an image's registry, where the node has one.
 async fn login(docker: &Docker, image: &str) -> Result<Option<DockerCredentials>, RuntimeError> {
     let Some(file) = docker.registry_auth.clone() else { return Ok(None) };
@@ -91,7 +191,45 @@ fn with_tag(image: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bollard::models::ProgressDetail;
+
     use super::*;
+
+    #[test]
+    fn progress_is_summed_over_layers_and_goes_with_the_pull() {
+        let progress = Progress::default();
+        let shown = progress.begin("nginx:1");
+        let say = |id: &str, status: &str, bytes: Option<(i64, i64)>| {
+            let detail = bytes.map(|(current, total)| ProgressDetail {
+                current: Some(current),
+                total: Some(total),
+            });
+            shown.take(&CreateImageInfo {
+                id: Some(id.to_owned()),
+                status: Some(status.to_owned()),
+                progress_detail: detail,
+                ..CreateImageInfo::default()
+            });
+        };
+        let told = || {
+            let figures = progress.figures().remove(0);
+            (figures.done_bytes, figures.total_bytes, figures.step)
+        };
+        assert_eq!(told(), (0, 0, PullStep::Waiting));
+        say("1", "Pulling from library/nginx", None);
+        say("a", "Pulling fs layer", None);
+        say("b", "Already exists", None);
+        assert_eq!(told(), (0, 0, PullStep::Waiting));
+        say("a", "Downloading", Some((10, 30)));
+        say("c", "Downloading", Some((5, 10)));
+        assert_eq!(told(), (15, 40, PullStep::Downloading));
+        say("c", "Download complete", None);
+        say("a", "Download complete", None);
+        say("a", "Extracting", Some((1, 30)));
+        assert_eq!(told(), (40, 40, PullStep::Unpacking));
+        drop(shown);
+        assert!(progress.figures().is_empty());
+    }
 
     #[test]
     fn a_reference_without_a_tag_means_the_latest() {

@@ -14,8 +14,10 @@ mod docker_image;
 mod docker_life;
 mod docker_list;
 mod docker_mount;
+mod docker_usage;
 mod docker_volume;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -27,6 +29,7 @@ use futures_util::stream::BoxStream;
 use longshore_core::agent::{
     Container, ContainerEnd, ContainerEvent, Failure, ImageFound, StartContainer, StartedContainer,
 };
+use longshore_proto::metrics::{PullFigures, Usage};
 use longshore_proto::rpc::FileStat;
 use longshore_proto::spec::PullPolicy;
 use tokio::io::AsyncWrite;
@@ -100,6 +103,12 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
         folder: String,
         archive: BoxStream<'static, io::Result<Bytes>>,
     ) -> Answer<'_, ()>;
+
+    /// What containers use, by their ids; without those of which nothing is known.
+    fn usages(&self, container_ids: Vec<String>) -> BoxFuture<'_, BTreeMap<String, Usage>>;
+
+    /// The images that are being pulled just now, and how far that has come.
+    fn pulls(&self) -> Vec<PullFigures>;
 
     /// What happens to this node's containers, from a moment of the past on, by the machine's clock in seconds
     /// since the Unix epoch. Ends with an error when the runtime goes away.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anstyle::{AnsiColor, Style};
 use futures_util::StreamExt;
 use longshore_bus::Subscription;
 use longshore_proto::api::TaskView;
@@ -284,7 +285,8 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(printer: Printer, name: Option<String>) -> Self {
-        Self { printer, out: Lines::new(name.clone()), err: Lines::new(name) }
+        let (out, err) = printer.is_coloured();
+        Self { printer, out: Lines::new(name.clone(), out), err: Lines::new(name, err) }
     }
 
     fn out(&mut self, bytes: &[u8]) -> Result<(), Failure> {
@@ -316,8 +318,12 @@ struct Lines {
 }
 
 impl Lines {
-    fn new(name: Option<String>) -> Self {
-        Self { prefix: name.map(|name| format!("{name} | ").into_bytes()), begun: Vec::new() }
+    fn new(name: Option<String>, is_coloured: bool) -> Self {
+        let prefix = name.map(|name| {
+            let style = if is_coloured { colour_of(&name) } else { Style::new() };
+            format!("{style}{name} |{style:#} ").into_bytes()
+        });
+        Self { prefix, begun: Vec::new() }
     }
 
     fn add(&mut self, bytes: &[u8]) -> Vec<u8> {
@@ -346,13 +352,47 @@ impl Lines {
     }
 }
 
+/// The colour of a task: the same one every time, and mostly not its neighbour's.
+fn colour_of(name: &str) -> Style {
+    const COLOURS: [AnsiColor; 10] = [
+        AnsiColor::Cyan,
+        AnsiColor::Yellow,
+        AnsiColor::Green,
+        AnsiColor::Magenta,
+        AnsiColor::Blue,
+        AnsiColor::BrightCyan,
+        AnsiColor::BrightYellow,
+        AnsiColor::BrightGreen,
+        AnsiColor::BrightMagenta,
+        AnsiColor::BrightBlue,
+    ];
+    // The slots of one part follow each other, and so do their colours.
+    let sum = name.bytes().fold(0_usize, |sum, byte| sum.wrapping_add(usize::from(byte)));
+    COLOURS[sum % COLOURS.len()].on_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_task_keeps_its_colour_and_neighbours_differ() {
+        assert_eq!(colour_of("web.main.0"), colour_of("web.main.0"));
+        assert_ne!(colour_of("web.main.0"), colour_of("web.main.1"));
+        let mut lines = Lines::new(Some("web.main.0".into()), true);
+        let line = String::from_utf8(lines.add(b"\x1b[31mits own\n")).unwrap();
+        let plain = anstream::adapter::strip_str(&line).to_string();
+        assert_eq!(plain, "web.main.0 | its own\n");
+        // What the task wrote itself is untouched, and is not coloured by ours.
+        assert!(
+            line.starts_with('\x1b') && line.ends_with("|\x1b[0m \x1b[31mits own\n"),
+            "{line:?}"
+        );
+    }
+
+    #[test]
     fn several_tasks_are_told_apart_line_by_line() {
-        let mut lines = Lines::new(Some("web.main.0".into()));
+        let mut lines = Lines::new(Some("web.main.0".into()), false);
         assert_eq!(lines.add(b"one\ntw"), b"web.main.0 | one\n");
         assert_eq!(lines.add(b"o"), b"");
         assert_eq!(lines.add(b"\n"), b"web.main.0 | two\n");
@@ -363,7 +403,7 @@ mod tests {
 
     #[test]
     fn one_task_alone_passes_untouched() {
-        let mut lines = Lines::new(None);
+        let mut lines = Lines::new(None, false);
         assert_eq!(lines.add(b"\x00no end"), b"\x00no end");
         assert_eq!(lines.rest(), b"");
     }

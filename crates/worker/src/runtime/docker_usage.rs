@@ -1,0 +1,124 @@
+//! What containers use: from the kernel's files where this worker sees them, else from Docker, which takes longer.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bollard::models::ContainerStatsResponse;
+use bollard::query_parameters::StatsOptionsBuilder;
+use futures_util::stream::{self, StreamExt};
+use longshore_proto::metrics::Usage;
+
+use super::docker::{Docker, QUESTION_DEADLINE};
+use super::docker_exec::look_of;
+use crate::usage::Source;
+
+/// How many containers are looked at, or asked for, at once.
+const QUESTIONS_MAX: usize = 4;
+
+/// Where the figures of containers are; `None` for those that Docker is asked for.
+#[derive(Debug, Default)]
+pub(super) struct Sources(Mutex<HashMap<String, Option<Source>>>);
+
+impl Sources {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Option<Source>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What containers use, without those of which nothing is known.
+pub(super) async fn usages(docker: &Docker, ids: Vec<String>) -> BTreeMap<String, Usage> {
+    let wanted: BTreeSet<&String> = ids.iter().collect();
+    docker.sources.lock().retain(|id, _| wanted.contains(id));
+    let new: Vec<String> = {
+        let known = docker.sources.lock();
+        ids.iter().filter(|id| !known.contains_key(*id)).cloned().collect()
+    };
+    let found = stream::iter(new).map(|id| async move {
+        let source = source_of(docker, &id).await?;
+        Some((id, source))
+    });
+    let found: Vec<_> = found.buffer_unordered(QUESTIONS_MAX).collect().await;
+    docker.sources.lock().extend(found.into_iter().flatten());
+
+    let (mut files, mut asked) = (Vec::new(), Vec::new());
+    {
+        let known = docker.sources.lock();
+        for id in ids {
+            match known.get(&id) {
+                Some(Some(source)) => files.push((id, source.clone())),
+                Some(None) => asked.push(id),
+                None => {}
+            }
+        }
+    }
+    // All of them in one go beside the loop: they are many, and small.
+    let read = tokio::task::spawn_blocking(move || {
+        files.into_iter().map(|(id, source)| (id, source.read())).collect::<Vec<_>>()
+    });
+    let mut usages = BTreeMap::new();
+    for (id, usage) in read.await.unwrap_or_default() {
+        match usage {
+            Some(usage) => drop(usages.insert(id, usage)),
+            // Gone, or started anew: looked for again.
+            None => drop(docker.sources.lock().remove(&id)),
+        }
+    }
+    let asked = stream::iter(asked).map(|id| async move {
+        let usage = ask(docker, &id).await?;
+        Some((id, usage))
+    });
+    let asked: Vec<_> = asked.buffer_unordered(QUESTIONS_MAX).collect().await;
+    usages.extend(asked.into_iter().flatten());
+    usages
+}
+
+/// Where a container's figures are. The outer `None` for one that cannot be looked at just now.
+async fn source_of(docker: &Docker, id: &str) -> Option<Option<Source>> {
+    let look = look_of(&docker.inspect(id).await.ok()??);
+    let (id, pid) = (id.to_owned(), look.pid?);
+    let find = move || Source::find(&id, pid, look.is_on_host_network);
+    tokio::task::spawn_blocking(find).await.ok()
+}
+
+/// Asks Docker.
+async fn ask(docker: &Docker, id: &str) -> Option<Usage> {
+    let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+    let mut stats = docker.client().ok()?.stats(id, Some(options));
+    let answer = tokio::time::timeout(QUESTION_DEADLINE, stats.next()).await.ok()??;
+    answer.ok().map(|stats| usage_of(&stats))
+}
+
+/// What Docker's answer says.
+fn usage_of(stats: &ContainerStatsResponse) -> Usage {
+    let memory = stats.memory_stats.as_ref();
+    let detail = memory.and_then(|memory| memory.stats.as_ref());
+    let cached = ["total_inactive_file", "inactive_file"]
+        .into_iter()
+        .find_map(|name| detail?.get(name).copied())
+        .unwrap_or(0);
+    let networks = stats.networks.as_ref();
+    let sum = |count: fn(&bollard::models::ContainerNetworkStats) -> Option<u64>| {
+        networks.map(|networks| networks.values().filter_map(count).sum::<u64>())
+    };
+    let moved = |what: &str| {
+        let entries = stats.blkio_stats.as_ref()?.io_service_bytes_recursive.as_ref()?;
+        let fitting = entries
+            .iter()
+            .filter(|entry| entry.op.as_deref().is_some_and(|op| op.eq_ignore_ascii_case(what)));
+        Some(fitting.filter_map(|entry| entry.value).sum())
+    };
+    let cpu = stats.cpu_stats.as_ref().and_then(|cpu| cpu.cpu_usage.as_ref());
+    Usage {
+        cpu_ns: cpu.and_then(|cpu| cpu.total_usage),
+        cpu_millis: None,
+        memory_bytes: memory
+            .and_then(|memory| memory.usage)
+            .map(|used| used.saturating_sub(cached)),
+        memory_limit_bytes: memory.and_then(|memory| memory.limit),
+        received_bytes: sum(|network| network.rx_bytes),
+        sent_bytes: sum(|network| network.tx_bytes),
+        read_bytes: moved("read"),
+        written_bytes: moved("write"),
+        pids: stats.pids_stats.as_ref().and_then(|pids| pids.current),
+    }
+}
