@@ -129,6 +129,13 @@ impl Quorum {
         Bus::connect(options).await.unwrap()
     }
 
+    /// The command line of an operator.
+    pub fn cli(&self) -> Cli {
+        Cli::bare(self.folder.path())
+            .with("LONGSHORE_NATS_URL", self.urls())
+            .with("LONGSHORE_CREDS", self.credentials(Role::Operator, "alice"))
+    }
+
     /// An operator's connection.
     pub async fn api(&self) -> Api {
         Api::new(self.bus(Role::Operator, "alice").await)

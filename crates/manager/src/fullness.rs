@@ -172,13 +172,16 @@ impl Watcher {
             Ok(found) => findings.push(found),
             Err(error) => debug!(%error, "the event stream's size is not known"),
         }
-        match rustix::fs::statvfs(&self.data_dir) {
-            Ok(disk) => {
+        // A disk that hangs may keep the one who asks it.
+        let data_dir = self.data_dir.clone();
+        let asked = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&data_dir));
+        match tokio::time::timeout(LOOK_INTERVAL, asked).await {
+            Ok(Ok(Ok(disk))) => {
                 let block = disk.f_frsize;
                 let (total, free) = (disk.f_blocks * block, disk.f_bavail * block);
                 findings.push(judge_disk(free, total, &self.data_dir.display().to_string()));
             }
-            Err(error) => debug!(%error, "the disk's free space is not known"),
+            _ => debug!("the disk's free space is not known"),
         }
         findings
     }

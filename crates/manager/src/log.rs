@@ -42,6 +42,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// off from the others, calls itself so for up to ten seconds longer than it is, and knows less than was committed.
 const DOUBT_OF_ONE: Duration = Duration::from_secs(2);
 const DOUBT_OF_SEVERAL: Duration = Duration::from_secs(12);
+/// The room that a log has at least when it is opened, in bytes: some of the largest records.
+const ROOM_BYTES: i64 = 1 << 20;
 /// The most messages that are applied and stored together while following, and the most bytes.
 const FOLLOWED_MAX: usize = 512;
 const FOLLOWED_BYTES_MAX: usize = 4 << 20;
@@ -134,7 +136,11 @@ impl Log {
     /// Makes the streams that are missing, whatever was there before, and changes settings in place.
     pub(crate) async fn make(core: &Bus, streams: &Streams) -> Result<Self, ManagerError> {
         let (context, root) = (context(core), core.root());
-        let stream = set_up(&context, log_config(root, streams)).await?;
+        let mut config = log_config(root, streams);
+        if let Some(present) = find(&context, &config.name).await? {
+            config.max_bytes = roomy(present.cached_info().state.bytes, config.max_bytes);
+        }
+        let stream = set_up(&context, config).await?;
         check_log_settings(&log_stream(root), stream.cached_info().config.clone())?;
         set_up(&context, event_config(root, streams)).await?;
         set_up(&context, lease_config(root, streams)).await?;
@@ -386,6 +392,16 @@ fn told(error: &PublishError) -> &'static str {
     }
 }
 
+/// How large the log may be that has so many bytes already: as the operator wants it, but never too small for what a
+/// leader must append before it can make the log shorter.
+fn roomy(used_bytes: u64, wanted_bytes: i64) -> i64 {
+    let used = i64::try_from(used_bytes).unwrap_or(i64::MAX);
+    if wanted_bytes <= 0 || used.saturating_add(ROOM_BYTES) <= wanted_bytes {
+        return wanted_bytes;
+    }
+    used.saturating_add(used / 4).saturating_add(ROOM_BYTES)
+}
+
 /// For how long a broken log must be told before that is believed.
 fn doubt(streams: &Streams) -> Duration {
     if streams.replicas > 1 { DOUBT_OF_SEVERAL } else { DOUBT_OF_ONE }
@@ -513,6 +529,24 @@ impl Tail {
                 Some(more) => next = more,
                 None => return Ok(messages),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_is_larger_than_wanted_keeps_room_for_its_leader() {
+        let gib = 1 << 30;
+        assert_eq!(roomy(0, gib), gib);
+        assert_eq!(roomy(100 << 20, gib), gib);
+        assert_eq!(roomy(5 << 30, 0), 0, "no limit is no limit");
+        for used in [1 << 30, 5 << 30, (1 << 30) - 1] {
+            let limit = u64::try_from(roomy(used, gib)).unwrap();
+            assert!(limit > used + used / 8, "{used}: {limit}");
+            assert!(used * 100 / limit >= 50, "{used}: it is made shorter at once");
         }
     }
 }

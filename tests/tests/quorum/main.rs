@@ -95,6 +95,15 @@ async fn without_a_quorum_nothing_is_acknowledged_and_afterwards_everything_goes
         answer.map_or(Ok(()), |answer| Err(format!("{answer:?}")))
     })
     .await;
+    // A person is told what is the matter, and that nothing was changed.
+    let cli = quorum.cli();
+    eventually("doctor says what is the matter", QUORUM, async || {
+        let said = cli.run(&["doctor", "--timeout", "5s"]).await;
+        let wanted = "the leader cannot write: the log cannot be written just now";
+        let says = said.code == Some(1) && said.stdout.contains(wanted);
+        if says { Ok(()) } else { Err(said.stdout) }
+    })
+    .await;
     quorum.start_server(0);
     quorum.start_server(1);
     load.goes_on(SOME).await;
