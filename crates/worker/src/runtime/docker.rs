@@ -197,7 +197,8 @@ impl Docker {
     ) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
         let client = self.client()?;
         let call = async {
-            match client.inspect_container(container, None::<InspectContainerOptions>).await {
+            let ask = || client.inspect_container(container, None::<InspectContainerOptions>);
+            match docker_list::patiently(ask).await {
                 Ok(found) => Ok(Some(found)),
                 Err(error) if status(&error) == Some(404) => Ok(None),
                 Err(error) => Err(self.explain(&error, "looking at the container")),

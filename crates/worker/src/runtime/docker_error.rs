@@ -27,6 +27,19 @@ pub(super) fn status(error: &Error) -> Option<u16> {
     }
 }
 
+/// Whether a container has the name already. Podman tells it with another status.
+pub(super) fn is_name_taken(error: &Error) -> bool {
+    match error {
+        Error::DockerResponseServerError { status_code, message } => {
+            *status_code == 409
+                || *status_code == 500
+                    && message.contains("container name")
+                    && message.contains("is already in use")
+        }
+        _ => false,
+    }
+}
+
 /// Any error of Docker's at an address, while `doing` something.
 pub(super) fn explain(error: &Error, host: &str, doing: &str) -> RuntimeError {
     match error {
@@ -207,6 +220,16 @@ mod tests {
             panic!("a refusal was expected");
         };
         assert!(reason.starts_with("one of its mounts could not be made: "), "{reason}");
+    }
+
+    #[test]
+    fn a_taken_name_is_known_in_docker_and_in_podman() {
+        let podman = "creating container storage: the container name \"x\" is already in use by 63fd. You have to …";
+        assert!(is_name_taken(&refusal(podman)));
+        let docker =
+            Error::DockerResponseServerError { status_code: 409, message: "Conflict.".into() };
+        assert!(is_name_taken(&docker));
+        assert!(!is_name_taken(&refusal("address already in use")));
     }
 
     #[test]

@@ -16,6 +16,8 @@ use super::docker_list::KILLED;
 
 /// How long a look at a container that was killed may take: the events behind it wait.
 const LOOK_DEADLINE: Duration = Duration::from_secs(2);
+/// What is listened to, in Docker's words and in those that Podman's filter knows.
+const ACTIONS: [&str; 5] = ["start", "die", "died", "destroy", "remove"];
 /// How many of them are looked at once.
 const LOOKS_MAX: usize = 32;
 
@@ -31,7 +33,7 @@ pub(super) fn events(
     let host = docker.host().to_owned();
     let mut filters = docker.filters();
     filters.insert("type".to_owned(), vec!["container".to_owned()]);
-    filters.insert("event".to_owned(), ["start", "die", "destroy"].map(str::to_owned).to_vec());
+    filters.insert("event".to_owned(), ACTIONS.map(str::to_owned).to_vec());
     let options =
         EventsOptionsBuilder::default().since(&since_unix_s.to_string()).filters(&filters).build();
     let events = client.events(Some(options));
@@ -61,8 +63,8 @@ async fn read(client: &bollard::Docker, event: EventMessage) -> Option<Container
     let (container_id, attributes) = (actor.id?, actor.attributes?);
     let change = match event.action.as_deref()? {
         "start" => ContainerChange::Started,
-        "destroy" => ContainerChange::Destroyed,
-        "die" => {
+        "destroy" | "remove" => ContainerChange::Destroyed,
+        "die" | "died" => {
             let exit_code = attributes.get("exitCode").and_then(|code| code.parse().ok());
             // Whether memory was the reason stands only in the container itself, for as long as it exists.
             let out_of_memory = exit_code == Some(KILLED) && {

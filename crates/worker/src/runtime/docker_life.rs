@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use super::RuntimeError;
 use super::docker::Docker;
 use super::docker_config::create_body;
-use super::docker_error::{explain_start, status};
+use super::docker_error::{explain_start, is_name_taken, status};
 use super::docker_list::state_of;
 use super::docker_mount::mounts;
 use super::docker_volume::labels_of;
@@ -72,7 +72,7 @@ async fn create(docker: &Docker, start: &StartContainer) -> Result<Created, Runt
             }
             Ok(Created::There(created.id))
         }
-        Err(error) if status(&error) == Some(409) => adopt(docker, start).await,
+        Err(error) if is_name_taken(&error) => adopt(docker, start).await,
         Err(error) if status(&error) == Some(404) => {
             Err(RuntimeError::Refused(format!("image {} is not on this node any more", spec.image)))
         }

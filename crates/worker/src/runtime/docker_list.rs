@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary};
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures_util::stream::{self, StreamExt};
@@ -19,6 +20,10 @@ use super::docker::Docker;
 
 /// How long all closer looks of one list may take together.
 const LOOKS_DEADLINE: Duration = Duration::from_secs(5);
+/// How often something is asked whose answer cannot be read.
+const UNREADABLE_MAX: u32 = 10;
+/// How long to wait in between.
+const UNREADABLE_DELAY: Duration = Duration::from_millis(200);
 /// How many containers are looked at in one list at once.
 const LOOKS_MAX: usize = 8;
 /// The exit code of what was killed: by whom, only a closer look tells.
@@ -28,7 +33,8 @@ pub(super) const KILLED: i64 = 137;
 pub(super) async fn list(docker: &Docker) -> Result<Vec<Container>, RuntimeError> {
     let options =
         ListContainersOptionsBuilder::default().all(true).filters(&docker.filters()).build();
-    let found = docker.client()?.list_containers(Some(options)).await;
+    let client = docker.client()?;
+    let found = patiently(|| client.list_containers(Some(options.clone()))).await;
     let found = found.map_err(|error| docker.explain(&error, "listing"))?;
     let end = Instant::now() + LOOKS_DEADLINE;
     let containers: Vec<Result<Option<Container>, RuntimeError>> = stream::iter(found)
@@ -37,6 +43,23 @@ pub(super) async fn list(docker: &Docker) -> Result<Vec<Container>, RuntimeError
         .collect()
         .await;
     containers.into_iter().filter_map(Result::transpose).collect()
+}
+
+/// Asks again where the answer cannot be read: Podman knows a state between running and ended that the library does not,
+/// and that passes.
+pub(super) async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    for _ in 1..UNREADABLE_MAX {
+        match ask().await {
+            Err(Error::JsonDataError { .. } | Error::JsonSerdeError { .. }) => {
+                tokio::time::sleep(UNREADABLE_DELAY).await;
+            }
+            answer => return answer,
+        }
+    }
+    ask().await
 }
 
 /// One container of the list. `None` when it has vanished meanwhile.

@@ -15,4 +15,5 @@ mod leader;
 mod living;
 mod logs;
 mod own_daemon;
+mod podman;
 mod proxy;

@@ -21,13 +21,13 @@ use longshore_worker::{OnShutdown, WorkerError};
 use crate::leader::{DEADLINE, IMAGE, Leader, Node, Server};
 
 /// A folder in memory, which goes with the test.
-struct Memory {
+pub(crate) struct Memory {
     folder: tempfile::TempDir,
 }
 
 impl Memory {
     /// `None` for who may not mount.
-    fn mount(megabytes: u32) -> Option<Self> {
+    pub(crate) fn mount(megabytes: u32) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"])
@@ -37,7 +37,7 @@ impl Memory {
         mounted.is_ok_and(|status| status.success()).then_some(Self { folder })
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
@@ -69,25 +69,20 @@ struct Daemon {
 impl Daemon {
     /// `None`, with a word, where that cannot be.
     async fn start(live_restore: bool) -> Option<Self> {
-        let is_there = Command::new("dockerd").arg("--version").stdout(Stdio::null()).status();
-        let memory = is_there.is_ok().then(|| Memory::mount(200)).flatten();
+        let is_there = Command::new("unshare")
+            .args(["--net", "dockerd", "--version"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        let memory = is_there.then(|| Memory::mount(200)).flatten();
         let Some(memory) = memory else {
             say("no daemon of one's own on this machine (it needs dockerd, and root): not tried");
             return None;
         };
         let mut daemon = Self { memory, live_restore, child: None };
         daemon.begin().await;
-        let ours = bollard::Docker::connect_with_defaults().unwrap();
-        let mut image = ours.export_image(IMAGE);
-        let mut bytes = Vec::new();
-        while let Some(piece) = image.next().await {
-            bytes.extend_from_slice(&piece.unwrap());
-        }
-        let body = bollard::body_full(bytes.into());
-        let mut load = daemon.client().import_image(ImportImageOptions::default(), body, None);
-        while let Some(step) = load.next().await {
-            step.unwrap();
-        }
+        lend_image(&daemon.client()).await;
         Some(daemon)
     }
 
@@ -103,9 +98,10 @@ impl Daemon {
     async fn begin(&mut self) {
         let folder = self.memory.path();
         let log = std::fs::File::create(folder.join("log")).unwrap();
-        let mut command = Command::new("dockerd");
+        // In a network of its own: without a bridge it would remove the one of this machine's Docker.
+        let mut command = Command::new("unshare");
         command
-            .arg("--data-root")
+            .args(["--net", "dockerd", "--data-root"])
             .arg(folder.join("data"))
             .arg("--exec-root")
             .arg(folder.join("exec"))
@@ -166,13 +162,28 @@ impl Drop for Daemon {
     }
 }
 
+/// Gives a daemon the image that Docker of this machine has.
+pub(crate) async fn lend_image(to: &bollard::Docker) {
+    let ours = bollard::Docker::connect_with_defaults().unwrap();
+    let mut image = ours.export_image(IMAGE);
+    let mut bytes = Vec::new();
+    while let Some(piece) = image.next().await {
+        bytes.extend_from_slice(&piece.unwrap());
+    }
+    let body = bollard::body_full(bytes.into());
+    let mut load = to.import_image(ImportImageOptions::default(), body, None);
+    while let Some(step) = load.next().await {
+        step.unwrap();
+    }
+}
+
 #[expect(clippy::print_stderr, reason = "why a test did nothing is for whoever reads its output")]
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     eprintln!("{text}");
 }
 
 /// A task without a network: the daemon has none.
-async fn run(leader: &Leader, mode: RestartMode) -> TaskId {
+pub(crate) async fn run(leader: &Leader, mode: RestartMode) -> TaskId {
     let change = |spec: &mut longshore_proto::spec::TaskSpec| {
         spec.container.network = Network::None;
         if let Some(restart) = &mut spec.restart {
@@ -184,7 +195,7 @@ async fn run(leader: &Leader, mode: RestartMode) -> TaskId {
 }
 
 /// Waits until Docker answers the worker, or does not, with so many tasks running.
-async fn runtime_is(leader: &Leader, error: Option<&str>, running: u32) {
+pub(crate) async fn runtime_is(leader: &Leader, error: Option<&str>, running: u32) {
     let what = format!("Docker's state {error:?}");
     leader
         .until(&what, |known| {
