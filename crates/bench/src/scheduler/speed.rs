@@ -21,7 +21,7 @@ const STEPS: usize = 50_000;
 const NEW_SHAPES: usize = 1_000;
 
 /// The processor's time that this thread has had, in seconds: what else runs on the machine then counts for less.
-fn busy_seconds() -> f64 {
+pub(super) fn busy_seconds() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
@@ -84,9 +84,9 @@ pub(super) fn measure(rounds: usize) -> Result<Vec<Figure>, Failure> {
     }
     figures.push(batch(rounds)?);
     figures.extend(new_shapes(rounds)?);
-    figures.push(growth(rounds)?);
+    figures.extend(growth(rounds)?);
     figures.extend(wishes(rounds, mixed_10k)?);
-    figures.push(explanations(rounds)?);
+    figures.extend(explanations(rounds)?);
     Ok(figures)
 }
 
@@ -133,7 +133,7 @@ fn new_shapes(rounds: usize) -> Result<Vec<Figure>, Failure> {
 }
 
 /// What a hundred times as many nodes cost, with shapes that recur.
-fn growth(rounds: usize) -> Result<Figure, Failure> {
+fn growth(rounds: usize) -> Result<Vec<Figure>, Failure> {
     let recurring = 16;
     let (few, many) = (hosts(1_000), hosts(100_000));
     let mut small = World::full(&few, recurring, Wish::Nothing)?;
@@ -146,7 +146,11 @@ fn growth(rounds: usize) -> Result<Figure, Failure> {
     let times = median(&large_times) / median(&small_times);
     progress(&format!("growth from 1000 to 100000 nodes, {recurring} shapes: {times:.2}"));
     let name = "scheduler/time at 100000 nodes over that at 1000, 16 shapes";
-    Ok(Figure::alone(name, times, "times").at_most(3.0))
+    let (large_us, small_us) = (median(&large_times) * 1e6, median(&small_times) * 1e6);
+    Ok(vec![
+        Figure::alone(name, times, "times").at_most(3.0),
+        Figure::time("scheduler/decision of 16 shapes, 100000 nodes", large_us, "us", small_us),
+    ])
 }
 
 /// What constraints and preferences cost, against none.
@@ -178,12 +182,14 @@ fn wishes(rounds: usize, without: f64) -> Result<Vec<Figure>, Failure> {
         let figure =
             Figure::alone(format!("scheduler/time with {text} over that without"), slower, "times");
         figures.push(figure.at_most(2.0));
+        let name = format!("scheduler/decision with {text}, 10000 nodes");
+        figures.push(Figure::time(name, median(&times) * 1e6, "us", without * 1e6));
     }
     Ok(figures)
 }
 
 /// What it costs to keep the reason of every placement.
-fn explanations(rounds: usize) -> Result<Figure, Failure> {
+fn explanations(rounds: usize) -> Result<Vec<Figure>, Failure> {
     let hosts = hosts(10_000);
     let mut world = World::full(&hosts, SHAPES, Wish::Nothing)?;
     let (mut without, mut with) = (Vec::new(), Vec::new());
@@ -199,5 +205,14 @@ fn explanations(rounds: usize) -> Result<Figure, Failure> {
     let part = (1.0 - median(&without) / median(&with)) * 100.0;
     progress(&format!("explanations: {part:.1} % of the throughput"));
     let name = "scheduler/throughput lost to an explanation kept for every placement";
-    Ok(Figure::alone(name, part, "%").at_most(5.0))
+    let (with_us, without_us) = (median(&with) * 1e6, median(&without) * 1e6);
+    Ok(vec![
+        Figure::alone(name, part, "%").at_most(5.0),
+        Figure::time(
+            "scheduler/decision with its explanation kept, 10000 nodes",
+            with_us,
+            "us",
+            without_us,
+        ),
+    ])
 }

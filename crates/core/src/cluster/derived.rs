@@ -56,7 +56,9 @@ impl State {
             self.waiting.entry(key).or_default().insert(id);
         }
         if let Some(job) = self.jobs.get_mut(&job) {
-            job.slots.entry(spec).or_default().entry(slot).or_default().push(id);
+            // Most slots never have another task: a list of one takes a quarter of the usual first room.
+            let new = || Vec::with_capacity(1);
+            job.slots.entry(spec).or_default().entry(slot).or_insert_with(new).push(id);
         }
         if let Some(name) = node
             && state.holds_resources()

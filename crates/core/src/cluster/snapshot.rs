@@ -35,6 +35,9 @@ pub(super) struct Part {
     pub(super) version: u64,
 }
 
+/// A version of a part of a job.
+type VersionOf<'s> = (&'s JobKey, &'s SpecName, u64);
+
 /// A task that has a node.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -42,11 +45,14 @@ pub(super) struct Held {
     /// The place of its part in the snapshot.
     pub(super) part: usize,
     pub(super) slot: u32,
+    /// The record that made it: of the tasks of a slot, later ones take the place of earlier ones.
+    created_index: u64,
     pub(super) node: NodeName,
     pub(super) is_ending: bool,
-    /// Whether another task of its slot is to take its place.
+    is_wanted: bool,
+    /// Whether another task of its slot is to take its place. Known once [`Snapshot::settle`] has looked.
     pub(super) has_successor: bool,
-    /// Whether it may be moved: see [`may_move`].
+    /// Whether it may be moved: see [`may_move`]. Once it is settled, not where it shares its slot with another.
     pub(super) is_movable: bool,
 }
 
@@ -56,9 +62,12 @@ pub(super) struct Waiting {
     pub(super) task: TaskId,
     pub(super) part: usize,
     pub(super) slot: u32,
+    created_index: u64,
+    is_wanted: bool,
 }
 
-/// A copy of what plans are made of.
+/// A copy of what plans are made of. Everybody's decisions wait while it is made, so what only follows from it is
+/// worked out later, by [`Snapshot::settle`].
 #[derive(Debug)]
 pub struct Snapshot {
     pub(super) settings: Settings,
@@ -88,55 +97,77 @@ impl Snapshot {
     /// A copy of the nodes and the tasks.
     pub(super) fn of(state: &State, settings: &Settings) -> Self {
         let mut snapshot = Self::of_fleet(state, settings);
-        for (key, job) in &state.jobs {
-            for (name, slots) in &job.slots {
-                let mut versions: BTreeMap<u64, (usize, bool)> = BTreeMap::new();
-                let batch = job.spec().is_some_and(|spec| spec.job_type == JobType::Batch);
-                for (slot, ids) in slots {
-                    let tasks = ids.iter().filter_map(|id| Some((*id, state.tasks.get(id)?)));
-                    let living: Vec<(TaskId, &Task)> =
-                        tasks.filter(|(_, task)| !task.state.is_terminal()).collect();
-                    if living.is_empty() {
-                        let current = state.current(ids).and_then(|id| state.tasks.get(&id));
-                        let has_completed = current.is_some_and(|task| {
-                            task.state == TaskState::Completed && task.version >= job.run_version
-                        });
-                        if batch && has_completed {
-                            *snapshot.completed.entry((key.clone(), name.clone())).or_default() +=
-                                1;
-                        }
-                    }
-                    for (place, (id, task)) in living.iter().enumerate() {
-                        let later = living.iter().skip(place + 1);
-                        let has_successor = later.into_iter().any(|(_, task)| task.is_wanted());
-                        let known = versions.get(&task.version).copied();
-                        let known = known.or_else(|| {
-                            let made = snapshot.part(state, (key, name), task.version)?;
-                            versions.insert(task.version, made);
-                            Some(made)
-                        });
-                        let Some((part, may_move)) = known else { continue };
-                        let (task, id, slot) = (*task, *id, *slot);
-                        match &task.node {
-                            Some(node) => snapshot.held.push(Held {
-                                task: id,
-                                part,
-                                slot,
-                                node: node.clone(),
-                                is_ending: task.stop.is_some() || task.state == TaskState::Stopping,
-                                has_successor,
-                                is_movable: may_move
-                                    && living.len() == 1
-                                    && task.state == TaskState::Running
-                                    && task.stop.is_none(),
-                            }),
-                            None => snapshot.waiting.push(Waiting { task: id, part, slot }),
-                        }
-                    }
+        let mut parts: BTreeMap<VersionOf<'_>, Option<(usize, bool)>> = BTreeMap::new();
+        let mut last = None;
+        // In the order in which tasks lie, which is that of their making: those of a part mostly lie together.
+        for (id, task) in &state.tasks {
+            if task.state.is_terminal() {
+                continue;
+            }
+            let name = (&task.job, &task.spec, task.version);
+            let known = match last {
+                Some((same, known)) if same == name => known,
+                _ => *parts
+                    .entry(name)
+                    .or_insert_with(|| snapshot.part(state, (name.0, name.1), name.2)),
+            };
+            last = Some((name, known));
+            let Some((part, may_move)) = known else { continue };
+            let Task { slot, created_index, .. } = *task;
+            let (id, is_wanted) = (*id, task.is_wanted());
+            match &task.node {
+                Some(node) => snapshot.held.push(Held {
+                    task: id,
+                    part,
+                    slot,
+                    created_index,
+                    node: node.clone(),
+                    is_ending: task.stop.is_some() || task.state == TaskState::Stopping,
+                    is_wanted,
+                    has_successor: false,
+                    is_movable: may_move && task.state == TaskState::Running && task.stop.is_none(),
+                }),
+                None => {
+                    let waiting = Waiting { task: id, part, slot, created_index, is_wanted };
+                    snapshot.waiting.push(waiting);
                 }
             }
         }
+        snapshot.completed = completed(state);
         snapshot
+    }
+
+    /// Puts tasks in the order of their jobs, parts and slots, and finds out which of one slot stand for each other.
+    pub(super) fn settle(&mut self) {
+        let mut by_name: Vec<usize> = (0..self.parts.len()).collect();
+        by_name.sort_by_key(|part| &self.parts[*part].group.name);
+        // Versions of one part share their slots, and so their rank.
+        let mut ranks = vec![0; self.parts.len()];
+        for pair in by_name.windows(2) {
+            let is_same = self.parts[pair[0]].group.name == self.parts[pair[1]].group.name;
+            ranks[pair[1]] = ranks[pair[0]] + usize::from(!is_same);
+        }
+        self.held.sort_by_key(|held| (ranks[held.part], held.slot, held.created_index));
+        self.waiting.sort_by_key(|waiting| (ranks[waiting.part], waiting.slot));
+        // Of each slot: how many live, and which of those that are wanted was made last.
+        let mut slots: BTreeMap<(usize, u32), (usize, u64)> = BTreeMap::new();
+        let held = self.held.iter();
+        let held = held.map(|held| (held.part, held.slot, held.created_index, held.is_wanted));
+        let waiting = self.waiting.iter();
+        let waiting = waiting.map(|one| (one.part, one.slot, one.created_index, one.is_wanted));
+        for (part, slot, created_index, is_wanted) in held.chain(waiting) {
+            let (living, newest) = slots.entry((ranks[part], slot)).or_default();
+            *living += 1;
+            if is_wanted {
+                *newest = created_index.max(*newest);
+            }
+        }
+        for held in &mut self.held {
+            let (living, newest) =
+                slots.get(&(ranks[held.part], held.slot)).copied().unwrap_or_default();
+            held.has_successor = newest > held.created_index;
+            held.is_movable &= living == 1;
+        }
     }
 
     /// Takes in a part of a version, and whether its tasks may be moved.
@@ -156,6 +187,7 @@ impl Snapshot {
 
     /// Which moves would pay.
     pub fn rebalance(mut self, bounds: Bounds) -> RebalancePlan {
+        self.settle();
         let base_log2 = self.fleet.base_log2();
         let before = shown(&self.fleet, base_log2);
         let by_node = self.by_node();
@@ -267,6 +299,32 @@ impl Part {
 pub(super) fn shown(fleet: &Fleet, base_log2: u32) -> Footing {
     let found = footing(fleet, base_log2);
     Footing { nodes: found.nodes, cost: found.cost, capacity: found.capacity, free: found.free }
+}
+
+/// How many instances of parts of batch jobs have completed, and are nobody's place any more.
+fn completed(state: &State) -> BTreeMap<(JobKey, SpecName), u32> {
+    let mut completed = BTreeMap::new();
+    for (key, job) in &state.jobs {
+        if job.spec().is_none_or(|spec| spec.job_type != JobType::Batch) {
+            continue;
+        }
+        for (name, slots) in &job.slots {
+            let has_completed = |ids: &&Vec<TaskId>| {
+                let mut tasks = ids.iter().filter_map(|id| state.tasks.get(id));
+                let current = state.current(ids).and_then(|id| state.tasks.get(&id));
+                tasks.all(|task| task.state.is_terminal())
+                    && current.is_some_and(|task| {
+                        task.state == TaskState::Completed && task.version >= job.run_version
+                    })
+            };
+            let count = slots.values().filter(has_completed).count();
+            if count > 0 {
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                completed.insert((key.clone(), name.clone()), count);
+            }
+        }
+    }
+    completed
 }
 
 /// Whether the tasks of a part of a version of a job may be moved for the sake of balance. What is about to be

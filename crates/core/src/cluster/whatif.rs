@@ -66,7 +66,8 @@ impl Snapshot {
     ///
     /// # Errors
     /// The question names what does not exist, or breaks a rule.
-    pub fn whatif(self, question: &WhatIf) -> Result<Outlook, ApiError> {
+    pub fn whatif(mut self, question: &WhatIf) -> Result<Outlook, ApiError> {
+        self.settle();
         let before = self.fleet.clone();
         let mut trial = Trial {
             snapshot: self,
@@ -235,7 +236,7 @@ impl Trial {
             .into_iter()
             .partition(|waiting| self.snapshot.parts[waiting.part].group.name.0 == key);
         self.snapshot.waiting = others;
-        for Waiting { task, part, slot } in of_job {
+        for Waiting { task, part, slot, .. } in of_job {
             let spec = self.snapshot.parts[part].group.name.1.clone();
             present.entry(spec).or_default().insert(slot, Present::Waiting(task, part));
         }
