@@ -173,8 +173,23 @@ pub struct SyncPage {
     pub count: u64,
     /// This page's.
     pub assignments: Vec<Assignment>,
+    /// Where the leader sees this page's tasks. A worker that has reported more tells it again: what was
+    /// acknowledged is lost where the cluster goes on from an older backup. Absent from managers of before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known: Vec<TaskKnown>,
     /// Whether this is the last page.
     pub end: bool,
+}
+
+/// Where the leader sees a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskKnown {
+    /// The task.
+    pub task: TaskId,
+    /// The worker's count of starts.
+    pub attempt: u64,
+    /// The state reached in that attempt.
+    pub state: TaskState,
 }
 
 /// What a worker says of a task.

@@ -30,7 +30,7 @@ use longshore_proto::metrics::{
 use longshore_proto::name::{Namespace, NodeName, Root, UserName};
 use longshore_proto::node::{
     AssignDelta, Assignment, Heartbeat, Register, Registered, Reports, ReportsCommitted, RunTask,
-    Sync, SyncPage, TaskReport, Want,
+    Sync, SyncPage, TaskKnown, TaskReport, Want,
 };
 use longshore_proto::plan::{
     self, Candidate, Displaced, Footing, Outlook, Rebalance, RebalancePlan, Refused, Shortage,
@@ -757,6 +757,7 @@ fn nodes(examples: &mut Examples) {
         revision,
         count: 1,
         assignments: vec![run],
+        known: vec![TaskKnown { task: TaskId(uuid(7)), attempt: 2, state: TaskState::Running }],
         end: true,
     };
     examples.message("Answer:", &ok(page));

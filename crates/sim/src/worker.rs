@@ -514,10 +514,12 @@ impl Worker {
             cluster_id: page.cluster_id,
             revision: page.revision,
             assignments: Vec::new(),
+            known: Vec::new(),
         });
         let same = so_far.revision == page.revision && so_far.cluster_id == page.cluster_id;
         let stuck = page.assignments.is_empty() && !page.end;
         so_far.assignments.extend(page.assignments);
+        so_far.known.extend(page.known);
         let complete = so_far.assignments.len() as u64 == page.count;
         if same && page.end && complete {
             if let Some(set) = fetch.set {

@@ -137,12 +137,14 @@ impl Session {
                 cluster_id: page.cluster_id,
                 revision: page.revision,
                 assignments: Vec::new(),
+                known: Vec::new(),
             });
             if so_far.revision != page.revision || so_far.cluster_id != page.cluster_id {
                 return Ok(None);
             }
             let is_stuck = page.assignments.is_empty() && !page.end;
             so_far.assignments.extend(page.assignments);
+            so_far.known.extend(page.known);
             if page.end {
                 let complete =
                     u64::try_from(so_far.assignments.len()).is_ok_and(|count| count == page.count);

@@ -348,7 +348,7 @@ mod tests {
         for input in [
             Input::Registered { cluster_id },
             Input::RuntimeUp,
-            Input::Synced(FullSet { cluster_id, revision, assignments }),
+            Input::Synced(FullSet { cluster_id, revision, assignments, known: vec![] }),
             Input::Observed { ticket: 3, containers: vec![] },
         ] {
             let (writes, held) = agent.handle(input, Now::default()).split();

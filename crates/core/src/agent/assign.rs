@@ -112,6 +112,14 @@ impl Agent {
         for assignment in set.assignments {
             self.assign(assignment);
         }
+        for known in set.known {
+            // What waits to be delivered is told anyway.
+            if let Some(task) = self.tasks.get_mut(&known.task)
+                && !self.ctx.outbox.has(known.task)
+            {
+                task.remind(known, &mut self.ctx);
+            }
+        }
         self.set_revision(set.revision);
         if !self.synced {
             self.synced = true;

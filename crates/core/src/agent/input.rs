@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use longshore_proto::id::{ClusterId, Revision, TaskId};
-use longshore_proto::node::{AssignDelta, Assignment};
+use longshore_proto::node::{AssignDelta, Assignment, TaskKnown};
 use longshore_proto::spec::PullPolicy;
 
 use super::stock::StockItem;
@@ -120,6 +120,8 @@ pub struct FullSet {
     pub revision: Revision,
     /// Every assignment.
     pub assignments: Vec<Assignment>,
+    /// Where the leader sees the tasks.
+    pub known: Vec<TaskKnown>,
 }
 
 /// A container as the runtime lists it.

@@ -169,7 +169,12 @@ impl World {
 
     fn full_set(&self) -> Input {
         let assignments = self.wanted.values().cloned().collect();
-        Input::Synced(FullSet { cluster_id: cluster(), revision: rev(self.index), assignments })
+        Input::Synced(FullSet {
+            cluster_id: cluster(),
+            revision: rev(self.index),
+            assignments,
+            known: vec![],
+        })
     }
 
     // Docker.

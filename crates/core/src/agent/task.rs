@@ -14,7 +14,7 @@
 use longshore_proto::container::Network;
 use longshore_proto::health::{Health, HealthCheck, HealthReport};
 use longshore_proto::id::{Revision, TaskId};
-use longshore_proto::node::{Assignment, RunTask, TaskReport, Want};
+use longshore_proto::node::{Assignment, RunTask, TaskKnown, TaskReport, Want};
 use longshore_proto::quantity::{format_bytes, format_duration};
 use longshore_proto::spec::{Port, PullPolicy, RestartMode, RestartPolicy};
 use longshore_proto::state::{Mover, TaskState, is_legal_move};
@@ -731,6 +731,16 @@ impl Task {
     fn report_again(&mut self, ctx: &mut Context, reason: String) {
         if self.record.state == TaskState::Running {
             self.tell(ctx, TaskState::Running, None, Some(reason));
+        }
+    }
+
+    /// The leader knows less than was delivered: it has lost that, and is told again.
+    pub(super) fn remind(&mut self, known: TaskKnown, ctx: &mut Context) {
+        let (attempt, state) = (self.record.attempt, self.record.state);
+        if !state.is_terminal()
+            && is_legal_move((known.attempt, known.state), (attempt, state), Mover::Worker)
+        {
+            self.tell(ctx, state, None, None);
         }
     }
 

@@ -4,7 +4,9 @@ use longshore_proto::codec;
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::id::{ClusterId, Revision, TaskId};
 use longshore_proto::name::NodeName;
-use longshore_proto::node::{AssignDelta, Assignment, RunTask, Sync, SyncPage, Want, set_digest};
+use longshore_proto::node::{
+    AssignDelta, Assignment, RunTask, Sync, SyncPage, TaskKnown, Want, set_digest,
+};
 
 use super::changes::Changes;
 use super::effect::Effect;
@@ -85,6 +87,7 @@ impl State {
             revision: node.revision,
             count: node.tasks.len() as u64,
             assignments: Vec::new(),
+            known: Vec::new(),
             end: true,
         };
         let mut bytes = 0;
@@ -97,6 +100,11 @@ impl State {
             if let Some(assignment) = assignment(self, *id) {
                 bytes += codec::encode(&assignment).len();
                 page.assignments.push(assignment);
+                page.known.extend(self.tasks.get(id).map(|task| TaskKnown {
+                    task: *id,
+                    attempt: task.attempt,
+                    state: task.state,
+                }));
             }
         }
         Ok(page)

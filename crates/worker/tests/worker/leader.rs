@@ -140,6 +140,7 @@ impl Leader {
                                 revision: Revision { epoch: 1, index: known.index },
                                 count: known.set.len() as u64,
                                 assignments: known.set.values().cloned().collect(),
+                                known: Vec::new(),
                                 end: true,
                             }
                         };

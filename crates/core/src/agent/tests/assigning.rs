@@ -1,5 +1,7 @@
 //! Revisions, changes, whole sets, clusters.
 
+use longshore_proto::node::TaskKnown;
+
 use super::*;
 
 fn always() -> RestartPolicy {
@@ -52,6 +54,26 @@ fn a_change_that_fits_is_stored_with_its_first_attempt_before_anything_is_done()
         [Action::PullImage { image: "busybox:1".into(), policy: Default::default() }]
     );
     assert_eq!(bench.agent.revision(), rev(2));
+}
+
+#[test]
+fn a_leader_that_has_lost_what_was_delivered_is_told_again_by_the_whole_set() {
+    let mut bench = Bench::running(always());
+    let running = TaskKnown { task: id(1), attempt: 1, state: TaskState::Running };
+    let preparing = TaskKnown { state: TaskState::Preparing, ..running };
+    let told = |bench: &mut Bench, known| {
+        let assignments = vec![wants_run(1, 2, always())];
+        let (cluster_id, revision, known) = (cluster(), bench.agent.revision(), vec![known]);
+        let set = FullSet { cluster_id, revision, assignments, known };
+        let (writes, _) = bench.step(Input::Synced(set));
+        reports(&writes)
+            .into_iter()
+            .map(|(attempt, state, ..)| (attempt, state))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut bench, running), vec![]);
+    assert_eq!(told(&mut bench, preparing), vec![(1, TaskState::Running)]);
+    assert_eq!(told(&mut bench, preparing), vec![], "its report is on its way");
 }
 
 #[test]
@@ -108,7 +130,7 @@ fn another_cluster_changes_nothing_and_raises_one_alarm() {
         (vec![], vec![]),
         "the alarm is not repeated at once"
     );
-    let set = FullSet { cluster_id: other, revision: rev(3), assignments: vec![] };
+    let set = FullSet { cluster_id: other, revision: rev(3), assignments: vec![], known: vec![] };
     assert_eq!(bench.step(Input::Synced(set)), (vec![], vec![]));
     assert_eq!(bench.step(Input::Registered { cluster_id: other }), (vec![], vec![]));
     assert_eq!(bench.agent.tasks_running(), 1);

@@ -147,6 +147,7 @@ impl Bench {
             cluster_id: cluster(),
             revision: rev(index),
             assignments,
+            known: vec![],
         }))
     }
 
