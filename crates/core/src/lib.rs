@@ -18,10 +18,12 @@
 //! |---|---|
 //! | [`cluster`] | the manager's brain |
 //! | [`agent`] | the worker's brain |
+//! | [`leadership`] | who may lead, and over which log |
 //! | [`time`] | time as a value |
 //! | [`mint`] | ids from a seed |
 
 pub mod agent;
 pub mod cluster;
+pub mod leadership;
 pub mod mint;
 pub mod time;

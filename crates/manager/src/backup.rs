@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use longshore_bus::ApiRequest;
+use longshore_core::leadership::mend::EPOCHS_RESTORED;
 use longshore_proto::api::{BackupMade, BackupPart, Nothing, ReadBackup};
 use longshore_proto::error::{ApiError, ErrorCode};
 
 use crate::error::ManagerError;
 use crate::query::{answer_api, read_payload};
 use crate::snapshot::{self, Head};
-use crate::store::{EPOCHS_RESTORED, Store};
+use crate::store::Store;
 
 /// The largest part that is answered at once, in bytes.
 const PART_BYTES_MAX: u64 = 512 << 10;

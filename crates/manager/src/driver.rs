@@ -13,6 +13,8 @@ use longshore_core::cluster::record::CommandAnswer;
 use longshore_core::cluster::{
     Cluster, Command, Effect, Input, NodeCommand, Proposal, Receipt, Reply, Step, Ticket,
 };
+use longshore_core::leadership::hearing::{APPEND_PATIENCE_MS, Hearing};
+use longshore_core::leadership::log::{Appended, Applied};
 use longshore_proto::api::{Answer, NameJob, NameTask, SubmitJob};
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::event::Event;
@@ -33,7 +35,7 @@ use crate::error::ManagerError;
 use crate::fullness::{self, Fullness};
 use crate::gateway::{Arrival, Gateway, NodeRequest, Part};
 use crate::lease::Held;
-use crate::log::{Appended, Log};
+use crate::log::Log;
 use crate::members::Members;
 use crate::past::Past;
 use crate::query::{Desk, Question, answer_api, read_payload, unavailable};
@@ -42,8 +44,6 @@ use crate::{Clock, Options, backup, events, keeper, seed};
 
 /// The most inputs that are taken at once: enough to fill a record, few enough to stay responsive.
 const INPUTS_MAX: usize = 2_048;
-/// From so long on, an append that has no outcome makes the manager refuse what arrives.
-const APPEND_PATIENCE: Duration = Duration::from_secs(2);
 /// The longest name that a client may give for who asks, in characters.
 const ACTOR_LENGTH_MAX: usize = 128;
 
@@ -72,8 +72,7 @@ struct Driver<'a> {
     standbys: mpsc::UnboundedReceiver<UserName>,
     /// How full everything is that the cluster is written to.
     fullness: Fullness,
-    /// Whether the log did not answer for so long that what nodes said meanwhile was not heard.
-    was_deaf: bool,
+    hearing: Hearing,
 }
 
 /// Leads until cancelled, fenced, or unable to go on.
@@ -118,7 +117,7 @@ pub(crate) async fn reign(
         committed,
         standbys: mpsc::unbounded_channel().1,
         fullness,
-        was_deaf: false,
+        hearing: Hearing::new(*bus.connections().borrow()),
     };
     driver.commit(*proposal, cancel).await?;
     let meta = &driver.cluster.state().meta;
@@ -174,9 +173,7 @@ impl Driver<'_> {
         cancel: &CancellationToken,
     ) -> Result<(), ManagerError> {
         let lost = held.lost();
-        let mut connected = true;
         let connections = bus.connections();
-        let mut connections_seen = *connections.borrow();
         loop {
             held.moved();
             let wakeup = self.cluster.next_wakeup();
@@ -202,17 +199,8 @@ impl Driver<'_> {
                 let Some(arrival) = self.gateway.waiting() else { break };
                 self.take(arrival);
             }
-            let now_connected = bus.client().connection_state() == Connection::Connected;
-            let connections_now = *connections.borrow();
-            // A break that came and went while a record was on its way is one all the same: the nodes' silence
-            // during it was this side's.
-            let was_cut_off =
-                now_connected && (self.was_deaf || connections_now != connections_seen);
-            if now_connected != connected || was_cut_off {
-                (connected, connections_seen) = (now_connected, connections_now);
-                self.was_deaf = false;
-                self.queue.push_back(if connected { Input::BusBack } else { Input::BusLost });
-            }
+            let connected = bus.client().connection_state() == Connection::Connected;
+            self.queue.extend(self.hearing.look(connected, *connections.borrow()));
             match self.cluster.propose(&mut self.queue, self.clock.now(), seed()) {
                 Step::Answers(effects) => self.perform(effects),
                 Step::Record(proposal) => self.commit(*proposal, cancel).await?,
@@ -233,7 +221,7 @@ impl Driver<'_> {
         let sequence = {
             let append = self.log.append(&id, proposal.bytes());
             tokio::pin!(append);
-            let patience = tokio::time::sleep(APPEND_PATIENCE);
+            let patience = tokio::time::sleep(Duration::from_millis(APPEND_PATIENCE_MS));
             tokio::pin!(patience);
             loop {
                 tokio::select! {
@@ -265,9 +253,12 @@ impl Driver<'_> {
                 }
             }
         };
-        self.was_deaf |= refusing;
+        if refusing {
+            self.hearing.refused();
+        }
         self.cluster.appended(sequence);
         self.fullness.appended(proposal.bytes().len());
+        self.log.reached(Applied::of(&self.cluster.state().meta));
         let writes = proposal.writes(self.cluster.state());
         let mut batch = Batch::default();
         batch.record(index, proposal.bytes().to_vec(), writes, proposal.events().to_vec());

@@ -5,71 +5,11 @@ use std::path::PathBuf;
 
 use longshore_bus::{BusError, ConnectError};
 use longshore_core::cluster::persist::LoadError;
+pub use longshore_core::leadership::log::Broken;
 use longshore_proto::codec::DecodeError;
 use longshore_proto::name::UserName;
 
 use crate::snapshot::SnapshotError;
-
-/// How the log and a manager's store do not fit together.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
-    /// There is no stream, and there was one.
-    #[error("the stream {stream} is gone, and the store holds a cluster that lived on it")]
-    Gone {
-        /// Its name.
-        stream: String,
-    },
-    /// There is a stream without a message, and there was one with a cluster.
-    #[error("the stream {stream} is empty, and this data directory belonged to a cluster")]
-    Empty {
-        /// Its name.
-        stream: String,
-    },
-    /// Another stream stands under its name.
-    #[error(
-        "the stream {stream} was created at {created}, and the store was built from one created at {known}"
-    )]
-    Replaced {
-        /// Its name.
-        stream: String,
-        /// When this one was created.
-        created: String,
-        /// When the one that is known was.
-        known: String,
-    },
-    /// The stream has lost its end.
-    #[error("the log ends at message {end}, and the store has applied message {known}")]
-    Shortened {
-        /// Its last message.
-        end: u64,
-        /// The last one that was applied.
-        known: u64,
-    },
-    /// The stream begins after what the store holds.
-    #[error("the log begins at message {first}, and the store ends at message {known}")]
-    Begins {
-        /// Its first message.
-        first: u64,
-        /// The last one that was applied.
-        known: u64,
-        /// Its last message.
-        end: u64,
-    },
-    /// The stream has a hole.
-    #[error("the log has lost messages {from} to {to}")]
-    Gap {
-        /// The first that is missing.
-        from: u64,
-        /// The last that is missing.
-        to: u64,
-    },
-    /// Another record stands in a place.
-    #[error("record {index} in the log is not the one that the store continues with")]
-    Contradicts {
-        /// The place.
-        index: u64,
-    },
-}
 
 /// Why a manager cannot go on.
 #[derive(Debug, thiserror::Error)]

@@ -1,18 +1,16 @@
 //! Following the log: messages that somebody committed, applied to memory and written to the own store.
 //!
-//! What is no record, or not the next one, is skipped by all managers alike, counted, and raises an alarm. What
-//! is skipped must stay a single stray message: a second record that continues a skipped one, or a message that
-//! is missing, means that the log is not the one that the store was built from, and nothing goes on. Nor does
-//! anything go on over a record that follows by its hash and cannot be read: a newer version has written it.
+//! Which of them are records, which are skipped and over which nothing goes on is
+//! [`longshore_core::leadership::follow`]'s to say.
 
 use std::sync::Arc;
 
 use longshore_core::cluster::Cluster;
-use longshore_core::cluster::persist::write_meta;
-use longshore_core::cluster::record::{Hash, Place, RECORD_FORMAT, Record};
+use longshore_core::cluster::record::RECORD_FORMAT;
+use longshore_core::leadership::follow::{self, Followed, Stopped};
 use tracing::error;
 
-use crate::error::{Broken, ManagerError};
+use crate::error::ManagerError;
 use crate::log::Message;
 use crate::store::{Batch, Store};
 
@@ -20,14 +18,13 @@ use crate::store::{Batch, Store};
 #[derive(Debug)]
 pub struct Follower<'a> {
     store: &'a Arc<Store>,
-    /// The record that was skipped last: its index and hash.
-    strange: Option<(u64, Hash)>,
+    follower: follow::Follower,
 }
 
 impl<'a> Follower<'a> {
     /// Writes to a store.
     pub fn new(store: &'a Arc<Store>) -> Self {
-        Self { store, strange: None }
+        Self { store, follower: follow::Follower::default() }
     }
 
     /// Applies messages, and writes what they changed as one batch.
@@ -37,82 +34,45 @@ impl<'a> Follower<'a> {
         messages: Vec<Message>,
     ) -> Result<(), ManagerError> {
         let mut batch = Batch::default();
-        let mut broken = Ok(());
+        let mut stopped = Ok(());
         for (sequence, payload) in messages {
-            let expected = cluster.state().meta.stream_sequence + 1;
-            if sequence < expected {
-                continue;
-            }
-            broken = if sequence > expected {
-                Err(Broken::Gap { from: expected, to: sequence - 1 }.into())
-            } else {
-                self.follow(cluster, &mut batch, sequence, &payload)
-            };
-            if broken.is_err() {
-                break;
+            match self.follower.take(cluster, sequence, &payload) {
+                Ok(Followed::Known) => {}
+                Ok(Followed::Record { index, writes, events }) => {
+                    batch.record(index, payload.to_vec(), writes, events);
+                }
+                Ok(Followed::Skipped { write, reason }) => {
+                    error!(sequence, %reason, "a message in the log is skipped; somebody else writes to the log");
+                    batch.write(write);
+                }
+                Err(reason) => {
+                    stopped = Err(reason.into());
+                    break;
+                }
             }
         }
-        // What came before the break is good.
+        // What came before is good.
         let store = Arc::clone(self.store);
         tokio::task::spawn_blocking(move || store.commit(batch))
             .await
             .map_err(|_| ManagerError::Bug("the store's thread ended"))??;
-        broken
+        stopped
     }
+}
 
-    fn is_next(&self, cluster: &Cluster, payload: &[u8]) -> bool {
-        let meta = &cluster.state().meta;
-        let next = Place { index: meta.index + 1, previous: meta.chain };
-        Place::decode(payload).is_ok_and(|place| place == next)
-    }
-
-    fn follow(
-        &mut self,
-        cluster: &mut Cluster,
-        batch: &mut Batch,
-        sequence: u64,
-        payload: &[u8],
-    ) -> Result<(), ManagerError> {
-        match Record::decode(payload) {
-            Ok(record) if record.format > RECORD_FORMAT => {
-                return Err(ManagerError::NewerFormat {
-                    found: record.format,
-                    known: RECORD_FORMAT,
-                });
-            }
-            Ok(record) => match cluster.follow(&record, payload, sequence) {
-                Ok((writes, events)) => {
-                    self.strange = None;
-                    batch.record(record.index, payload.to_vec(), writes, events);
-                }
-                Err(reason) => {
-                    let continues = self.strange.is_some_and(|(index, hash)| {
-                        record.index == index + 1 && record.previous == hash
-                    });
-                    if continues {
-                        return Err(Broken::Contradicts { index: record.index }.into());
-                    }
-                    self.strange = Some((record.index, Hash::of(payload)));
-                    error!(sequence, %reason, "a message in the log is not the next record and is skipped; somebody else writes to the log");
-                    batch.write(write_meta(&cluster.state().meta));
-                }
-            },
-            // What follows the last record by its hash is the next one, and skipping it would be a lie.
-            Err(reason) if self.is_next(cluster, payload) => {
-                let index = cluster.state().meta.index + 1;
-                return Err(ManagerError::Unreadable { index, reason });
-            }
-            Err(reason) => {
-                error!(sequence, %reason, "a message in the log is no record and is skipped; somebody else writes to the log");
-                batch.write(cluster.skip(sequence));
-            }
+impl From<Stopped> for ManagerError {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Broken(broken) => broken.into(),
+            Stopped::NewerFormat { found } => Self::NewerFormat { found, known: RECORD_FORMAT },
+            Stopped::Unreadable { index, reason } => Self::Unreadable { index, reason },
         }
-        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use longshore_core::cluster::record::Hash;
     use longshore_core::cluster::{Identity, Settings, State, Step};
     use longshore_core::time::{Now, Time};
     use longshore_proto::codec;
@@ -121,6 +81,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::error::Broken;
 
     /// A record with facts that this version does not know.
     #[derive(Serialize)]

@@ -1,11 +1,6 @@
 //! Who tries to lead: one key in a bucket, with a limit of life.
 //!
-//! The lease only keeps two managers from fencing each other all the time. Whether a manager may write is
-//! decided by the log alone, at each append.
-//!
-//! A manager that waits judges by its own monotonic clock: a lease whose sequence has not moved for
-//! [`PATIENCE`] is taken, by a write that expects just that sequence, so a renewal in the last moment wins.
-//! The server's limit of life is only the broom behind it: it counts whole seconds and sweeps late.
+//! When it is taken and when it is lost is [`longshore_core::leadership::lease`]'s to say.
 //!
 //! It is written by raw publishes that carry both the limit of life and the expected sequence of the subject:
 //! the client library's key-value helper drops the limit on some paths, and a lease without one never ends.
@@ -19,30 +14,21 @@ use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use longshore_bus::Bus;
 use longshore_core::cluster::Identity;
+use longshore_core::leadership::lease::{
+    LOOK_INTERVAL_MS, RENEW_INTERVAL_MS, Refused, Seen, TTL_MS, Waiting, is_stuck,
+};
+use longshore_core::time::Time;
 use longshore_proto::codec;
 use longshore_proto::id::ManagerId;
 use longshore_proto::name::UserName;
 use longshore_proto::subject::{lease_stream, lease_subject};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
-/// How long the server keeps a lease that is not renewed. Whole seconds, by the server's rule.
-const TTL: Duration = Duration::from_secs(4);
-/// How often it is renewed.
-const RENEW_INTERVAL: Duration = Duration::from_millis(500);
-/// How long a manager that waits watches a lease that does not move before it takes it.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How long one waits that the log does not list yet. Whoever heals a log must know who may know more, so a manager
-/// is recorded before it leads; only where no leader is there to do that, it leads all the same.
-const PATIENCE_UNLISTED: Duration = Duration::from_secs(15);
-/// How often a manager that waits looks at the lease.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// A driver that has not moved for so long is stuck, and must not keep others from leading.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
+use crate::Clock;
 
 /// What stands in the lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +48,7 @@ pub(crate) struct Lease {
     stream: String,
     subject: String,
     holder: Holder,
+    clock: Clock,
 }
 
 /// The lease, held; renewed in the background until it is dropped or lost.
@@ -69,12 +56,13 @@ pub(crate) struct Lease {
 pub(crate) struct Held {
     lost: CancellationToken,
     stop: CancellationToken,
-    alive: watch::Sender<Instant>,
+    clock: Clock,
+    alive: watch::Sender<Time>,
     renewal: tokio::task::JoinHandle<Option<(Lease, u64)>>,
 }
 
 impl Lease {
-    pub(crate) fn new(core: &Bus, identity: &Identity, store: Uuid) -> Self {
+    pub(crate) fn new(core: &Bus, identity: &Identity, store: Uuid, clock: Clock) -> Self {
         let holder = Holder {
             manager: identity.manager,
             name: identity.name.clone(),
@@ -87,13 +75,15 @@ impl Lease {
             stream: lease_stream(core.root()),
             subject: lease_subject(core.root()),
             holder,
+            clock,
         }
     }
 
     /// Takes the lease if it is free. Else gives back what is needed to wait for it.
     pub(crate) async fn attempt(self) -> Result<Held, Self> {
-        if let Ok((sequence, None)) = self.look().await
-            && let Ok(sequence) = self.write(sequence).await
+        if let Ok(seen) = self.look().await
+            && seen.is_free()
+            && let Ok(sequence) = self.write(seen.sequence).await
         {
             return Ok(self.hold(sequence));
         }
@@ -105,50 +95,35 @@ impl Lease {
     /// `listed` says whether the log lists this manager.
     pub(crate) async fn acquire(self, listed: watch::Receiver<bool>) -> Held {
         let mut told = false;
-        let mut still: Option<(u64, Instant)> = None;
+        let mut waiting = Waiting::default();
         loop {
-            match self.look().await {
-                Ok((sequence, other)) => {
-                    let since = match still {
-                        Some((seen, since)) if seen == sequence => since,
-                        _ => {
-                            still = Some((sequence, Instant::now()));
-                            Instant::now()
-                        }
-                    };
-                    let patience = match (*listed.borrow(), &other) {
-                        (true, None) => Duration::ZERO,
-                        (true, Some(_)) => PATIENCE,
-                        (false, _) => PATIENCE_UNLISTED,
-                    };
-                    if let (true, false, Some(other)) = (*listed.borrow(), told, &other) {
-                        if other.name == self.holder.name {
-                            error!(leader = %other.name, "another manager has this one's name; give each a --name of its own, or neither can tell what the other knows");
-                        }
-                        info!(leader = %other.name, "another manager leads; this one stands by");
-                        told = true;
-                    }
-                    if since.elapsed() >= patience
-                        && let Ok(sequence) = self.write(sequence).await
-                    {
-                        if let Some(other) = other {
-                            warn!(leader = %other.name, "the leader has not renewed its lease; this manager takes it");
-                        }
-                        return self.hold(sequence);
-                    }
-                }
-                Err(error) => {
-                    // While the bus is away nobody can renew: that silence is not the leader's.
-                    still = None;
-                    debug!(%error, "the lease cannot be read");
-                }
+            let seen = self.look().await;
+            if let Err(error) = &seen {
+                debug!(%error, "the lease cannot be read");
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            let (seen, is_listed) = (seen.ok(), *listed.borrow());
+            if let (true, false, Some(Seen { other: Some(other), .. })) = (is_listed, told, &seen) {
+                if other.name == self.holder.name {
+                    error!(leader = %other.name, "another manager has this one's name; give each a --name of its own, or neither can tell what the other knows");
+                }
+                info!(leader = %other.name, "another manager leads; this one stands by");
+                told = true;
+            }
+            if waiting.look(seen.as_ref(), is_listed, self.clock.time())
+                && let Some(seen) = seen
+                && let Ok(sequence) = self.write(seen.sequence).await
+            {
+                if let Some(other) = seen.other {
+                    warn!(leader = %other.name, "the leader has not renewed its lease; this manager takes it");
+                }
+                return self.hold(sequence);
+            }
+            tokio::time::sleep(Duration::from_millis(LOOK_INTERVAL_MS)).await;
         }
     }
 
     /// The sequence that a write must expect, and who else holds the lease.
-    async fn look(&self) -> Result<(u64, Option<Holder>), String> {
+    async fn look(&self) -> Result<Seen<Holder>, String> {
         let stream = self
             .context
             .get_stream_no_info(&self.stream)
@@ -159,9 +134,11 @@ impl Lease {
                 // What ends by its limit leaves a marker without a payload for a moment.
                 let holder: Option<Holder> = codec::decode(&message.payload).ok();
                 let other = holder.filter(|holder| holder.store != self.holder.store);
-                Ok((message.sequence, other))
+                Ok(Seen { sequence: message.sequence, other })
             }
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok((0, None)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                Ok(Seen { sequence: 0, other: None })
+            }
             Err(error) => Err(error.to_string()),
         }
     }
@@ -169,7 +146,7 @@ impl Lease {
     async fn write(&self, expected: u64) -> Result<u64, jetstream::context::PublishError> {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
-        headers.insert(NATS_MESSAGE_TTL, format!("{}s", TTL.as_secs()));
+        headers.insert(NATS_MESSAGE_TTL, format!("{}s", TTL_MS / 1_000));
         let payload = codec::encode(&self.holder).into();
         let ack = self
             .context
@@ -197,9 +174,10 @@ impl Lease {
 
     fn hold(self, sequence: u64) -> Held {
         let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
-        let (alive, moved) = watch::channel(Instant::now());
+        let clock = self.clock;
+        let (alive, moved) = watch::channel(clock.time());
         let renewal = tokio::spawn(self.renew(sequence, lost.clone(), stop.clone(), moved));
-        Held { lost, stop, alive, renewal }
+        Held { lost, stop, clock, alive, renewal }
     }
 
     /// Renews until told to stop. Gives itself back with its last sequence, or nothing if it was lost.
@@ -208,16 +186,16 @@ impl Lease {
         mut sequence: u64,
         lost: CancellationToken,
         stop: CancellationToken,
-        moved: watch::Receiver<Instant>,
+        moved: watch::Receiver<Time>,
     ) -> Option<(Self, u64)> {
-        let mut interval = tokio::time::interval(RENEW_INTERVAL);
+        let mut interval = tokio::time::interval(Duration::from_millis(RENEW_INTERVAL_MS));
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = interval.tick() => {}
                 () = stop.cancelled() => return Some((self, sequence)),
             }
-            if moved.borrow().elapsed() > STUCK_AFTER {
+            if is_stuck(*moved.borrow(), self.clock.time()) {
                 warn!("the manager's loop does not move; its lease is not renewed");
                 continue;
             }
@@ -225,9 +203,9 @@ impl Lease {
                 Ok(renewed) => sequence = renewed,
                 Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
                     // Perhaps a renewal whose acknowledgement was lost; or the lease ended meanwhile.
-                    match self.look().await {
-                        Ok((found, None)) => sequence = found,
-                        Ok((_, Some(other))) => {
+                    match self.look().await.map(Refused::from) {
+                        Ok(Refused::Ours(found)) => sequence = found,
+                        Ok(Refused::Lost(other)) => {
                             warn!(leader = %other.name, "another manager holds the lease now");
                             lost.cancel();
                             return None;
@@ -256,7 +234,7 @@ impl Held {
 
     /// The driver has moved.
     pub(crate) fn moved(&self) {
-        self.alive.send_replace(Instant::now());
+        self.alive.send_replace(self.clock.time());
     }
 
     /// Stops to renew, and gives the lease up.

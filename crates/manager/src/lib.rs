@@ -267,7 +267,7 @@ impl Manager {
     }
 
     fn lease(&self) -> lease::Lease {
-        lease::Lease::new(&self.core, &self.identity, self.store.id())
+        lease::Lease::new(&self.core, &self.identity, self.store.id(), self.clock)
     }
 
     fn streams(&self) -> streams::Streams {

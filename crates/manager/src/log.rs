@@ -15,12 +15,16 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use longshore_bus::Bus;
 use longshore_core::cluster::Cluster;
-use longshore_core::cluster::record::{Hash, Record};
+use longshore_core::leadership::log::{
+    self as judge, Appended, Applied, DOUBT_OF_ONE_MS, DOUBT_OF_SEVERAL_MS, Doubt,
+    LOOK_INTERVAL_MS, Verdict, outcome,
+};
 use longshore_proto::subject::{Subject, log_stream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use crate::Clock;
 use crate::error::{Broken, ManagerError};
 use crate::follow::Follower;
 use crate::store::Store;
@@ -35,13 +39,6 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// How long a reader of the log may be silent, though there is more to read, before another one is made.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
-/// How often a leader looks whether the log still holds what it wrote.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// For how long it must be told, each time that is asked, that the log is broken, before that is believed: by
-/// the one server that has it; or by whoever of several calls itself the leader. One that was asleep, or is cut
-/// off from the others, calls itself so for up to ten seconds longer than it is, and knows less than was committed.
-const DOUBT_OF_ONE: Duration = Duration::from_secs(2);
-const DOUBT_OF_SEVERAL: Duration = Duration::from_secs(12);
 /// The room that a log has at least when it is opened, in bytes: some of the largest records.
 const ROOM_BYTES: i64 = 1 << 20;
 /// The most messages that are applied and stored together while following, and the most bytes.
@@ -57,8 +54,8 @@ pub struct Log {
     look: Look,
     /// Why the log takes no record, in words, while it does not.
     trouble: watch::Sender<Option<&'static str>>,
-    /// The sequence that the next append expects to be the last.
-    last: watch::Sender<u64>,
+    /// What was read or written here: the next append expects it to be the last.
+    position: watch::Sender<Applied>,
 }
 
 /// A look at the stream from beside the one who reads and writes it.
@@ -67,19 +64,8 @@ pub(crate) struct Look {
     context: jetstream::Context,
     stream: String,
     created: String,
-    /// How long what is broken must be told.
-    patience: Duration,
-    /// Since when it is told.
-    broken_since: Option<Instant>,
-}
-
-/// What became of an append.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Appended {
-    /// The record stands at this sequence.
-    At(u64),
-    /// Something else stands in its place.
-    Fenced,
+    doubt: Doubt,
+    clock: Clock,
 }
 
 /// A reader of the log, from some message on and for ever.
@@ -103,7 +89,7 @@ impl Log {
         let asked_at = Instant::now();
         let found = loop {
             match find(&context, &name).await? {
-                None if bound && asked_at.elapsed() < doubt(streams) => {
+                None if bound && asked_at.elapsed() < Duration::from_millis(doubt_ms(streams)) => {
                     tokio::time::sleep(RETRY_DELAY).await;
                 }
                 found => break found,
@@ -148,11 +134,11 @@ impl Log {
             context: context.clone(),
             stream: log_stream(root),
             created: stream.cached_info().created.to_string(),
-            patience: doubt(streams),
-            broken_since: None,
+            doubt: Doubt::new(doubt_ms(streams)),
+            clock: Clock::start(),
         };
-        let (subject, last) = (Subject::Log.text(root), watch::Sender::new(0));
-        Ok(Self { context, stream, subject, look, trouble: watch::Sender::new(None), last })
+        let (subject, position) = (Subject::Log.text(root), watch::Sender::new(Applied::default()));
+        Ok(Self { context, stream, subject, look, trouble: watch::Sender::new(None), position })
     }
 
     /// When the log's stream was created, as the server says it; `None` when there is none.
@@ -193,19 +179,17 @@ impl Log {
         cluster: &mut Cluster,
         follower: &mut Follower<'_>,
     ) -> Result<(), ManagerError> {
-        let known = cluster.state().meta.stream_sequence;
+        let applied = Applied::of(&cluster.state().meta);
+        let known = applied.sequence;
         let end = loop {
-            match self.check_end(known).await {
-                Err(error) if self.look.broken_since.is_some() && error.passes() => {
-                    debug!(%error, "the end of the log is asked for again");
+            match self.look.check(applied).await {
+                Err(error) if self.look.doubt.is_open() && error.passes() => {
+                    debug!(%error, "the log is asked for again");
                     tokio::time::sleep(RETRY_DELAY).await;
                 }
                 told => break told?,
             }
         };
-        if known > 0 && end > 0 {
-            self.check_tip(cluster, known).await?;
-        }
         if end > known {
             info!(from = known + 1, end, "reading the log");
             let mut tail = self.tail(known + 1).await?;
@@ -221,16 +205,21 @@ impl Log {
                 }
             }
         }
-        self.last.send_replace(cluster.state().meta.stream_sequence);
+        self.reached(Applied::of(&cluster.state().meta));
         Ok(())
     }
 
-    /// Where the log ends, after a check that it still holds everything up to a message that was applied.
+    /// Where the log ends, after a check that it still is what was applied.
     ///
     /// # Errors
     /// What is broken is an error that passes until it was told for long enough.
-    pub(crate) async fn check_end(&mut self, known: u64) -> Result<u64, ManagerError> {
-        self.look.check_end(known).await
+    pub(crate) async fn check(&mut self, applied: Applied) -> Result<u64, ManagerError> {
+        self.look.check(applied).await
+    }
+
+    /// Notes what was applied of what was appended here.
+    pub(crate) fn reached(&self, applied: Applied) {
+        self.position.send_replace(applied);
     }
 
     /// A look at the stream that can be taken elsewhere.
@@ -238,26 +227,14 @@ impl Log {
         self.look.clone()
     }
 
-    /// The sequence of the last message that was read or written here, as it moves.
-    pub(crate) fn position(&self) -> watch::Receiver<u64> {
-        self.last.subscribe()
+    /// What was read or written here, as it moves.
+    pub(crate) fn position(&self) -> watch::Receiver<Applied> {
+        self.position.subscribe()
     }
 
     /// Why the log takes no record, while it does not.
     pub(crate) fn trouble(&self) -> watch::Receiver<Option<&'static str>> {
         self.trouble.subscribe()
-    }
-
-    /// The message that the store applied last must still be the one that stands there.
-    async fn check_tip(&self, cluster: &Cluster, sequence: u64) -> Result<(), ManagerError> {
-        let Some(payload) = self.message(sequence).await? else { return Ok(()) };
-        // A message that was skipped has no record to compare; the chain shows with the next one.
-        let Ok(record) = Record::decode(&payload) else { return Ok(()) };
-        let meta = &cluster.state().meta;
-        if record.index == meta.index && Hash::of(&payload) != meta.chain {
-            return Err(Broken::Contradicts { index: meta.index }.into());
-        }
-        Ok(())
     }
 
     /// A reader from a message on.
@@ -295,7 +272,7 @@ impl Log {
     /// Only what no waiting mends: the log has lost what was in it, or a bug.
     pub async fn append(&mut self, id: &str, bytes: &[u8]) -> Result<Appended, ManagerError> {
         let payload = Bytes::copy_from_slice(bytes);
-        let last = *self.last.borrow();
+        let last = self.position.borrow().sequence;
         let mut complained = false;
         loop {
             let message = PublishMessage::build()
@@ -308,7 +285,6 @@ impl Log {
                 // A duplicate is not taken for stored: its place is looked at.
                 Ok(Ok(ack)) if !ack.duplicate => {
                     self.trouble.send_replace(None);
-                    self.last.send_replace(ack.sequence);
                     return Ok(Appended::At(ack.sequence));
                 }
                 Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
@@ -331,13 +307,12 @@ impl Log {
             }
             // The outcome is unknown, or the log has moved on. What stands in the record's place tells.
             match self.message(last + 1).await {
-                Ok(Some(found)) if found == payload => {
-                    self.trouble.send_replace(None);
-                    self.last.send_replace(last + 1);
-                    return Ok(Appended::At(last + 1));
+                Ok(found) => {
+                    if let Some(appended) = outcome(last + 1, found.as_deref(), &payload) {
+                        self.trouble.send_replace(None);
+                        return Ok(appended);
+                    }
                 }
-                Ok(Some(_)) => return Ok(Appended::Fenced),
-                Ok(None) => {}
                 Err(error) => {
                     if !complained {
                         warn!(%error, "the log cannot be reached; trying again until it can");
@@ -346,7 +321,8 @@ impl Log {
                 }
             }
             // A log that has lost what this manager knows of will never take the record.
-            if let Err(error @ ManagerError::Broken(_)) = self.check_end(last).await {
+            let applied = *self.position.borrow();
+            if let Err(error @ ManagerError::Broken(_)) = self.check(applied).await {
                 return Err(error);
             }
             tokio::time::sleep(RETRY_DELAY).await;
@@ -355,13 +331,17 @@ impl Log {
 
     /// The payload at a sequence, from the stream's leader; `None` when there is none.
     async fn message(&self, sequence: u64) -> Result<Option<Bytes>, ManagerError> {
-        match self.stream.get_raw_message(sequence).await {
-            Ok(message) => Ok(Some(message.payload)),
-            Err(error) => match error.kind() {
-                RawMessageErrorKind::NoMessageFound => Ok(None),
-                _ => Err(ManagerError::Read { detail: error.to_string() }),
-            },
-        }
+        message(&self.stream, sequence).await
+    }
+}
+
+async fn message<I>(stream: &Stream<I>, sequence: u64) -> Result<Option<Bytes>, ManagerError> {
+    match stream.get_raw_message(sequence).await {
+        Ok(message) => Ok(Some(message.payload)),
+        Err(error) => match error.kind() {
+            RawMessageErrorKind::NoMessageFound => Ok(None),
+            _ => Err(ManagerError::Read { detail: error.to_string() }),
+        },
     }
 }
 
@@ -403,8 +383,8 @@ fn roomy(used_bytes: u64, wanted_bytes: i64) -> i64 {
 }
 
 /// For how long a broken log must be told before that is believed.
-fn doubt(streams: &Streams) -> Duration {
-    if streams.replicas > 1 { DOUBT_OF_SEVERAL } else { DOUBT_OF_ONE }
+fn doubt_ms(streams: &Streams) -> u64 {
+    if streams.replicas > 1 { DOUBT_OF_SEVERAL_MS } else { DOUBT_OF_ONE_MS }
 }
 
 fn context(core: &Bus) -> jetstream::Context {
@@ -414,50 +394,47 @@ fn context(core: &Bus) -> jetstream::Context {
 }
 
 impl Look {
-    /// See [`Log::check_end`].
-    async fn check_end(&mut self, known: u64) -> Result<u64, ManagerError> {
-        match self.end(known).await {
-            // That the log was trimmed is no mistake of a server that knows too little.
-            Err(ManagerError::Broken(broken)) if !matches!(broken, Broken::Begins { .. }) => {
-                let since = *self.broken_since.get_or_insert_with(|| {
+    /// See [`Log::check`].
+    async fn check(&mut self, applied: Applied) -> Result<u64, ManagerError> {
+        let told = match self.end(applied.sequence).await {
+            Ok(end) => Ok(end),
+            Err(ManagerError::Broken(broken)) => Err(broken),
+            Err(error) => return Err(error),
+        };
+        match self.doubt.judge(told, self.clock.time()) {
+            Ok(end) => {
+                self.check_tip(applied).await?;
+                Ok(end)
+            }
+            Err(Verdict::Believed(broken)) => Err(broken.into()),
+            Err(Verdict::Doubted { broken, is_new }) => {
+                if is_new {
                     warn!(
                         "{broken}, says a NATS server; it is asked again before that is believed"
                     );
-                    Instant::now()
-                });
-                if since.elapsed() >= self.patience {
-                    return Err(broken.into());
                 }
                 Err(ManagerError::Read { detail: broken.to_string() })
-            }
-            told => {
-                if told.is_ok() {
-                    self.broken_since = None;
-                }
-                told
             }
         }
     }
 
+    /// The record that was applied last must still be the one that stands there.
+    async fn check_tip(&self, applied: Applied) -> Result<(), ManagerError> {
+        let Some(tip) = applied.tip() else { return Ok(()) };
+        let stream = self.context.get_stream_no_info(&self.stream).await;
+        let stream = stream.map_err(|error| ManagerError::Read { detail: error.to_string() })?;
+        let found = message(&stream, tip).await?;
+        Ok(applied.check(found.as_deref())?)
+    }
+
     /// Where the log ends, as it is told now.
     async fn end(&self, known: u64) -> Result<u64, ManagerError> {
-        let Some(info) = self.info().await? else {
-            return Err(Broken::Gone { stream: self.stream.clone() }.into());
-        };
-        let (created, before) = (info.created.to_string(), self.created.clone());
-        if created != before {
-            let stream = self.stream.clone();
-            return Err(Broken::Replaced { stream, created, known: before }.into());
-        }
-        let end = info.state.last_sequence;
-        if end < known {
-            return Err(Broken::Shortened { end, known }.into());
-        }
-        if end > known && info.state.first_sequence > known + 1 {
-            let first = info.state.first_sequence;
-            return Err(Broken::Begins { first, known, end }.into());
-        }
-        Ok(end)
+        let info = self.info().await?.map(|info| judge::Info {
+            created: info.created.to_string(),
+            first: info.state.first_sequence,
+            last: info.state.last_sequence,
+        });
+        Ok(judge::end(&self.stream, info.as_ref(), &self.created, known)?)
     }
 
     /// What the server says of the stream; `None` when it says that there is no such stream.
@@ -495,14 +472,13 @@ impl Look {
         Ok(())
     }
 
-    /// Looks again and again whether the log still holds everything up to a position that moves. Ends with what
-    /// is broken.
-    pub(crate) async fn watch(mut self, position: watch::Receiver<u64>) -> ManagerError {
+    /// Looks again and again whether the log still is what was applied, as that moves. Ends with what is broken.
+    pub(crate) async fn watch(mut self, position: watch::Receiver<Applied>) -> ManagerError {
         loop {
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(Duration::from_millis(LOOK_INTERVAL_MS)).await;
             // Read before the question: what is written meanwhile only makes the log longer.
-            let known = *position.borrow();
-            match self.check_end(known).await {
+            let applied = *position.borrow();
+            match self.check(applied).await {
                 Err(error @ ManagerError::Broken(_)) => return error,
                 Ok(_) => {}
                 Err(error) => debug!(%error, "the log cannot be looked at"),

@@ -1,10 +1,6 @@
 //! When the log and the store do not fit together: join from a snapshot, heal the log from the own disk, or refuse.
 //!
-//! | what is found | what is done |
-//! |---|---|
-//! | a snapshot in the bucket that continues what the store holds | it is taken over, and the log read on from there |
-//! | none, no other manager ever belonged to the cluster, and what still stands in the log is in its journal | its store holds all that was ever acknowledged: it heals the log |
-//! | none, and others belong to the cluster, too | one of them may know more: an operator chooses (`longshore manager --heal-log`) |
+//! Which of them is [`longshore_core::leadership::mend`]'s to say.
 //!
 //! Healing is one procedure, whatever was lost: the own state goes into the bucket as a snapshot, what still stands
 //! in the stream is purged, and the next record is appended behind it.
@@ -15,6 +11,7 @@ use std::time::Duration;
 use longshore_bus::Bus;
 use longshore_core::cluster::record::Record;
 use longshore_core::cluster::state::Meta;
+use longshore_core::leadership::mend::{LOOK_INTERVAL_MS, PATIENCE_MS, may_heal, may_join};
 use longshore_proto::name::UserName;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -28,11 +25,6 @@ use crate::log::Log;
 use crate::snapshot;
 use crate::store::Store;
 use crate::streams::Streams;
-
-/// How long a manager that may not heal waits for one that may.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The wait between two looks for a snapshot.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Everything that mending needs.
 pub(crate) struct Mender<'a> {
@@ -61,23 +53,17 @@ impl Mender<'_> {
                 }
                 Err(error) => return Err(error),
             }
-            let may_heal = self.chosen || (self.is_sole(&meta) && self.proves_prefix().await?);
-            if meta.index > 0
-                && may_heal
+            let proves_prefix = self.chosen || self.proves_prefix().await?;
+            if may_heal(&meta, self.name, self.chosen, proves_prefix)
                 && let Some(lease) = lease.take()
             {
                 return self.heal(&meta, lease).await;
             }
-            if start.elapsed() >= PATIENCE {
+            if start.elapsed() >= Duration::from_millis(PATIENCE_MS) {
                 return Err(broken.into());
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(Duration::from_millis(LOOK_INTERVAL_MS)).await;
         }
-    }
-
-    /// Whether no other manager ever belonged to the cluster: then everything that was acknowledged is on this disk.
-    fn is_sole(&self, meta: &Meta) -> bool {
-        meta.managers_known && meta.managers.iter().eq([self.name])
     }
 
     /// Whether what still stands in the log, if anything does, ends with a record of this manager's journal.
@@ -101,16 +87,8 @@ impl Mender<'_> {
         let Some(created) = Log::created(self.core).await? else { return Ok(false) };
         let joined = tokio::task::spawn_blocking(move || {
             let (head, entries) = snapshot::open(&file)?;
-            let empty = meta.index == 0;
-            let same_log =
-                store.log_created()? == head.log_created && matches!(broken, Broken::Begins { .. });
-            let continues =
-                head.continues(meta.index, meta.chain) || (same_log && head.index > meta.index);
-            if !empty && (meta.cluster != Some(head.cluster) || !continues) {
-                return Ok(false);
-            }
-            let known = store.log_created()?.is_some_and(|known| known == created);
-            if known && (head.index, head.stream_sequence) == (meta.index, meta.stream_sequence) {
+            let known = store.log_created()?;
+            if !may_join(&meta, &broken, &head, known.as_deref(), &created) {
                 return Ok(false);
             }
             info!(index = head.index, "joining from a snapshot");
@@ -129,10 +107,10 @@ impl Mender<'_> {
         let held = lease.acquire(watch::Sender::new(true).subscribe()).await;
         let end = log.end().await?;
         let store = Arc::clone(self.store);
-        let created = log.created_at();
+        let (created, chosen) = (log.created_at(), self.chosen);
         let shared = tokio::task::spawn_blocking(move || {
             store.set_log_created(&created)?;
-            store.move_to(end)?;
+            store.move_to(end, chosen)?;
             let point = store.make_point()?;
             store.write_shared(&point)
         });

@@ -12,11 +12,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use longshore_core::cluster::record::Hash;
+pub use longshore_core::leadership::mend::Head;
 use longshore_proto::codec;
-use longshore_proto::id::ClusterId;
 use lz4_flex::frame::{FrameDecoder, FrameEncoder};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// What every snapshot begins with.
@@ -27,39 +25,6 @@ const FORMAT: u16 = 1;
 const HASH_BYTES: u64 = 32;
 /// The largest head, key or value that is read, in bytes.
 const PART_BYTES_MAX: u32 = 64 << 20;
-
-/// What a snapshot is of.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Head {
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// The index of the last record that it holds.
-    pub index: u64,
-    /// That record's hash.
-    pub chain: Hash,
-    /// That record's epoch.
-    pub epoch: u64,
-    /// That record's time, in milliseconds since the Unix epoch.
-    pub at_ms: u64,
-    /// Where that record stands in the log's stream.
-    pub stream_sequence: u64,
-    /// When that stream was created, as the server says it.
-    #[serde(default)]
-    pub log_created: Option<String>,
-    /// Hashes of the records before by index: who holds one of them sees that this continues it.
-    #[serde(default)]
-    pub links: Vec<(u64, Hash)>,
-    /// The version of the manager that made it.
-    #[serde(default)]
-    pub version: String,
-}
-
-impl Head {
-    /// Whether this continues a store that ends with a record.
-    pub fn continues(&self, index: u64, chain: Hash) -> bool {
-        (self.index, self.chain) == (index, chain) || self.links.contains(&(index, chain))
-    }
-}
 
 /// One thing in a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -280,6 +245,9 @@ fn write_part(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use longshore_core::cluster::record::Hash;
+    use longshore_proto::id::ClusterId;
+
     use super::*;
 
     fn head() -> Head {
@@ -345,12 +313,5 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let said = open(&path).unwrap_err().to_string();
         assert!(said.contains("format 2") && said.contains("newer"), "{said}");
-    }
-
-    #[test]
-    fn it_continues_what_it_has_a_link_to() {
-        let head = head();
-        assert!(head.continues(7, Hash::of(b"seven")) && head.continues(6, Hash::of(b"six")));
-        assert!(!head.continues(6, Hash::of(b"other")) && !head.continues(5, Hash::of(b"six")));
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use longshore_bus::Bus;
 use longshore_core::cluster::Cluster;
+use longshore_core::leadership::log::{Applied, LOOK_INTERVAL_MS};
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::subject::{Level, Subject};
 use tokio::sync::watch;
@@ -26,8 +27,6 @@ use crate::past::Past;
 use crate::query::{Desk, Question, answer_api, unavailable};
 use crate::store::Store;
 
-/// How often the end of the log is compared with what was applied.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// After so many checks without a message, though the log goes on, another reader is made.
 const CHECKS_BEHIND_MAX: u32 = 5;
 /// How long a question may wait for what its asker has seen already.
@@ -79,7 +78,7 @@ pub(crate) async fn stand_by(
         early: VecDeque::new(),
     };
     let mut acquire = AbortOnDropHandle::new(tokio::spawn(lease.acquire(listing)));
-    let mut checks = tokio::time::interval(CHECK_INTERVAL);
+    let mut checks = tokio::time::interval(Duration::from_millis(LOOK_INTERVAL_MS));
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut behind = 0;
     let held = loop {
@@ -106,7 +105,7 @@ pub(crate) async fn stand_by(
             Some(arrival) = standby.gateway.next() => standby.take(arrival),
             _ = checks.tick() => {
                 standby.answer_early();
-                match log.check_end(standby.known()).await {
+                match log.check(Applied::of(&standby.cluster.state().meta)).await {
                     Ok(end) if end > standby.known() => behind += 1,
                     Ok(_) => behind = 0,
                     Err(error @ ManagerError::Broken(_)) => return Err(error),

@@ -13,6 +13,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use longshore_core::cluster::persist::{LoadError, Write, read_meta, write_meta};
 use longshore_core::cluster::record::{Hash, Record};
 use longshore_core::cluster::state::{Meta, State};
+use longshore_core::leadership::mend::{Head, LINKS, moved};
 use longshore_proto::api::HistoryView;
 use longshore_proto::codec;
 use longshore_proto::event::Event;
@@ -23,21 +24,15 @@ use uuid::Uuid;
 use crate::error::ManagerError;
 use crate::history;
 use crate::points::{Point, Points};
-use crate::snapshot::{self, Entries, Entry, Head};
+use crate::snapshot::{self, Entries, Entry};
 
 /// The version of the layout: which keyspaces there are and what their keys mean. 2 has more indexes of the
 /// history than 1.
 const LAYOUT: &[u8] = b"2";
-/// How many hashes of records before it a snapshot carries.
-const LINKS: u64 = 1_000;
 /// How many bytes of history a snapshot for others carries.
 const SHARED_HISTORY_BYTES: usize = 64 << 20;
 /// How many keys are written or removed at once where many are.
 const CHUNK: usize = 5_000;
-/// How far the epoch moves on when a cluster is restored: beyond every reign that the backup may have missed, so
-/// that no worker has seen a higher revision.
-pub const EPOCHS_RESTORED: u64 = 1_000;
-
 /// This manager's own disk.
 pub struct Store {
     database: Database,
@@ -283,10 +278,10 @@ impl Store {
         Ok(self.journal.get(index.to_be_bytes())?.is_some_and(|known| *known == *bytes))
     }
 
-    /// Notes that the log goes on behind another message of the stream.
-    pub(crate) fn move_to(&self, stream_sequence: u64) -> Result<(), ManagerError> {
+    /// Notes that the log goes on behind another message of the stream. None of its records stands there any more.
+    pub(crate) fn move_to(&self, end: u64, chosen: bool) -> Result<(), ManagerError> {
         let mut batch = Batch::default();
-        batch.write(write_meta(&Meta { stream_sequence, ..self.load_meta()? }));
+        batch.write(write_meta(&moved(self.load_meta()?, end, chosen)));
         self.commit(batch)
     }
 

@@ -1,14 +1,20 @@
 //! Somebody who submits, changes and stops jobs without pause, and retries with the same id.
 
+use longshore_core::cluster::input::NodeCommand;
 use longshore_core::cluster::record::CommandAnswer;
 use longshore_core::cluster::{Command, Reply};
+use longshore_proto::api::{DrainNodes, NameNodes};
+use longshore_proto::health::{HealthCheck, Probe};
 use longshore_proto::id::CommandId;
 use longshore_proto::name::{JobKey, Namespace};
+use longshore_proto::plan::Rebalance;
 use longshore_proto::spec::{
-    JobSpec, JobType, OnNodeLoss, ReschedulePolicy, Resources, RestartMode, RestartPolicy, TaskSpec,
+    JobSpec, JobType, OnNodeLoss, Port, ReschedulePolicy, Resources, RestartMode, RestartPolicy,
+    TaskSpec,
 };
 
 use crate::ask::{AskOutput, AskTimer, Asks};
+use crate::manager::node_name;
 use crate::message::{Answer, Question};
 use crate::time::{MS, Micros, SECOND, wall_ms};
 
@@ -43,12 +49,15 @@ pub struct Client {
     again: Vec<(CommandId, Command)>,
     /// The tasks that it has heard of, to stop them.
     pub tasks_seen: Vec<String>,
+    /// How many nodes there are.
+    nodes: usize,
 }
 
 impl Client {
     /// A client.
-    pub fn new(number: usize) -> Self {
-        Self { number, asks: Asks::default(), again: Vec::new(), tasks_seen: Vec::new() }
+    pub fn new(number: usize, nodes: usize) -> Self {
+        let (again, tasks_seen) = (Vec::new(), Vec::new());
+        Self { number, asks: Asks::default(), again, tasks_seen, nodes }
     }
 
     /// How many questions are open.
@@ -127,13 +136,30 @@ impl Client {
     }
 
     fn command(&self, rng: &mut fastrand::Rng) -> Command {
-        match rng.u8(0..10) {
+        match rng.u8(0..13) {
             0 => Command::StopJob(job_key(rng)),
+            11 | 12 => Command::Node(self.node_command(rng)),
+            10 => {
+                Command::Rebalance(Rebalance { moves_max: Some(rng.u32(1..6)), gain: Some(1.05) })
+            }
             1 | 2 if !self.tasks_seen.is_empty() => Command::StopTask {
                 namespace: Namespace::standard(),
                 id: self.tasks_seen[rng.usize(0..self.tasks_seen.len())].clone(),
             },
             _ => Command::SubmitJob(Box::new(job(rng))),
+        }
+    }
+
+    fn node_command(&self, rng: &mut fastrand::Rng) -> NodeCommand {
+        let names = vec![node_name(rng.usize(0..self.nodes))];
+        match rng.u8(0..6) {
+            0 => NodeCommand::Cordon(NameNodes { names }),
+            1 => NodeCommand::Drain(DrainNodes { names, deadline_ms: None }),
+            2 => {
+                let deadline_ms = Some(rng.u64(2_000..20_000));
+                NodeCommand::Drain(DrainNodes { names, deadline_ms })
+            }
+            _ => NodeCommand::Uncordon(NameNodes { names }),
         }
     }
 
@@ -182,6 +208,26 @@ fn job(rng: &mut fastrand::Rng) -> JobSpec {
                 delay_ms: rng.u64(200..2_000),
                 delay_ms_max: 5_000,
             });
+            spec.all_at_once = rng.u8(0..5) == 0;
+            spec.distinct_hosts = rng.u8(0..12) == 0;
+            spec.health = (rng.u8(0..4) == 0).then(|| HealthCheck {
+                probe: Probe::Exec { command: vec!["well".into()] },
+                interval_ms: rng.u64(1_000..4_000),
+                timeout_ms: 1_000,
+                retries: rng.u32(1..4),
+                start_period_ms: rng.u64(0..4_000),
+            });
+            if rng.u8(0..6) == 0 {
+                let host = 8_000 + u16::from(rng.u8(0..3));
+                let port = Port {
+                    host,
+                    container: 80,
+                    protocol: Default::default(),
+                    host_ip: None,
+                    name: None,
+                };
+                spec.ports = vec![port];
+            }
             spec.reschedule = rng.bool().then(|| ReschedulePolicy {
                 attempts: Some(rng.u32(0..3)),
                 delay_ms: rng.u64(500..3_000),

@@ -5,10 +5,16 @@
 //! those, whole batches only.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use longshore_core::agent::{Saved, Write as AgentWrite};
 use longshore_core::cluster::persist::Write as StateWrite;
+use longshore_core::cluster::record::Hash;
+use longshore_core::leadership::mend::{Head, LINKS};
+use longshore_proto::id::ClusterId;
 use uuid::Uuid;
+
+use crate::jetstream::{Bytes, Snapshot};
 
 /// What a disk holds, and how a batch changes it.
 pub trait Content: Default {
@@ -71,34 +77,74 @@ impl<C: Content> Disk<C> {
 pub struct ManagerContent {
     /// The state by key.
     pub state: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Records by index.
+    pub journal: BTreeMap<u64, Bytes>,
     /// When the log's stream was created, as first seen.
-    pub log_created: Option<u64>,
+    pub log_created: Option<String>,
+    /// Whether it has belonged to a cluster, and what it held was damaged.
+    pub must_join: bool,
     /// The store's own id.
     pub id: Uuid,
+}
+
+impl ManagerContent {
+    /// The state as a file for others, with what shows that it continues what they hold.
+    pub fn snapshot(&self) -> Snapshot {
+        let meta = self.meta();
+        let from = meta.index.saturating_sub(LINKS);
+        let links = self.journal.range(from..=meta.index);
+        let head = Head {
+            cluster: meta.cluster.unwrap_or(ClusterId(Uuid::nil())),
+            index: meta.index,
+            chain: meta.chain,
+            epoch: meta.epoch,
+            at_ms: meta.at_ms,
+            stream_sequence: meta.stream_sequence,
+            log_created: self.log_created.clone(),
+            links: links.map(|(index, record)| (*index, Hash::of(record))).collect(),
+            version: String::new(),
+        };
+        Snapshot { head, state: self.state.clone() }
+    }
 }
 
 /// A batch for a manager's store.
 #[derive(Debug)]
 pub enum ManagerBatch {
-    /// A record's changes.
-    State(Vec<StateWrite>),
+    /// What records changed, and the records.
+    Records {
+        /// The state's changes.
+        writes: Vec<StateWrite>,
+        /// The records by index.
+        records: Vec<(u64, Bytes)>,
+    },
     /// The log's identity.
-    LogCreated(u64),
+    LogCreated(String),
+    /// A snapshot is about to replace the state, which is cleared.
+    InstallBegins,
+    /// The snapshot's state.
+    Install(Rc<Snapshot>),
 }
 
 impl Content for ManagerContent {
     type Batch = ManagerBatch;
     fn write(&mut self, batch: ManagerBatch) {
         match batch {
-            ManagerBatch::State(writes) => {
+            ManagerBatch::Records { writes, records } => {
                 for StateWrite { key, value } in writes {
                     match value {
                         Some(value) => drop(self.state.insert(key, value)),
                         None => drop(self.state.remove(&key)),
                     }
                 }
+                self.journal.extend(records);
             }
             ManagerBatch::LogCreated(created) => self.log_created = Some(created),
+            ManagerBatch::InstallBegins => self.state.clear(),
+            ManagerBatch::Install(snapshot) => {
+                self.state.clone_from(&snapshot.state);
+                self.must_join = false;
+            }
         }
     }
 }

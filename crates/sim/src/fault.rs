@@ -74,6 +74,10 @@ faults! {
     EventLost "runtime event lost" Chance,
     /// An event of the runtime comes twice.
     EventTwice "runtime event twice" Chance,
+    /// A task says that it does not do its work.
+    ProbeFails "probe fails" Chance,
+    /// The runtime cannot ask a task how it does.
+    ProbeLost "probe lost" Chance,
     /// A manager is killed.
     ManagerKilled "manager killed" Planned,
     /// A manager is suspended for a while.
@@ -120,8 +124,32 @@ faults! {
     LeaseDoubled "lease doubled" Planned,
     /// Most workers are cut off at once.
     CrowdCutOff "crowd cut off" Planned,
+    /// One of several servers calls itself the leader, and knows less than was committed.
+    ServerBehind "server behind" Planned,
     /// The log loses its newest messages.
     TailLost "log tail lost" Special,
+    /// The log is gone, and the snapshots with it.
+    LogLost "log lost" Special,
+    /// The log is trimmed behind a snapshot.
+    LogTrimmed "log trimmed" Consequence,
+    /// A manager joins from a snapshot.
+    Joined "joined from snapshot" Consequence,
+    /// A manager heals the log from its own store.
+    Healed "log healed" Consequence,
+    /// A gang is placed.
+    GangPlaced "gang placed" Consequence,
+    /// A task is displaced by a more important one.
+    Displaced "task displaced" Consequence,
+    /// A task is moved to where it is better off.
+    Moved "task moved" Consequence,
+    /// A node is drained.
+    Drained "node drained" Consequence,
+    /// A task is found unhealthy.
+    FoundIll "task unhealthy" Consequence,
+    /// An operator chooses the manager that heals the log.
+    OperatorHeals "operator heals log" Consequence,
+    /// An operator gives a manager that refuses a new data directory.
+    OperatorWipes "operator wipes manager" Consequence,
     /// A batch that was being written when the process died is not there.
     WriteTorn "write torn" Consequence,
     /// A batch whose sync had not returned is there all the same.
@@ -142,6 +170,11 @@ impl Counts {
     /// Counts one.
     pub fn count(&mut self, fault: Fault) {
         *self.0.entry(fault).or_default() += 1;
+    }
+
+    /// Counts some.
+    pub fn count_many(&mut self, fault: Fault, times: u64) {
+        *self.0.entry(fault).or_default() += times;
     }
 
     /// Adds those of another run.

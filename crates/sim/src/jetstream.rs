@@ -1,19 +1,26 @@
-//! A model of JetStream: the stream that orders everything, and the lease.
+//! A model of JetStream: the stream that orders everything, the lease, who stands by, and the bucket of snapshots.
 //!
 //! It has the semantics that Longshore relies on and the surprises that real servers have: an append whose
 //! acknowledgement is lost, the same message once more, a refusal without a cause, no answer while the servers
-//! elect, a stream that is full.
+//! elect, a server that knows too little, a stream that is full, has lost its end, or is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+use longshore_core::leadership::log::Info;
+use longshore_core::leadership::mend::Head;
 use longshore_proto::id::ManagerId;
+use longshore_proto::name::UserName;
 use uuid::Uuid;
 
 use crate::time::{Micros, SECOND};
 
+/// The name of the log's stream.
+pub const LOG: &str = "log";
 /// For how long a message id is remembered.
 const DUPLICATE_WINDOW: Micros = 120 * SECOND;
+/// For how long a manager that said that it stands by is told to others.
+const MEMBER_TTL: Micros = 10 * SECOND;
 /// The most messages of one answer to a reader.
 const BATCH: usize = 64;
 
@@ -29,11 +36,28 @@ pub struct Holder {
     pub store: Uuid,
 }
 
+/// The state at one index, as a file in the bucket.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// What it is of.
+    pub head: Head,
+    /// The state by key.
+    pub state: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Snapshot of {} at {}", self.head.index, self.head.stream_sequence)
+    }
+}
+
 /// A question to JetStream.
 #[derive(Debug, Clone)]
 pub enum Request {
-    /// When the log was created, and its last sequence.
+    /// When the log was made, and where it begins and ends.
     LogInfo,
+    /// Make the log, unless it is there.
+    LogMake,
     /// Append to the log.
     Append {
         /// The sequence that must be the last.
@@ -45,8 +69,25 @@ pub enum Request {
     },
     /// The message at a sequence.
     Get(u64),
+    /// The last message.
+    Last,
     /// Messages from a sequence on.
     Read(u64),
+    /// Remove the messages before a sequence.
+    Trim {
+        /// The first that stays.
+        before: u64,
+    },
+    /// Which snapshots are in the bucket.
+    BucketList,
+    /// The newest snapshot.
+    BucketGet,
+    /// Store a snapshot in one of the two places; where none is named, in that of the older one.
+    BucketPut(Rc<Snapshot>, Option<usize>),
+    /// Say that a manager stands by.
+    Announce(UserName),
+    /// Who stands by.
+    Members,
     /// Who holds the lease.
     LeaseLook,
     /// Take, renew or give up the lease.
@@ -63,13 +104,8 @@ pub enum Request {
 /// JetStream's answer.
 #[derive(Debug, Clone)]
 pub enum Response {
-    /// To [`Request::LogInfo`].
-    Info {
-        /// When the stream was created.
-        created: u64,
-        /// Its last sequence.
-        last: u64,
-    },
+    /// To [`Request::LogInfo`] and [`Request::LogMake`]; nothing, where there is no such stream.
+    Info(Option<Info>),
     /// The message was stored.
     Stored {
         /// Where.
@@ -79,12 +115,22 @@ pub enum Response {
     },
     /// Another sequence is the last.
     WrongLast,
-    /// The servers cannot answer just now, or the stream is full.
+    /// The servers cannot answer just now, or the stream is full or gone.
     Refused,
     /// To [`Request::Get`].
     Message(Option<Bytes>),
+    /// To [`Request::Last`].
+    Last(Option<Bytes>),
     /// To [`Request::Read`]: messages with their sequences.
     Messages(Vec<(u64, Bytes)>),
+    /// It is done.
+    Done,
+    /// To [`Request::BucketList`]: the index of what is in each place.
+    Bucket([Option<u64>; 2]),
+    /// To [`Request::BucketGet`].
+    Snapshot(Option<Rc<Snapshot>>),
+    /// To [`Request::Members`].
+    Members(Vec<UserName>),
     /// To [`Request::LeaseLook`].
     Lease {
         /// The last sequence of its subject.
@@ -101,51 +147,75 @@ struct Lease {
     ends: Option<Micros>,
 }
 
-/// The servers.
-#[derive(Debug)]
-pub struct JetStream {
+/// The stream of the log.
+#[derive(Debug, Default)]
+struct Log {
     created: u64,
-    log: Vec<Bytes>,
+    /// The sequence of the first message, or of the next one if there is none.
+    first: u64,
+    messages: VecDeque<Bytes>,
     ids: BTreeMap<u64, (u64, Micros)>,
+}
+
+impl Log {
+    fn last(&self) -> u64 {
+        self.first + self.messages.len() as u64 - 1
+    }
+
+    fn get(&self, sequence: u64) -> Option<&Bytes> {
+        let at = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
+        self.messages.get(at)
+    }
+
+    fn info(&self, knows: u64) -> Info {
+        Info { created: self.created.to_string(), first: self.first, last: knows.min(self.last()) }
+    }
+}
+
+/// The servers.
+#[derive(Debug, Default)]
+pub struct JetStream {
+    log: Option<Log>,
+    logs_made: u64,
     lease: Option<Lease>,
     lease_sequence: u64,
+    members: BTreeMap<UserName, Micros>,
+    bucket: [Option<Rc<Snapshot>>; 2],
     /// Whether the log takes nothing more.
     pub is_full: bool,
     /// Refuse the next append although its expectation is right, as servers under load do.
     pub refuse_next: bool,
     /// Tell everybody that the lease is free, or theirs: for the proof that the log alone is the fence.
     pub lease_lies: bool,
-}
-
-impl Default for JetStream {
-    fn default() -> Self {
-        Self {
-            created: 1,
-            log: Vec::new(),
-            ids: BTreeMap::new(),
-            lease: None,
-            lease_sequence: 0,
-            is_full: false,
-            refuse_next: false,
-            lease_lies: false,
-        }
-    }
+    /// Answer a question for the log's end from what a server knew a while ago.
+    pub is_behind: bool,
+    /// How often the log was trimmed.
+    pub trims: u64,
 }
 
 impl JetStream {
-    /// The log's messages, the first has sequence 1.
-    pub fn log(&self) -> &[Bytes] {
-        &self.log
+    /// The sequence of the log's last message; 0 where there is none.
+    pub fn last(&self) -> u64 {
+        self.log.as_ref().map_or(0, Log::last)
     }
 
-    /// The servers lose the newest messages: their disks were not synced. Gives how many.
-    pub fn lose_tail(&mut self, lost: usize) -> usize {
-        let left = self.log.len().saturating_sub(lost);
-        let lost = self.log.len() - left;
-        self.log.truncate(left);
-        let last = left as u64;
-        self.ids.retain(|_, (sequence, _)| *sequence <= last);
-        lost
+    /// The message at a sequence.
+    pub fn message(&self, sequence: u64) -> Option<Bytes> {
+        self.log.as_ref()?.get(sequence).map(Rc::clone)
+    }
+
+    /// The servers lose the newest messages: their disks were not synced.
+    pub fn lose_tail(&mut self, lost: usize) {
+        let Some(log) = &mut self.log else { return };
+        let left = log.messages.len().saturating_sub(lost);
+        log.messages.truncate(left);
+        let last = log.last();
+        log.ids.retain(|_, (sequence, _)| *sequence <= last);
+    }
+
+    /// The servers lose everything.
+    pub fn lose_all(&mut self) {
+        (self.log, self.bucket) = (None, [None, None]);
     }
 
     /// Whether the lease stands without a limit of life.
@@ -158,16 +228,63 @@ impl JetStream {
         self.expire(now);
         match request {
             Request::LogInfo => {
-                Response::Info { created: self.created, last: self.log.len() as u64 }
+                let behind = if self.is_behind { 2 } else { 0 };
+                let log = self.log.as_ref();
+                Response::Info(log.map(|log| log.info(log.last().saturating_sub(behind))))
+            }
+            Request::LogMake => {
+                let log = self.log.get_or_insert_with(|| {
+                    self.logs_made += 1;
+                    Log { created: self.logs_made, first: 1, ..Log::default() }
+                });
+                Response::Info(Some(log.info(u64::MAX)))
             }
             Request::Append { expected, id, payload } => self.append(expected, id, payload, now),
-            Request::Get(sequence) => Response::Message(self.message(sequence)),
-            Request::Read(from) => {
-                let from = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
-                let messages = self.log.iter().enumerate().skip(from).take(BATCH);
-                Response::Messages(
-                    messages.map(|(at, bytes)| (at as u64 + 1, Rc::clone(bytes))).collect(),
-                )
+            Request::Get(sequence) => match &self.log {
+                Some(log) => Response::Message(log.get(sequence).map(Rc::clone)),
+                None => Response::Refused,
+            },
+            Request::Last => {
+                Response::Last(self.log.as_ref().and_then(|log| log.messages.back().map(Rc::clone)))
+            }
+            Request::Read(from) => match &self.log {
+                Some(log) => {
+                    let from = from.max(log.first);
+                    let skipped = usize::try_from(from - log.first).unwrap_or(usize::MAX);
+                    let messages = log.messages.iter().skip(skipped).take(BATCH);
+                    Response::Messages((from..).zip(messages.map(Rc::clone)).collect())
+                }
+                None => Response::Refused,
+            },
+            Request::Trim { before } => {
+                let Some(log) = &mut self.log else { return Response::Refused };
+                while log.first < before && log.messages.pop_front().is_some() {
+                    log.first += 1;
+                }
+                self.trims += 1;
+                Response::Done
+            }
+            Request::BucketList => {
+                let index = |place: &Option<Rc<Snapshot>>| place.as_ref().map(|s| s.head.index);
+                Response::Bucket([index(&self.bucket[0]), index(&self.bucket[1])])
+            }
+            Request::BucketGet => {
+                let newest = self.bucket.iter().flatten().max_by_key(|s| s.head.index);
+                Response::Snapshot(newest.map(Rc::clone))
+            }
+            Request::BucketPut(snapshot, place) => {
+                let index = |place: usize| self.bucket[place].as_ref().map(|s| s.head.index);
+                let older = usize::from(index(1) < index(0));
+                self.bucket[place.unwrap_or(older)] = Some(snapshot);
+                Response::Done
+            }
+            Request::Announce(name) => {
+                self.members.insert(name, now);
+                Response::Done
+            }
+            Request::Members => {
+                self.members.retain(|_, at| *at + MEMBER_TTL > now);
+                Response::Members(self.members.keys().cloned().collect())
             }
             Request::LeaseLook => {
                 let holder = self.lease.as_ref().and_then(|lease| lease.holder.clone());
@@ -187,25 +304,21 @@ impl JetStream {
     }
 
     fn append(&mut self, expected: u64, id: u64, payload: Bytes, now: Micros) -> Response {
-        self.ids.retain(|_, (_, at)| *at + DUPLICATE_WINDOW > now);
-        if let Some((sequence, _)) = self.ids.get(&id) {
+        let Some(log) = &mut self.log else { return Response::Refused };
+        log.ids.retain(|_, (_, at)| *at + DUPLICATE_WINDOW > now);
+        if let Some((sequence, _)) = log.ids.get(&id) {
             return Response::Stored { sequence: *sequence, duplicate: true };
         }
         if self.is_full {
             return Response::Refused;
         }
-        if expected != self.log.len() as u64 || std::mem::take(&mut self.refuse_next) {
+        if expected != log.last() || std::mem::take(&mut self.refuse_next) {
             return Response::WrongLast;
         }
-        self.log.push(payload);
-        let sequence = self.log.len() as u64;
-        self.ids.insert(id, (sequence, now));
+        log.messages.push_back(payload);
+        let sequence = log.last();
+        log.ids.insert(id, (sequence, now));
         Response::Stored { sequence, duplicate: false }
-    }
-
-    fn message(&self, sequence: u64) -> Option<Bytes> {
-        let at = usize::try_from(sequence.checked_sub(1)?).ok()?;
-        self.log.get(at).map(Rc::clone)
     }
 
     /// The last sequence of the lease's subject: nothing stands there once its message has ended.

@@ -95,10 +95,11 @@ impl Sum {
             self.faults.total(),
         ));
         self.settled_ms.sort_unstable();
-        if let (Some(half), Some(last)) =
-            (self.settled_ms.get(self.settled_ms.len() / 2), self.settled_ms.last())
-        {
-            say(&format!("settled after the last fault: median {half} ms, at most {last} ms"));
+        let of = |percent: usize| self.settled_ms.get(self.settled_ms.len() * percent / 100);
+        if let (Some(half), Some(most), Some(last)) = (of(50), of(99), self.settled_ms.last()) {
+            say(&format!(
+                "settled after the last fault or end of a container: median {half} ms, 99 of 100 {most} ms, at most {last} ms"
+            ));
         }
         for fault in Fault::ALL {
             say(&format!("  {:<28} {:>9}", fault.name(), self.faults.of(*fault)));

@@ -63,11 +63,21 @@ pub enum Sabotage {
     PretendRemovals,
     /// No manager ever takes a free lease.
     NeverLead,
+    /// A leader leaves out one of those that are placed all at once.
+    PlaceHalfAGang,
+    /// A leader displaces a task for its own job.
+    DisplaceEquals,
+    /// A leader stops a task that moves before its successor is up.
+    HandOverEarly,
+    /// A worker holds it against a task that its runtime could not ask it.
+    BlameTheUnknown,
+    /// A leader calls a node drained that runs something.
+    DrainedEarly,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 30] = [
         Self::IgnoreTheFence,
         Self::SpeakBeforeCommit,
         Self::AcknowledgeUnread,
@@ -93,6 +103,11 @@ impl Sabotage {
         Self::KeepReports,
         Self::PretendRemovals,
         Self::NeverLead,
+        Self::PlaceHalfAGang,
+        Self::DisplaceEquals,
+        Self::HandOverEarly,
+        Self::BlameTheUnknown,
+        Self::DrainedEarly,
     ];
 
     /// The record that a leader with a broken brain would have written in the place of this one; `None` where it
@@ -168,6 +183,44 @@ impl Sabotage {
                     _ => None,
                 })?;
                 fact.clone_from(gone);
+            }
+            Self::PlaceHalfAGang => {
+                let gang = |fact: &Fact| match fact {
+                    Fact::TaskPlaced { task, .. } => {
+                        let task = state.tasks.get(task).filter(|task| task.replaces.is_none());
+                        let spec = task.and_then(|task| state.task_spec(task));
+                        spec.is_some_and(|spec| spec.all_at_once && spec.instances > 1)
+                    }
+                    _ => false,
+                };
+                let left_out = record.facts.iter().position(gang)?;
+                record.facts.remove(left_out);
+                record.facts.iter().find(|fact| gang(fact))?;
+            }
+            Self::DisplaceEquals => {
+                let (id, task) = live().find(|(_, task)| task.state == TaskState::Running)?;
+                record.facts.push(Fact::TaskStopRequested {
+                    task: *id,
+                    reason: "a broken brain says so".into(),
+                    displaced_by: Some(task.job.clone()),
+                });
+            }
+            Self::DrainedEarly => {
+                let runs =
+                    |id| state.tasks.get(id).is_some_and(|task| task.state == TaskState::Running);
+                let (name, _) = state.nodes.iter().find(|(_, node)| {
+                    let drains = node.drain.as_ref().is_some_and(|drain| !drain.is_done);
+                    drains && node.tasks.iter().any(runs)
+                })?;
+                record.facts.push(Fact::NodeDrained { name: name.clone() });
+            }
+            Self::HandOverEarly => {
+                let before = |id: &_| state.tasks.get(id).map(|task| task.state);
+                let moving = live().filter(|(_, task)| task.state != TaskState::Running);
+                let mut moving = moving.filter_map(|(_, task)| task.replaces);
+                let task = moving.find(|id| before(id) == Some(TaskState::Running))?;
+                let reason = "a broken brain says so".into();
+                record.facts.push(Fact::TaskStopRequested { task, reason, displaced_by: None });
             }
             _ => return None,
         }

@@ -21,6 +21,7 @@ use longshore_proto::state::TaskState;
 use crate::ask::{AskOutput, AskTimer, Asks};
 use crate::check::Note;
 use crate::disk::{Disk, WorkerContent};
+use crate::fault::{Chaos, Fault};
 use crate::manager::{node_name, uuid};
 use crate::message::{Answer, Message, Question};
 use crate::runtime::{Verb, VerbAnswer};
@@ -52,6 +53,26 @@ pub enum Timer {
     Watch(u64),
     /// A worker that leaves has waited long enough.
     LeaveEnds,
+    /// A task that was asked how it does answers.
+    Probed {
+        /// The task.
+        task: TaskId,
+        /// The attempt.
+        attempt: u64,
+        /// What it answers.
+        answer: Probed,
+    },
+}
+
+/// What a probe says of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probed {
+    /// It does its work.
+    Well,
+    /// It does not.
+    Ill,
+    /// The runtime could not ask.
+    Unknown,
 }
 
 /// What a worker wants of the world.
@@ -83,8 +104,8 @@ pub struct Context<'a> {
     pub out: &'a mut Vec<Output>,
     /// What the checkers should know.
     pub notes: &'a mut Vec<Note>,
-    /// Chance.
-    pub rng: &'a mut fastrand::Rng,
+    /// Chance, and what it breaks.
+    pub chaos: &'a mut Chaos,
     /// What is broken on purpose.
     pub sabotage: Option<Sabotage>,
 }
@@ -138,7 +159,7 @@ impl Worker {
         connected: bool,
         ctx: &mut Context<'_>,
     ) -> Self {
-        let boot_id = BootId(uuid(ctx.rng));
+        let boot_id = BootId(uuid(&mut ctx.chaos.rng));
         let content = ctx.disk.content();
         let node_id = NodeId(content.node_id);
         let saved = content.saved.clone();
@@ -214,7 +235,7 @@ impl Worker {
                     return;
                 }
                 let delta = match ctx.sabotage {
-                    Some(Sabotage::InventAssignments) => invent(delta, ctx.rng),
+                    Some(Sabotage::InventAssignments) => invent(delta, &mut ctx.chaos.rng),
                     _ => delta,
                 };
                 ctx.notes
@@ -253,7 +274,7 @@ impl Worker {
     pub fn timer(&mut self, timer: Timer, ctx: &mut Context<'_>) {
         if ctx.sabotage == Some(Sabotage::StopUnasked)
             && timer == Timer::Heartbeat
-            && ctx.rng.u8(0..16) == 0
+            && ctx.chaos.rng.u8(0..16) == 0
         {
             return self.input(Input::Leave, ctx);
         }
@@ -271,11 +292,22 @@ impl Worker {
             }
             Timer::Ask(timer) => {
                 let mut out = Vec::new();
-                let done = self.asks.timer(timer, ctx.now, ctx.rng, &mut out);
+                let done = self.asks.timer(timer, ctx.now, &mut ctx.chaos.rng, &mut out);
                 pass(out, ctx);
                 self.answered(done, ctx);
             }
             Timer::Register => self.register_now(ctx),
+            Timer::Probed { task, attempt, answer } => {
+                ctx.notes.push(Note::Probed { task, attempt, answer });
+                let blames = ctx.sabotage == Some(Sabotage::BlameTheUnknown);
+                let result = match answer {
+                    Probed::Well => Ok(()),
+                    Probed::Unknown if blames => Err(Failure::Refused("nobody knows".into())),
+                    Probed::Ill => Err(Failure::Refused("it is ill".into())),
+                    Probed::Unknown => Err(Failure::RuntimeAway),
+                };
+                self.input(Input::Probed { task, attempt, result }, ctx);
+            }
             Timer::Watch(watch) => {
                 if watch == self.watch {
                     ctx.out.push(Output::Runtime(Verb::Version { watch: self.watch }));
@@ -416,7 +448,15 @@ impl Worker {
             }
             Action::ProbeTask(probe) => {
                 let (task, attempt) = (probe.task, probe.attempt);
-                self.inbox.push_back(Input::Probed { task, attempt, result: Ok(()) });
+                let strikes = |ctx: &mut Context<'_>, fault| ctx.chaos.strikes(fault);
+                let answer = match (strikes(ctx, Fault::ProbeFails), strikes(ctx, Fault::ProbeLost))
+                {
+                    (false, false) => Probed::Well,
+                    (true, false) => Probed::Ill,
+                    (_, true) => Probed::Unknown,
+                };
+                let wait = ctx.chaos.rng.u64(MS..probe.check.timeout_ms.max(2) * MS);
+                ctx.out.push(Output::Wake(ctx.now + wait, Timer::Probed { task, attempt, answer }));
             }
             Action::ListContainers { ticket } => {
                 ctx.out.push(Output::Runtime(Verb::List { ticket }));
@@ -435,7 +475,7 @@ impl Worker {
 
     fn ask(&mut self, purpose: Purpose, question: Question, ctx: &mut Context<'_>) {
         let mut out = Vec::new();
-        self.asks.ask(purpose, question, ASK_DEADLINE, ctx.now, ctx.rng, &mut out);
+        self.asks.ask(purpose, question, ASK_DEADLINE, ctx.now, &mut ctx.chaos.rng, &mut out);
         pass(out, ctx);
     }
 
@@ -466,7 +506,7 @@ impl Worker {
                     return self.register_if_unknown(ctx);
                 }
                 // Half the wait at least, and spread.
-                let wait = ctx.rng.u64(self.register_delay / 2..self.register_delay);
+                let wait = ctx.chaos.rng.u64(self.register_delay / 2..self.register_delay);
                 self.register_delay = (self.register_delay * 2).min(REGISTER_DELAY_MAX);
                 ctx.out.push(Output::Wake(ctx.now + wait, Timer::Register));
             }
@@ -556,7 +596,7 @@ impl Worker {
         if !self.registered {
             return;
         }
-        self.heartbeat_at = ctx.now + ctx.rng.u64(1_800 * MS..2_200 * MS);
+        self.heartbeat_at = ctx.now + ctx.chaos.rng.u64(1_800 * MS..2_200 * MS);
         ctx.out.push(Output::Wake(self.heartbeat_at, Timer::Heartbeat));
         let heartbeat = self.heartbeat();
         ctx.out.push(Output::Beat(Box::new(heartbeat)));
@@ -587,7 +627,7 @@ impl Worker {
     fn runtime_down(&mut self, ctx: &mut Context<'_>) {
         self.watch += 1;
         self.subscribed = false;
-        let wait = ctx.rng.u64(self.watch_delay / 2..self.watch_delay);
+        let wait = ctx.chaos.rng.u64(self.watch_delay / 2..self.watch_delay);
         self.watch_delay = (self.watch_delay * 2).min(WATCH_DELAY_MAX);
         ctx.out.push(Output::Wake(ctx.now + wait, Timer::Watch(self.watch)));
         let reason = "the runtime does not answer".to_owned();

@@ -51,11 +51,16 @@ bites! {
     strangers: DisguiseStrangers => "I-19";
     stops_have_reasons: StopUnasked => "I-20";
     bounds: ForgetAskers => "I-21";
-    forks: LeadOverLostTail => "I-22";
+    forks: LeadOverLostTail => "I-22" | "I-5";
     lease: LeaseWithoutEnd => "I-24";
     placement: PlaceOnLostNodes => "I-28";
     graceful_stop: KillAtOnce => "I-29";
     convergence: KeepReports => "E-1";
     no_orphans: PretendRemovals => "E-2" | "I-6";
     a_leader: NeverLead => "E-3";
+    gangs: PlaceHalfAGang => "P-2";
+    displacing: DisplaceEquals => "P-1";
+    moves: HandOverEarly => "P-3";
+    health: BlameTheUnknown => "H-1";
+    drains: DrainedEarly => "I-18";
 }

@@ -239,6 +239,7 @@ impl Cluster {
     /// Notes where in the stream the record of the present proposal stands.
     pub fn appended(&mut self, stream_sequence: u64) {
         self.state.meta.stream_sequence = stream_sequence;
+        self.state.meta.record_sequence = stream_sequence;
     }
 
     /// Follows the log over a message that is no record at all.

@@ -54,6 +54,10 @@ pub struct Meta {
     pub at_ms: u64,
     /// The sequence in the stream of the last message that was read, a record or not.
     pub stream_sequence: u64,
+    /// The sequence in the stream of the last record. 0 in what was stored before this was kept, and where the log was
+    /// healed since.
+    #[serde(default)]
+    pub record_sequence: u64,
     /// Messages in the log that were no valid record.
     pub records_skipped: u64,
     /// The node that got the last task by round-robin.
@@ -321,6 +325,7 @@ impl State {
             self.meta.records_skipped += 1;
             return Err(reason);
         }
+        self.meta.record_sequence = stream_sequence;
         let revision = self.next_revision(record.epoch);
         let mut changes = Changes::default();
         let mut events = Vec::new();

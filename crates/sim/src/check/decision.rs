@@ -35,9 +35,6 @@ pub struct Decision {
     lost: VecDeque<Micros>,
     decided: Micros,
     touched: BTreeSet<NodeName>,
-    /// Whether records are told again after the log has lost its end: who was heard when they were made is no
-    /// longer known, and deaths were judged then.
-    pub(super) is_retold: bool,
 }
 
 impl Decision {
@@ -55,7 +52,6 @@ impl Decision {
             lost: VecDeque::new(),
             decided: 0,
             touched: BTreeSet::new(),
-            is_retold: false,
         }
     }
 
@@ -72,7 +68,7 @@ impl Decision {
         self.spoke.insert((manager, node), now);
     }
 
-    /// Another machine may have asked a leader for a node's name: that node is gone, whoever else is silent.
+    /// A machine has asked a leader for a node's name. If that is another one, the node is gone, whoever else is silent.
     pub fn claimed(
         &mut self,
         state: &State,
@@ -83,6 +79,9 @@ impl Decision {
         let known = state.nodes.get(&node_name(node));
         if known.is_some_and(|known| known.facts.id != node_id) {
             self.claimed.insert((manager, node), now);
+        } else {
+            // That it asks to join is a sign of life as good as any.
+            self.spoke.insert((manager, node), now);
         }
     }
 
@@ -94,7 +93,7 @@ impl Decision {
     }
 
     /// A record begins.
-    pub fn begin(&mut self, truth: &Truth, _record: &Record, chain: Hash, now: Micros) {
+    pub fn begin(&mut self, truth: &Truth, chain: Hash, now: Micros) {
         self.decided = truth.decided_at(chain, now);
         self.touched.clear();
     }
@@ -108,7 +107,7 @@ impl Decision {
                 placement(state, *task, node)?;
                 self.touched.insert(node.clone());
             }
-            Fact::NodeStatusChanged { name, status: NodeStatus::Lost, .. } if !self.is_retold => {
+            Fact::NodeStatusChanged { name, status: NodeStatus::Lost, .. } => {
                 self.death(name, record.manager)?;
                 self.brake(state, name, record.manager)?;
             }
@@ -264,6 +263,13 @@ fn capacity(state: &State, name: &NodeName) -> Result<(), Violation> {
     if held != booked {
         return violated("I-8", format!("{name} holds {held:?}, and its books say {booked:?}"));
     }
+    let specs = node.tasks.iter().filter_map(|id| state.task_spec(state.tasks.get(id)?));
+    let mut ports = BTreeSet::new();
+    for port in specs.flat_map(|spec| &spec.ports).filter(|port| !port.is_dynamic()) {
+        if !ports.insert((port.host, format!("{:?}", port.protocol))) {
+            return violated("I-8", format!("{name} has promised port {} twice", port.host));
+        }
+    }
     if !held.fits_in(node.facts.capacity) {
         return violated(
             "I-8",
@@ -273,26 +279,41 @@ fn capacity(state: &State, name: &NodeName) -> Result<(), Violation> {
     Ok(())
 }
 
-/// I-9: no more live tasks than wanted, but for those that were asked to end.
+/// I-9: no more live instances than wanted, but for those that were asked to end; and of one instance at most two
+/// tasks, while it moves.
 fn count(state: &State, key: &JobKey) -> Result<(), Violation> {
     let Some(job) = state.jobs.get(key) else { return Ok(()) };
     for (name, slots) in &job.slots {
-        let live = slots
-            .values()
-            .flatten()
-            .filter_map(|id| state.tasks.get(id))
-            .filter(|task| !task.state.is_terminal() && task.stop.is_none())
-            .count();
+        let live = |ids: &Vec<TaskId>| {
+            let tasks = ids.iter().filter_map(|id| state.tasks.get(id));
+            tasks.filter(|task| !task.state.is_terminal() && task.stop.is_none()).count()
+        };
+        let instances = slots.values().filter(|ids| live(ids) > 0).count();
+        let most = slots.values().map(live).max().unwrap_or(0);
         let specs = job.versions.values().filter_map(|spec| spec.spec(name));
         let wanted = specs.map(|spec| spec.instances as usize).max().unwrap_or(0);
-        if live > wanted {
+        if instances > wanted {
             return violated(
                 "I-9",
-                format!("{key}: {live} tasks of {name} live, and {wanted} are wanted"),
+                format!("{key}: {instances} instances of {name} live, and {wanted} are wanted"),
             );
+        }
+        if most > 2 || slots.values().any(|ids| live(ids) == 2 && !moves_on(state, ids)) {
+            return violated("I-9", format!("{key}: an instance of {name} has {most} live tasks"));
         }
     }
     Ok(())
+}
+
+/// Whether one of a slot's live tasks takes the place of another one.
+fn moves_on(state: &State, ids: &[TaskId]) -> bool {
+    let live = |id: &TaskId| {
+        state.tasks.get(id).is_some_and(|task| !task.state.is_terminal() && task.stop.is_none())
+    };
+    ids.iter()
+        .filter(|id| live(id))
+        .filter_map(|id| state.tasks.get(id)?.replaces)
+        .any(|before| live(&before))
 }
 
 /// I-21: history stays bounded.

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longshore_core::cluster::state::{Job, State};
+use longshore_core::cluster::state::{Job, Node, State, Task};
 use longshore_proto::id::TaskId;
 use longshore_proto::name::JobKey;
-use longshore_proto::spec::Resources;
+use longshore_proto::spec::{Port, Resources, TaskSpec};
 use longshore_proto::state::{Eligibility, NodeStatus, TaskState};
 
 use super::{Violation, violated};
@@ -48,16 +48,19 @@ fn converged(state: &State, key: &JobKey, job: &Job) -> Result<(), Violation> {
         return Ok(());
     }
     for part in &spec.specs {
-        let latest = job.slots.get(&part.name).into_iter().flat_map(BTreeMap::values);
-        let settled = latest
-            .filter_map(|ids| state.tasks.get(ids.last()?))
-            .filter(|task| match task.state {
-                TaskState::Running => task.stop.is_none(),
+        let slots = job.slots.get(&part.name).into_iter().flat_map(BTreeMap::values);
+        let is_settled = |ids: &&Vec<TaskId>| {
+            let mut tasks = ids.iter().rev().filter_map(|id| state.tasks.get(id));
+            // A move that came to nothing leaves an instance where it was.
+            let runs =
+                tasks.clone().any(|task| task.state == TaskState::Running && task.stop.is_none());
+            runs || tasks.next().is_some_and(|task| match task.state {
                 TaskState::Completed | TaskState::Failed => task.version >= job.run_version,
                 TaskState::Pending => job.blocked.contains_key(&part.name),
                 _ => false,
             })
-            .count();
+        };
+        let settled = slots.filter(is_settled).count();
         if settled < part.instances as usize {
             return violated(
                 "E-1",
@@ -97,26 +100,37 @@ fn no_orphans(
     Ok(())
 }
 
-/// E-4: nothing waits that fits somewhere.
+/// E-4: nothing waits that fits somewhere. What is placed all at once may wait although some of it would fit.
 fn no_starvation(state: &State) -> Result<(), Violation> {
     for ids in state.waiting.values() {
-        let Some(id) = ids.first() else { continue };
-        let Some(spec) = state.tasks.get(id).and_then(|task| state.task_spec(task)) else {
+        let Some((id, task)) = ids.first().and_then(|id| Some((*id, state.tasks.get(id)?))) else {
             continue;
         };
-        for (name, node) in &state.nodes {
-            let held = node
-                .tasks
-                .iter()
-                .filter_map(|id| state.task_spec(state.tasks.get(id)?))
-                .fold(Resources::ZERO, |sum, spec| sum.saturating_add(spec.resources));
-            let takes = node.status == NodeStatus::Ready && node.eligibility == Eligibility::Open;
-            if takes && held.saturating_add(spec.resources).fits_in(node.facts.capacity) {
-                return violated("E-4", format!("task {id} waits, and fits on {name}"));
-            }
+        let Some(spec) = state.task_spec(task).filter(|spec| !spec.all_at_once) else { continue };
+        if let Some((name, _)) = state.nodes.iter().find(|(_, node)| fits(state, node, task, spec))
+        {
+            return violated("E-4", format!("task {id} waits, and fits on {name}"));
         }
     }
     Ok(())
+}
+
+fn fits(state: &State, node: &Node, task: &Task, spec: &TaskSpec) -> bool {
+    let there = || {
+        let tasks = node.tasks.iter().filter_map(|id| state.tasks.get(id));
+        tasks.filter_map(|task| Some((task, state.task_spec(task)?)))
+    };
+    let held = there().fold(Resources::ZERO, |sum, (_, spec)| sum.saturating_add(spec.resources));
+    let is_taken = |port: &Port| {
+        let ports = there().flat_map(|(_, spec)| &spec.ports);
+        ports.into_iter().any(|other| (other.host, other.protocol) == (port.host, port.protocol))
+    };
+    let is_kin = |other: &Task| (&other.job, &other.spec) == (&task.job, &task.spec);
+    node.status == NodeStatus::Ready
+        && node.eligibility == Eligibility::Open
+        && held.saturating_add(spec.resources).fits_in(node.facts.capacity)
+        && !spec.ports.iter().any(is_taken)
+        && !(spec.distinct_hosts && there().any(|(other, _)| is_kin(other)))
 }
 
 /// I-3: a manager's store reads back as the state of its last record.
@@ -143,7 +157,7 @@ mod tests {
     use longshore_core::cluster::record::{Fact, NodeFacts};
     use longshore_proto::id::{BootId, NodeId, Revision};
     use longshore_proto::name::{Datacenter, Namespace};
-    use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, TaskSpec};
+    use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss};
     use uuid::Uuid;
 
     use super::*;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use longshore_core::cluster::record::{CommandAnswer, Fact, Hash, Record};
+use longshore_core::leadership::mend::Head;
 use longshore_proto::id::{CommandId, ManagerId};
 
 use super::{Truth, Violation, violated};
@@ -103,7 +104,7 @@ impl Log {
     /// I-22: whoever begins to lead has applied nothing that the log does not hold.
     pub fn leads(&self, truth: &Truth, manager: ManagerId) -> Result<(), Violation> {
         match self.applied.get(&manager) {
-            Some((index, chain)) if truth.chains.get(index) != Some(chain) => violated(
+            Some((index, chain)) if truth.in_log(*index) != Some(*chain) => violated(
                 "I-22",
                 format!(
                     "manager {manager} leads and has applied record {index}, which the log does not hold"
@@ -113,9 +114,41 @@ impl Log {
         }
     }
 
-    /// What is known of managers outlives a log that was cut.
-    pub fn keep_applied(&mut self, before: Self) {
-        self.applied = before.applied;
+    /// I-1: a snapshot is of what the log holds, or held.
+    pub fn joined(
+        &mut self,
+        truth: &Truth,
+        manager: ManagerId,
+        head: &Head,
+    ) -> Result<(), Violation> {
+        if !truth.has_held(head.chain) {
+            return violated(
+                "I-1",
+                format!(
+                    "manager {manager} joins from a snapshot of record {}, which was never committed",
+                    head.index
+                ),
+            );
+        }
+        self.has_applied(manager, head.index, head.chain);
+        Ok(())
+    }
+
+    /// The records are told once more; what is known of managers and clients outlives that.
+    pub fn forget(&mut self) {
+        (self.epoch, self.writer) = (0, None);
+        self.granted.clear();
+    }
+
+    /// I-2: what was acknowledged is still in the log after it was healed.
+    pub fn still_granted(&self) -> Result<(), Violation> {
+        match self.answered.keys().find(|id| !self.granted.contains_key(id)) {
+            Some(id) => violated(
+                "I-2",
+                format!("command {id} was acknowledged, and healing the log has lost it"),
+            ),
+            None => Ok(()),
+        }
     }
 
     /// I-2 and I-15: an acknowledged command is in the log, and is always answered alike.

@@ -12,8 +12,8 @@
 //! | I-5 | a worker is told only what was committed before, and its revision never falls | [`node`] |
 //! | I-6 | a task has one node; an attempt has one container; one attempt runs at a time | [`decision`], [`node`] |
 //! | I-7 | each record only moves tasks as the table of moves allows | [`decision`] |
-//! | I-8 | no node promises more than it has | [`decision`] |
-//! | I-9 | no more live tasks than wanted | [`decision`] |
+//! | I-8 | no node promises more than it has, nor a port twice | [`decision`] |
+//! | I-9 | no more live instances than wanted, each with one task, or two while it moves | [`decision`] |
 //! | I-10 | one at most, for fenced jobs | elsewhere: fenced singletons are judged by their own tests |
 //! | I-11 | a worker that is cut off stops what should stop | elsewhere: no job can ask for it yet |
 //! | I-12 | no node is lost while its heartbeats arrive at the leader | [`decision`] |
@@ -22,7 +22,7 @@
 //! | I-15 | the same command id is granted once and always answered alike | [`log`] |
 //! | I-16 | a worker that missed something notices | [`node`] |
 //! | I-17 | reads never show what is not committed | elsewhere: `tests/manager` asks real managers |
-//! | I-18 | a drain is complete when nothing runs any more | elsewhere: decision tests |
+//! | I-18 | a drain is complete when nothing runs there any more | [`node`] |
 //! | I-19 | containers of others are never touched | [`node`] |
 //! | I-20 | no container is stopped without a committed reason, however long nothing can be committed | [`node`] |
 //! | I-21 | histories, askers and questions stay bounded | [`decision`], [`node`] |
@@ -31,6 +31,10 @@
 //! | I-24 | the lease always ends by itself; that two hold it breaks nothing | [`node`], and the fault "lease doubled" |
 //! | I-25, I-26, I-27 | rights, decoding, secrets | elsewhere: `tests/permissions`, `proto` |
 //! | I-28 | a task is placed on a node that takes tasks | [`decision`] |
+//! | P-1 | a task is displaced only for one that waits and is more important by the gap that is set | [`groups`] |
+//! | P-2 | tasks that are placed all at once are placed in one record, or none is | [`groups`] |
+//! | P-3 | a task that moves goes on until its successor is up, and healthy where that is asked for | [`groups`] |
+//! | H-1 | a task is called unhealthy only after as many bad answers in a row as its check says | [`node`] |
 //! | I-29 | nothing is killed before its grace is over | [`node`] |
 //! | E-1 | when faults stop, every job has what it wants or says why not, and nothing more is written | [`end`] |
 //! | E-2 | the containers that run are the tasks that run | [`end`] |
@@ -39,15 +43,18 @@
 
 pub mod decision;
 pub mod end;
+pub mod groups;
 pub mod log;
 pub mod node;
+pub mod truth;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use longshore_core::cluster::Settings;
 use longshore_core::cluster::record::{CommandAnswer, Hash, Record};
-use longshore_core::cluster::state::State;
-use longshore_core::cluster::{Cluster, Identity, Settings};
+use longshore_core::cluster::state::Meta;
+use longshore_core::leadership::mend::Head;
 use longshore_proto::id::{BootId, CommandId, ManagerId, NodeId, Revision, TaskId};
 use longshore_proto::node::{Assignment, TaskReport};
 use longshore_proto::state::TaskState;
@@ -55,6 +62,8 @@ use longshore_proto::state::TaskState;
 use crate::jetstream::Bytes;
 use crate::manager::node_name;
 use crate::time::{Micros, SECOND};
+use crate::worker::Probed;
+pub use truth::Truth;
 
 /// Something that a process did, as the checkers are told of it.
 #[derive(Debug, Clone)]
@@ -63,6 +72,25 @@ pub enum Note {
     Elected {
         /// The manager's run.
         manager: ManagerId,
+    },
+    /// A manager takes a snapshot over.
+    Joined {
+        /// The manager's run.
+        manager: ManagerId,
+        /// What it is of.
+        head: Head,
+    },
+    /// A manager begins to heal the log from its own store.
+    Heals {
+        /// Which manager.
+        manager: usize,
+    },
+    /// A manager has healed the log: it goes on behind this.
+    Healed {
+        /// The manager's run.
+        manager: ManagerId,
+        /// What stands once in its state.
+        meta: Box<Meta>,
     },
     /// A manager's election is committed, and it listens.
     Listens {
@@ -128,6 +156,15 @@ pub enum Note {
         /// What.
         report: TaskReport,
     },
+    /// A worker is told how a task does that it has asked.
+    Probed {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: u64,
+        /// What it says.
+        answer: Probed,
+    },
     /// A worker was told that its reports are in the log.
     Delivered {
         /// Which worker.
@@ -181,6 +218,13 @@ pub enum Note {
     Started {
         /// On which worker's machine.
         worker: usize,
+        /// For which task.
+        task: TaskId,
+        /// For which attempt.
+        attempt: u64,
+    },
+    /// The start of a container was said to have failed.
+    Disowned {
         /// For which task.
         task: TaskId,
         /// For which attempt.
@@ -257,53 +301,8 @@ pub(crate) fn violated<T>(id: &'static str, what: impl Into<String>) -> Result<T
     Err(Violation { id, what: what.into() })
 }
 
-/// What the checkers know in common: the log, folded once more.
-#[derive(Debug)]
-pub struct Truth {
-    /// The state after the last record, before the fact that is being looked at.
-    pub state: State,
-    /// Each record's hash, by index.
-    pub chains: BTreeMap<u64, Hash>,
-    /// The hash of what each record writes, by index.
-    pub writes: BTreeMap<u64, Hash>,
-    /// When each record was decided, by its hash.
-    pub decided: BTreeMap<[u8; 8], Micros>,
-    follower: Cluster,
-}
-
-impl Truth {
-    fn new() -> Self {
-        Self {
-            state: State::default(),
-            chains: BTreeMap::new(),
-            writes: BTreeMap::new(),
-            decided: BTreeMap::new(),
-            follower: follower(),
-        }
-    }
-
-    /// When a record was decided.
-    pub fn decided_at(&self, chain: Hash, now: Micros) -> Micros {
-        self.decided.get(&short(chain)).copied().unwrap_or(now)
-    }
-}
-
-fn short(hash: Hash) -> [u8; 8] {
-    let text = hash.to_string();
-    let mut short = [0; 8];
-    short.copy_from_slice(&text.as_bytes()[..8]);
-    short
-}
-
-fn follower() -> Cluster {
-    let identity = Identity {
-        manager: ManagerId(uuid::Uuid::nil()),
-        #[expect(clippy::expect_used, reason = "a word is a legal name")]
-        name: "truth".parse().expect("a legal name"),
-        version: String::new(),
-    };
-    Cluster::new(identity, Settings::default(), State::default())
-}
+/// How soon a manager must notice that the log is not the one that it has applied, once it no longer doubts that.
+const NOTICED_AFTER_DOUBT: Micros = 3 * SECOND;
 
 /// All checkers.
 #[derive(Debug)]
@@ -312,30 +311,42 @@ pub struct Checks {
     pub truth: Truth,
     log: log::Log,
     decision: decision::Decision,
+    groups: groups::Groups,
     node: node::Node,
-    /// Whether the log has lost its tail: what rested on that cannot be judged any more.
-    is_cut: bool,
-    /// When it last did.
-    cut_at: Micros,
+    /// When the log last lost something, if it ever did.
+    cut_at: Option<Micros>,
+    /// Whether something was lost that was acknowledged: what rested on that cannot be judged any more.
+    is_lossy: bool,
+    /// How soon a manager must notice that the log is not the one that it has applied.
+    noticed_within: Micros,
     /// Managers that have appended what does not follow, and when: they must notice.
     strays: BTreeMap<ManagerId, Micros>,
 }
 
-/// How soon a manager must notice that the log is not the one that it has applied.
-const NOTICED_WITHIN: Micros = 5 * SECOND;
-
 impl Checks {
     /// For a run that has not begun.
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(settings: &Settings, doubt: Micros) -> Self {
         Self {
-            truth: Truth::new(),
+            truth: Truth::default(),
             log: log::Log::default(),
             decision: decision::Decision::new(settings),
+            groups: groups::Groups::new(settings),
             node: node::Node::default(),
-            is_cut: false,
-            cut_at: 0,
+            cut_at: None,
+            is_lossy: false,
+            noticed_within: doubt + NOTICED_AFTER_DOUBT,
             strays: BTreeMap::new(),
         }
+    }
+
+    /// Whether something was lost that was acknowledged.
+    pub fn is_lossy(&self) -> bool {
+        self.is_lossy
+    }
+
+    /// What leaders have decided of tasks that stand together, as often as they did.
+    pub fn seen(&self) -> groups::Seen {
+        self.groups.seen()
     }
 
     /// The log has taken a message.
@@ -350,61 +361,79 @@ impl Checks {
         };
         let chain = Hash::of(payload);
         if let Err(violation) = log::valid(&self.truth, &record) {
-            if !self.is_cut {
+            if self.cut_at.is_none() {
                 return Err(violation);
             }
+            if self.truth.stands_before(&record) {
+                // Somebody leads over what is left of the log: what was lost stays lost.
+                self.rebuild(record.previous)?;
+                self.is_lossy = true;
+            }
+        }
+        if !self.truth.stands_before(&record) || log::valid(&self.truth, &record).is_err() {
+            if self.cut_at.is_none() {
+                return violated(
+                    "I-22",
+                    format!("record {} does not follow the log", record.index),
+                );
+            }
             self.strays.entry(record.manager).or_insert(now);
-            self.truth.state.meta.stream_sequence = sequence;
-            self.truth.state.meta.records_skipped += 1;
             // It is skipped, by all alike.
-            drop(self.truth.follower.follow(&record, payload, sequence));
+            self.truth.skipped(sequence);
             return Ok(());
         }
         self.log.epochs(&record)?;
-        self.decision.begin(&self.truth, &record, chain, now);
+        self.decision.begin(&self.truth, chain, now);
+        self.groups.begin();
         let truth = &mut self.truth;
         let revision = truth.state.next_revision(record.epoch);
         let mut changes = Default::default();
         for fact in &record.facts {
             self.log.fact(fact, record.index)?;
             self.decision.fact(&truth.state, fact, &record)?;
-            self.node.fact(fact, revision);
+            self.groups.fact(&truth.state, fact)?;
+            self.node.fact(fact, revision, self.is_lossy)?;
             truth.state.apply(fact, revision, record.at_ms, &mut changes);
         }
-        truth.state.meta.stream_sequence = sequence;
-        truth.state.seal(record.index, chain, record.at_ms, &mut changes);
-        self.decision.end(&truth.state, &changes)?;
-        truth.chains.insert(record.index, chain);
-        let (writes, _) = match truth.follower.follow(&record, payload, sequence) {
-            Ok(followed) => followed,
-            Err(reason) => return violated("I-22", format!("record {}: {reason}", record.index)),
-        };
-        truth.writes.insert(record.index, crate::manager::hash_writes(&writes));
-        Ok(())
+        truth.sealed(&record, payload, sequence, &mut changes)?;
+        self.groups.end(&truth.state)?;
+        self.decision.end(&truth.state, &changes)
     }
 
-    /// The log has lost everything behind a sequence: begins anew with what is left.
-    pub fn truncated(
-        &mut self,
-        log: &[Bytes],
-        settings: &Settings,
-        now: Micros,
-    ) -> Result<(), Violation> {
-        let decided = std::mem::take(&mut self.truth.decided);
-        let kept = std::mem::take(&mut self.log);
-        let node = std::mem::take(&mut self.node);
-        let decision = std::mem::replace(&mut self.decision, decision::Decision::new(settings));
-        *self = Self::new(settings);
-        self.truth.decided = decided;
-        self.node = node;
-        self.decision = decision;
-        (self.is_cut, self.cut_at) = (true, now);
-        self.decision.is_retold = true;
-        for (at, payload) in log.iter().enumerate() {
-            self.appended(payload, at as u64 + 1, 0)?;
+    /// The log has lost everything behind a sequence.
+    pub fn cut(&mut self, last: u64, now: Micros) {
+        self.cut_at = Some(now);
+        self.truth.cut(last);
+    }
+
+    /// A manager has healed the log with what its store holds. `may_lose` says whether what others knew may be lost.
+    pub fn healed(&mut self, meta: &Meta, may_lose: bool) -> Result<(), Violation> {
+        if meta.chain != self.truth.state.meta.chain {
+            self.is_lossy |= may_lose;
+            self.rebuild(meta.chain)?;
         }
-        self.decision.is_retold = false;
-        self.log.keep_applied(kept);
+        self.truth.healed(meta)?;
+        if self.is_lossy { Ok(()) } else { self.log.still_granted() }
+    }
+
+    /// Goes back to another past: that of the record with this hash.
+    fn rebuild(&mut self, tip: Hash) -> Result<(), Violation> {
+        let records = self.truth.past(tip)?;
+        let (skipped, sequence) = self.truth.standing();
+        self.truth.forget();
+        self.log.forget();
+        for (payload, sequence) in records {
+            let Ok(record) = Record::decode(&payload) else { continue };
+            self.log.epochs(&record)?;
+            let revision = self.truth.state.next_revision(record.epoch);
+            let mut changes = Default::default();
+            for fact in &record.facts {
+                self.log.fact(fact, record.index)?;
+                self.truth.state.apply(fact, revision, record.at_ms, &mut changes);
+            }
+            self.truth.sealed(&record, &payload, sequence, &mut changes)?;
+        }
+        self.truth.resume(skipped, sequence);
         Ok(())
     }
 
@@ -412,10 +441,10 @@ impl Checks {
     pub fn note(&mut self, note: &Note, now: Micros) -> Result<(), Violation> {
         match note {
             Note::Proposed { hash, .. } => {
-                self.truth.decided.insert(short(*hash), now);
+                self.truth.proposed(*hash, now);
             }
             // What was acknowledged a moment before the log lost it is for I-22 to judge.
-            Note::Applied { manager, index, chain, .. } if self.is_cut => {
+            Note::Applied { manager, index, chain, .. } if self.cut_at.is_some() => {
                 self.log.has_applied(*manager, *index, *chain);
             }
             Note::Applied { manager, index, chain, writes } => {
@@ -423,7 +452,7 @@ impl Checks {
             }
             Note::Elected { manager } => {
                 // Its first record may have been lost a moment after it was acknowledged.
-                if !self.is_cut || now - self.cut_at > NOTICED_WITHIN {
+                if self.cut_at.is_none_or(|at| now - at > self.noticed_within) {
                     self.log.leads(&self.truth, *manager)?;
                 }
                 self.decision.elected(*manager, now);
@@ -438,14 +467,20 @@ impl Checks {
             Note::Claimed { manager, node, node_id } => {
                 self.decision.claimed(&self.truth.state, (*manager, *node), *node_id, now);
             }
-            Note::Listens { .. } | Note::Alarm { .. } => {}
+            Note::Joined { manager, head } => {
+                self.log.joined(&self.truth, *manager, head)?;
+            }
+            Note::Heals { .. }
+            | Note::Healed { .. }
+            | Note::Listens { .. }
+            | Note::Alarm { .. } => {}
             // What rests on a decision that was lost may be decided anew, and otherwise.
             Note::Told { .. }
             | Note::AskedToEnd { .. }
             | Note::Delivered { .. }
             | Note::Created { .. }
             | Note::Started { .. }
-                if self.is_cut => {}
+                if self.is_lossy => {}
             other => self.node.note(&self.truth, other, now)?,
         }
         Ok(())
@@ -457,13 +492,16 @@ impl Checks {
         id: CommandId,
         answer: Option<&CommandAnswer>,
     ) -> Result<(), Violation> {
-        if self.is_cut { Ok(()) } else { self.log.answered(&self.truth, id, answer) }
+        if self.is_lossy { Ok(()) } else { self.log.answered(&self.truth, id, answer) }
     }
 
     /// A second has passed; what only time can break is looked at.
     pub fn tick(&mut self, look: &node::Look, now: Micros) -> Result<(), Violation> {
-        for manager in &look.leaders {
-            if self.strays.get(manager).is_some_and(|since| now - since > NOTICED_WITHIN) {
+        for (manager, since) in &mut self.strays {
+            // Whoever hears nothing of the log cannot notice anything.
+            if !look.leaders.contains(manager) {
+                *since = now;
+            } else if now - *since > self.noticed_within {
                 return violated(
                     "I-22",
                     format!("manager {manager} leads on over a log that it does not follow"),
@@ -475,6 +513,6 @@ impl Checks {
 
     /// The run is over: what was acknowledged must still be there.
     pub fn finish(&self) -> Result<(), Violation> {
-        if self.is_cut { Ok(()) } else { self.log.finish(&self.truth) }
+        if self.is_lossy { Ok(()) } else { self.log.finish(&self.truth) }
     }
 }

@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_core::cluster::record::Fact;
+use longshore_proto::health::Health;
 use longshore_proto::id::{ManagerId, Revision, TaskId};
+use longshore_proto::name::NodeName;
 use longshore_proto::node::{Assignment, Want};
 use longshore_proto::state::{Mover, TaskState, is_legal_move};
 
 use super::{Note, Truth, Violation, violated};
-use crate::manager::node_name;
+use crate::manager::{node_name, worker_of};
+use crate::message::Process;
 use crate::time::{MS, Micros, SECOND};
+use crate::worker::Probed;
 
 /// How long a worker may be behind although nothing stands between it and the leader.
 const GAP_MAX: Micros = 45 * SECOND;
@@ -47,17 +51,47 @@ pub struct Node {
     /// Workers that leave, and those that have left and run again: since when.
     leaving: BTreeMap<usize, Option<Micros>>,
     diskless: BTreeSet<usize>,
+    /// Attempts whose start was said to have failed.
+    disowned: BTreeSet<(TaskId, u64)>,
+    /// How many bad answers in a row an attempt has given, since it last did well.
+    bad_answers: BTreeMap<(TaskId, u64), u32>,
+    /// Attempts that were called unhealthy: their workers may end them.
+    ill: BTreeSet<(TaskId, u64)>,
 }
 
 impl Node {
     /// A fact was committed.
-    pub fn fact(&mut self, fact: &Fact, revision: Revision) {
+    pub fn fact(
+        &mut self,
+        fact: &Fact,
+        revision: Revision,
+        is_lossy: bool,
+    ) -> Result<(), Violation> {
         let (task, stops) = match fact {
             Fact::TaskPlaced { task, .. } => (task, false),
             Fact::TaskStopRequested { task, .. } => (task, true),
-            _ => return,
+            Fact::NodeDrained { name } if !is_lossy => return self.drained(name),
+            _ => return Ok(()),
         };
         self.decided.entry(*task).or_default().insert((revision, stops));
+        Ok(())
+    }
+
+    /// I-18: nothing of ours runs on a node that is drained, but what its runtime has said not to have started.
+    fn drained(&self, name: &NodeName) -> Result<(), Violation> {
+        let Process::Worker(worker) = worker_of(name) else { return Ok(()) };
+        let left = self.running.iter().find(|(task, attempt)| {
+            self.homes.get(*task) == Some(&worker) && !self.disowned.contains(&(**task, **attempt))
+        });
+        match left {
+            Some((task, attempt)) if !self.diskless.contains(&worker) => violated(
+                "I-18",
+                format!(
+                    "{name} is said to be drained, and attempt {attempt} of task {task} runs there"
+                ),
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// A worker or its runtime did something.
@@ -75,7 +109,15 @@ impl Node {
             Note::Reported { report, .. } => {
                 let minted = self.minted.entry(report.task).or_default();
                 *minted = (*minted).max(report.attempt);
+                if report.health.is_some_and(|health| health.status == Health::Unhealthy) {
+                    self.found_ill(truth, report.task, report.attempt)?;
+                }
             }
+            Note::Probed { task, attempt, answer } => match answer {
+                Probed::Well => drop(self.bad_answers.remove(&(*task, *attempt))),
+                Probed::Ill => *self.bad_answers.entry((*task, *attempt)).or_default() += 1,
+                Probed::Unknown => {}
+            },
             Note::Delivered { worker, told } => delivered(truth, *worker, told)?,
             Note::DiskLost { worker } => {
                 self.diskless.insert(*worker);
@@ -87,6 +129,9 @@ impl Node {
             Note::Started { worker, task, attempt } => {
                 self.waited(truth, *worker, *task, *attempt, now)?;
                 self.started(*task, *attempt)?;
+            }
+            Note::Disowned { task, attempt } => {
+                self.disowned.insert((*task, *attempt));
             }
             Note::AskedToEnd { worker, task, attempt, disowned: false } => {
                 self.stop(truth, *worker, *task, *attempt, now)?;
@@ -204,6 +249,24 @@ impl Node {
         Ok(())
     }
 
+    /// H-1: bad answers in a row, as many as its check says, make a task unhealthy.
+    fn found_ill(&mut self, truth: &Truth, id: TaskId, attempt: u64) -> Result<(), Violation> {
+        self.ill.insert((id, attempt));
+        let spec = truth.state.tasks.get(&id).and_then(|task| truth.state.task_spec(task));
+        let Some(check) = spec.and_then(|spec| spec.health.as_ref()) else { return Ok(()) };
+        let bad = self.bad_answers.get(&(id, attempt)).copied().unwrap_or(0);
+        if bad < check.retries {
+            return violated(
+                "H-1",
+                format!(
+                    "attempt {attempt} of task {id} is called unhealthy after {bad} bad answers of {}",
+                    check.retries
+                ),
+            );
+        }
+        Ok(())
+    }
+
     /// I-20: a container that runs is asked to end only for a reason that was committed.
     fn stop(
         &self,
@@ -214,6 +277,9 @@ impl Node {
         now: Micros,
     ) -> Result<(), Violation> {
         let known = truth.state.tasks.get(&id);
+        if self.ill.contains(&(id, attempt)) {
+            return Ok(());
+        }
         let wanted = known.is_some_and(|task| {
             task.stop.is_none()
                 && !task.state.is_terminal()

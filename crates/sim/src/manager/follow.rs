@@ -1,20 +1,22 @@
-//! Following the log and standing by, as `log.rs`, `follow.rs`, `standby.rs` and `lease.rs` do.
+//! Opening the log, following it and standing by, as `log.rs`, `follow.rs` and `standby.rs` of the manager do. What
+//! is a record, and whether the log still is what was applied, is the core's to say.
 
-use longshore_core::cluster::persist;
-use longshore_core::cluster::record::{Hash, Record};
 use longshore_core::cluster::{Cluster, State};
+use longshore_core::leadership::follow::{Followed, Follower, Stopped};
+use longshore_core::leadership::log::{
+    Applied, Broken, Doubt, Info, LOOK_INTERVAL_MS, Verdict, end,
+};
 
 use super::{
-    ACK_TIMEOUT, CHECK_INTERVAL, Context, Held, LEASE_PATIENCE, LEASE_TTL, LOOK_INTERVAL, Manager,
-    Output, Phase, Purpose, READ_TIMEOUT, RENEW_INTERVAL, RETRY_DELAY, STUCK_AFTER, Timer,
-    hash_writes, node_name,
+    Context, Ended, Manager, Output, Phase, Purpose, READ_TIMEOUT, RETRY_DELAY, Timer, hash_writes,
+    node_name,
 };
 use crate::check::Note;
 use crate::disk::ManagerBatch;
-use crate::jetstream::{Bytes, Holder, Request, Response};
+use crate::jetstream::{Bytes, LOG, Request, Response};
 use crate::message::Message;
 use crate::sabotage::Sabotage;
-use crate::time::{MS, Micros};
+use crate::time::MS;
 
 impl Manager {
     // Opening the log.
@@ -22,6 +24,13 @@ impl Manager {
     pub(super) fn open(&mut self, ctx: &mut Context<'_>) {
         self.opened += 1;
         self.phase = Phase::Opening;
+        self.doubt = Doubt::new(self.doubt_ms);
+        self.follower = Follower::default();
+        self.missing_since = None;
+        self.find_log(ctx);
+    }
+
+    pub(super) fn find_log(&mut self, ctx: &mut Context<'_>) {
         self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::Open, ctx);
     }
 
@@ -29,20 +38,33 @@ impl Manager {
         if !matches!(self.phase, Phase::Opening) {
             return;
         }
-        let Some(Response::Info { created, .. }) = response else {
+        let Some(Response::Info(info)) = response else {
             return ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
         };
-        match ctx.disk.content().log_created {
-            None => {
-                if ctx.disk.begin(ManagerBatch::LogCreated(created)) {
-                    self.phase = Phase::Marking;
-                    ctx.out.push(Output::Sync(1));
-                } else {
-                    ctx.out.push(Output::Exit("its disk is full"));
+        let content = ctx.disk.content();
+        let known = content.log_created.clone();
+        let is_bound = known.is_some() || content.must_join;
+        match (info, known) {
+            (None, _) if is_bound => {
+                let since = *self.missing_since.get_or_insert(ctx.now);
+                if ctx.now - since < self.doubt_ms * MS {
+                    return ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
                 }
+                self.broken(Broken::Gone { stream: LOG.into() }, ctx);
             }
-            Some(known) if known == created => self.load(ctx),
-            Some(_) => ctx.out.push(Output::Exit("the log is another one")),
+            (None, _) => self.ask(Request::LogMake, READ_TIMEOUT, Purpose::Open, ctx),
+            (Some(info), Some(known)) if info.created != known => {
+                let (stream, created) = (LOG.into(), info.created);
+                self.broken(Broken::Replaced { stream, created, known }, ctx);
+            }
+            (Some(info), None) if is_bound && info.last == 0 => {
+                self.broken(Broken::Empty { stream: LOG.into() }, ctx);
+            }
+            (Some(_), Some(_)) => self.load(ctx),
+            (Some(info), None) => {
+                self.phase = Phase::Marking;
+                self.write(vec![ManagerBatch::LogCreated(info.created)], ctx);
+            }
         }
     }
 
@@ -53,16 +75,28 @@ impl Manager {
                 let (identity, settings) = (self.identity.clone(), self.settings.clone());
                 self.cluster = Some(Cluster::new(identity, settings, state));
             }
-            Err(_) => return ctx.out.push(Output::Exit("its store cannot be read")),
+            Err(_) => return ctx.out.push(Output::Exit(Ended::Unreadable)),
         }
         self.catch_up(ctx);
     }
 
+    /// Writes batches, and is told when they are synced.
+    pub(super) fn write(&mut self, batches: Vec<ManagerBatch>, ctx: &mut Context<'_>) -> bool {
+        let count = batches.len();
+        if batches.into_iter().all(|batch| ctx.disk.begin(batch)) {
+            ctx.out.push(Output::Sync(count));
+            return true;
+        }
+        ctx.out.push(Output::Exit(Ended::DiskFull));
+        false
+    }
+
     // Catching up.
 
-    fn catch_up(&mut self, ctx: &mut Context<'_>) {
+    pub(super) fn catch_up(&mut self, ctx: &mut Context<'_>) {
         self.phase = Phase::Reading { end: 0, next: 0 };
-        self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::End, ctx);
+        let applied = self.applied();
+        self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::End { applied }, ctx);
     }
 
     /// Whether it is in a reign.
@@ -70,133 +104,190 @@ impl Manager {
         matches!(self.phase, Phase::Idle | Phase::Appending { .. } | Phase::Storing { .. })
     }
 
-    pub(super) fn known(&self) -> u64 {
-        self.cluster.as_ref().map_or(0, |cluster| cluster.state().meta.stream_sequence)
+    /// Where it stands in the log.
+    pub(super) fn applied(&self) -> Applied {
+        self.cluster
+            .as_ref()
+            .map_or_else(Applied::default, |cluster| Applied::of(&cluster.state().meta))
     }
 
-    /// Whether the log has lost what was applied.
-    fn is_shortened(&self, last: u64, known: u64, ctx: &mut Context<'_>) -> bool {
-        let shortened = last < known && ctx.sabotage != Some(Sabotage::LeadOverLostTail);
-        if shortened {
-            ctx.out.push(Output::Exit("the log ends before the store"));
+    /// Whether the log lists it, or nobody yet.
+    pub(super) fn is_listed(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| {
+            let managers = &cluster.state().meta.managers;
+            managers.is_empty() || managers.contains(&self.identity.name)
+        })
+    }
+
+    /// Judges what is said of the log's ends. Nothing, where nothing can be told.
+    pub(super) fn judge(
+        &mut self,
+        info: Option<&Info>,
+        applied: Applied,
+        ctx: &mut Context<'_>,
+    ) -> Option<Result<u64, Broken>> {
+        let created = ctx.disk.content().log_created.clone().unwrap_or_default();
+        let told = end(LOG, info, &created, applied.sequence);
+        let told = if ctx.sabotage == Some(Sabotage::LeadOverLostTail) {
+            Ok(info.map_or(0, |info| info.last))
+        } else {
+            told
+        };
+        match self.doubt.judge(told, self.clock.read(ctx.now).time) {
+            Ok(end) => Some(Ok(end)),
+            Err(Verdict::Believed(broken)) => Some(Err(broken)),
+            Err(Verdict::Doubted { .. }) => None,
         }
-        shortened
     }
 
-    pub(super) fn end_known(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
+    pub(super) fn end_known(
+        &mut self,
+        applied: Applied,
+        response: Option<Response>,
+        ctx: &mut Context<'_>,
+    ) {
         if !matches!(self.phase, Phase::Reading { next: 0, .. }) {
             return;
         }
-        let Some(Response::Info { last, .. }) = response else {
-            return ctx.out.push(Output::Exit("the log cannot be read"));
+        let Some(Response::Info(info)) = response else {
+            if self.doubt.is_open() {
+                return ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
+            }
+            return self.begin_anew(ctx);
         };
-        let known = self.known();
-        if self.is_shortened(last, known, ctx) {
-            return;
-        }
-        self.phase = Phase::Reading { end: last, next: known + 1 };
-        if known > 0 && last >= known {
-            self.ask(Request::Get(known), READ_TIMEOUT, Purpose::Tip, ctx);
-        } else {
-            self.read_on(ctx);
+        let end = match self.judge(info.as_ref(), applied, ctx) {
+            Some(Ok(end)) => end,
+            Some(Err(broken)) => return self.broken(broken, ctx),
+            None => return ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry)),
+        };
+        let applied = self.over_lost_tail(end, applied, ctx.sabotage);
+        self.phase = Phase::Reading { end, next: applied.sequence + 1 };
+        match applied.tip() {
+            Some(tip) => self.ask(Request::Get(tip), READ_TIMEOUT, Purpose::Tip { applied }, ctx),
+            None => self.read_on(ctx),
         }
     }
 
-    pub(super) fn tip_known(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
-        let Some(Response::Message(payload)) = response else {
-            return ctx.out.push(Output::Exit("the log cannot be read"));
-        };
-        let differs = payload.is_some_and(|payload| {
-            let Ok(record) = Record::decode(&payload) else { return false };
-            self.cluster.as_ref().is_some_and(|cluster| {
-                let meta = &cluster.state().meta;
-                record.index == meta.index && Hash::of(&payload) != meta.chain
-            })
-        });
-        if differs && ctx.sabotage != Some(Sabotage::LeadOverLostTail) {
-            return ctx.out.push(Output::Exit("the log contradicts the store"));
+    /// A broken manager goes on from wherever the log ends.
+    fn over_lost_tail(
+        &mut self,
+        end: u64,
+        applied: Applied,
+        sabotage: Option<Sabotage>,
+    ) -> Applied {
+        match &mut self.cluster {
+            Some(cluster)
+                if sabotage == Some(Sabotage::LeadOverLostTail) && end < applied.sequence =>
+            {
+                cluster.appended(end);
+                Applied::of(&cluster.state().meta)
+            }
+            _ => applied,
         }
-        self.read_on(ctx);
+    }
+
+    pub(super) fn tip_known(
+        &mut self,
+        applied: Applied,
+        response: Option<Response>,
+        ctx: &mut Context<'_>,
+    ) {
+        if !matches!(self.phase, Phase::Reading { .. }) {
+            return;
+        }
+        let Some(Response::Message(payload)) = response else { return self.begin_anew(ctx) };
+        match applied.check(payload.as_deref()) {
+            Err(broken) if ctx.sabotage != Some(Sabotage::LeadOverLostTail) => {
+                self.broken(broken, ctx);
+            }
+            _ => self.read_on(ctx),
+        }
     }
 
     pub(super) fn read_on(&mut self, ctx: &mut Context<'_>) {
         let Phase::Reading { end, next } = self.phase else { return };
         if next == 0 {
-            return;
+            let applied = self.applied();
+            return self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::End { applied }, ctx);
         }
         if next <= end {
             return self.ask(Request::Read(next), READ_TIMEOUT, Purpose::Read, ctx);
         }
-        self.last = end;
+        self.position = self.applied();
         if self.held.is_some() {
             self.begin_reign(ctx);
+        } else if self.is_listed() {
+            self.attempt(ctx);
         } else {
-            self.phase = Phase::Attempting;
-            self.ask(Request::LeaseLook, ACK_TIMEOUT, Purpose::LookBefore, ctx);
+            self.stand(ctx);
         }
     }
 
     pub(super) fn read(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
-        let Phase::Reading { end, next } = self.phase else { return };
+        let Phase::Reading { end, .. } = self.phase else { return };
         let Some(Response::Messages(messages)) = response else {
             return ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
         };
-        let messages: Vec<_> = messages.into_iter().filter(|(at, _)| *at <= end).collect();
-        let at = messages.last().map_or(next, |(sequence, _)| sequence + 1);
         if self.apply(messages, ctx) {
-            self.phase = Phase::Reading { end, next: at };
+            self.phase = Phase::Reading { end, next: self.applied().sequence + 1 };
         }
     }
 
     /// Applies messages, and writes what they changed as one batch. False when nothing is written.
     fn apply(&mut self, messages: Vec<(u64, Bytes)>, ctx: &mut Context<'_>) -> bool {
         let Some(cluster) = &mut self.cluster else { return false };
-        let mut batch = Vec::new();
+        let (mut writes, mut records, mut stopped) = (Vec::new(), Vec::new(), None);
         for (sequence, payload) in messages {
-            if sequence != cluster.state().meta.stream_sequence + 1 {
-                continue;
-            }
-            let record = Record::decode(&payload).ok();
-            let followed = record.and_then(|record| {
-                Some((cluster.follow(&record, &payload, sequence).ok()?.0, record))
-            });
-            match followed {
-                Some((writes, record)) => {
+            match self.follower.take(cluster, sequence, &payload) {
+                Ok(Followed::Known) => {}
+                Ok(Followed::Record { index, writes: changed, .. }) => {
                     ctx.notes.push(Note::Applied {
                         manager: self.identity.manager,
-                        index: record.index,
+                        index,
                         chain: cluster.state().meta.chain,
-                        writes: hash_writes(&writes),
+                        writes: hash_writes(&changed),
                     });
-                    batch.extend(writes);
+                    writes.extend(changed);
+                    records.push((index, payload));
                 }
-                // Whatever is not the next record is skipped, by all alike.
-                None => batch.push(persist::write_meta(&cluster.state().meta)),
+                Ok(Followed::Skipped { write, .. }) => writes.push(write),
+                Err(reason) => {
+                    stopped = Some(reason);
+                    break;
+                }
             }
         }
         if ctx.sabotage == Some(Sabotage::StoreForgetsTasks) {
-            batch.retain(|write| !write.key.starts_with(b"task/"));
+            writes.retain(|write| !write.key.starts_with(b"task/"));
         }
-        if batch.is_empty() {
-            ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
+        let writes_any = !writes.is_empty();
+        if writes_any && !self.write(vec![ManagerBatch::Records { writes, records }], ctx) {
             return false;
         }
-        if !ctx.disk.begin(ManagerBatch::State(batch)) {
-            ctx.out.push(Output::Exit("its disk is full"));
-            return false;
+        match stopped {
+            Some(Stopped::Broken(broken)) => {
+                self.broken(broken, ctx);
+                false
+            }
+            Some(_) => {
+                ctx.out.push(Output::Exit(Ended::Unreadable));
+                false
+            }
+            None if writes_any => true,
+            None => {
+                ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
+                false
+            }
         }
-        ctx.out.push(Output::Sync(1));
-        true
     }
 
     // Standing by.
 
-    fn stand(&mut self, ctx: &mut Context<'_>) {
+    pub(super) fn stand(&mut self, ctx: &mut Context<'_>) {
         self.phase = Phase::Standing;
-        self.still = None;
         self.tail_syncing = false;
-        ctx.out.push(Output::Wake(ctx.now + LOOK_INTERVAL, Timer::Look(self.opened)));
-        ctx.out.push(Output::Wake(ctx.now + CHECK_INTERVAL, Timer::Check(self.opened)));
+        self.wait_for_lease(ctx);
+        self.check_soon(ctx);
         self.read_tail(ctx);
     }
 
@@ -212,7 +303,8 @@ impl Manager {
 
     pub(super) fn read_tail(&mut self, ctx: &mut Context<'_>) {
         if matches!(self.phase, Phase::Standing) && !self.tail_syncing {
-            self.ask(Request::Read(self.known() + 1), READ_TIMEOUT, Purpose::Tail, ctx);
+            let next = self.applied().sequence + 1;
+            self.ask(Request::Read(next), READ_TIMEOUT, Purpose::Tail, ctx);
         }
     }
 
@@ -223,6 +315,9 @@ impl Manager {
         match response {
             Some(Response::Messages(messages)) if !messages.is_empty() => {
                 self.tail_syncing = self.apply(messages, ctx);
+                if !self.tail_syncing && matches!(self.phase, Phase::Standing) {
+                    self.tail_soon(ctx);
+                }
             }
             _ => self.tail_soon(ctx),
         }
@@ -238,137 +333,62 @@ impl Manager {
         ctx.out.push(Output::Wake(ctx.now + wait, Timer::Tail(self.opened)));
     }
 
-    /// The end of the log, looked at once a second by leader and standby alike.
+    // Looking, once a second, by leader and standby alike.
+
+    pub(super) fn check_soon(&self, ctx: &mut Context<'_>) {
+        ctx.out.push(Output::Wake(ctx.now + LOOK_INTERVAL_MS * MS, Timer::Check(self.opened)));
+    }
+
+    /// Where whoever looks must find the log: read before the question, because what is written meanwhile only
+    /// makes the log longer.
+    fn looked_for(&self) -> Option<Applied> {
+        match self.phase {
+            Phase::Standing => Some(self.applied()),
+            _ if self.leads() => Some(self.position),
+            _ => None,
+        }
+    }
+
+    pub(super) fn check_now(&mut self, ctx: &mut Context<'_>) {
+        let Some(applied) = self.looked_for() else { return self.check_soon(ctx) };
+        if matches!(self.phase, Phase::Standing) {
+            let name = self.identity.name.clone();
+            self.ask(Request::Announce(name), READ_TIMEOUT, Purpose::Announce, ctx);
+        }
+        self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::Check { applied }, ctx);
+    }
+
     pub(super) fn checked(
         &mut self,
-        known: u64,
+        applied: Applied,
         response: Option<Response>,
         ctx: &mut Context<'_>,
     ) {
-        if let Some(Response::Info { last, .. }) = response
-            && (self.leads() || matches!(self.phase, Phase::Standing))
-            && self.is_shortened(last, known, ctx)
+        if let (Some(Response::Info(info)), Some(_)) = (response, self.looked_for()) {
+            match (self.judge(info.as_ref(), applied, ctx), applied.tip()) {
+                (Some(Err(broken)), _) => return self.broken(broken, ctx),
+                (Some(Ok(_)), Some(tip)) => {
+                    let purpose = Purpose::CheckTip { applied };
+                    return self.ask(Request::Get(tip), READ_TIMEOUT, purpose, ctx);
+                }
+                _ => {}
+            }
+        }
+        self.check_soon(ctx);
+    }
+
+    pub(super) fn tip_checked(
+        &mut self,
+        applied: Applied,
+        response: Option<Response>,
+        ctx: &mut Context<'_>,
+    ) {
+        if let (Some(Response::Message(found)), Some(_)) = (response, self.looked_for())
+            && let Err(broken) = applied.check(found.as_deref())
+            && ctx.sabotage != Some(Sabotage::LeadOverLostTail)
         {
-            return;
+            return self.broken(broken, ctx);
         }
-        ctx.out.push(Output::Wake(ctx.now + CHECK_INTERVAL, Timer::Check(self.opened)));
-    }
-
-    // The lease.
-
-    pub(super) fn look(&mut self, ctx: &mut Context<'_>) {
-        if matches!(self.phase, Phase::Standing) && self.held.is_none() {
-            self.ask(Request::LeaseLook, ACK_TIMEOUT, Purpose::LookBefore, ctx);
-        }
-    }
-
-    pub(super) fn looked(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
-        let is_attempt = matches!(self.phase, Phase::Attempting);
-        if !is_attempt && !matches!(self.phase, Phase::Standing) || self.held.is_some() {
-            return;
-        }
-        let take = match response {
-            Some(Response::Lease { sequence, holder }) => {
-                let is_free = holder.is_none_or(|holder| holder.store == self.store);
-                let is_still = match self.still {
-                    Some((seen, since)) if seen == sequence => {
-                        ctx.now.saturating_sub(since) >= LEASE_PATIENCE
-                    }
-                    _ => {
-                        self.still = Some((sequence, ctx.now));
-                        false
-                    }
-                };
-                (is_free || is_still && !is_attempt).then_some(sequence)
-            }
-            // While the bus is away nobody can renew: that silence is not the leader's.
-            _ => {
-                self.still = None;
-                None
-            }
-        };
-        match take.filter(|_| ctx.sabotage != Some(Sabotage::NeverLead)) {
-            Some(sequence) => {
-                let request = self.lease_write(sequence, ctx.sabotage);
-                self.ask(request, ACK_TIMEOUT, Purpose::Acquire, ctx);
-            }
-            None if is_attempt => self.stand(ctx),
-            None => ctx.out.push(Output::Wake(ctx.now + LOOK_INTERVAL, Timer::Look(self.opened))),
-        }
-    }
-
-    fn lease_write(&self, expected: u64, sabotage: Option<Sabotage>) -> Request {
-        let ttl: Option<Micros> =
-            (sabotage != Some(Sabotage::LeaseWithoutEnd)).then_some(LEASE_TTL);
-        let holder = Holder { manager: self.identity.manager, store: self.store };
-        Request::LeaseWrite { expected, ttl, holder: Some(holder) }
-    }
-
-    pub(super) fn acquired(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
-        let is_attempt = matches!(self.phase, Phase::Attempting);
-        if !is_attempt && !matches!(self.phase, Phase::Standing) || self.held.is_some() {
-            return;
-        }
-        let Some(Response::Stored { sequence, .. }) = response else {
-            if is_attempt {
-                return self.stand(ctx);
-            }
-            return ctx.out.push(Output::Wake(ctx.now + LOOK_INTERVAL, Timer::Look(self.opened)));
-        };
-        self.reigns += 1;
-        self.held = Some(Held { reign: self.reigns, sequence, lost: false });
-        self.moved_at = ctx.now;
-        ctx.out.push(Output::Wake(ctx.now + RENEW_INTERVAL, Timer::Renew(self.reigns)));
-        if !self.tail_syncing {
-            self.catch_up(ctx);
-        }
-    }
-
-    pub(super) fn renew(&mut self, reign: u64, ctx: &mut Context<'_>) {
-        let Some(held) = self.held.as_ref().filter(|held| held.reign == reign && !held.lost) else {
-            return;
-        };
-        if ctx.now.saturating_sub(self.moved_at) > STUCK_AFTER {
-            return ctx.out.push(Output::Wake(ctx.now + RENEW_INTERVAL, Timer::Renew(reign)));
-        }
-        let request = self.lease_write(held.sequence, ctx.sabotage);
-        self.ask(request, ACK_TIMEOUT, Purpose::Renew(reign), ctx);
-    }
-
-    pub(super) fn renewed(
-        &mut self,
-        reign: u64,
-        response: Option<Response>,
-        ctx: &mut Context<'_>,
-    ) {
-        let Some(held) = self.held.as_mut().filter(|held| held.reign == reign) else { return };
-        match response {
-            Some(Response::WrongLast) => {
-                let purpose = Purpose::LookAfter(reign);
-                return self.ask(Request::LeaseLook, ACK_TIMEOUT, purpose, ctx);
-            }
-            Some(Response::Stored { sequence, .. }) => held.sequence = sequence,
-            _ => {}
-        }
-        ctx.out.push(Output::Wake(ctx.now + RENEW_INTERVAL, Timer::Renew(reign)));
-    }
-
-    pub(super) fn looked_after(
-        &mut self,
-        reign: u64,
-        response: Option<Response>,
-        ctx: &mut Context<'_>,
-    ) {
-        let store = self.store;
-        let Some(held) = self.held.as_mut().filter(|held| held.reign == reign) else { return };
-        if let Some(Response::Lease { sequence, holder }) = response {
-            if holder.is_none_or(|holder| holder.store == store) {
-                held.sequence = sequence;
-            } else {
-                held.lost = true;
-                return self.turn_soon(ctx);
-            }
-        }
-        ctx.out.push(Output::Wake(ctx.now + RENEW_INTERVAL, Timer::Renew(reign)));
+        self.check_soon(ctx);
     }
 }

@@ -8,13 +8,20 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | [`follow`](self) | opening the log, reading it, standing by, the lease |
+//! | [`follow`](self) | opening the log, reading it, standing by |
+//! | [`lease`](self) | waiting for the lease, renewing it, giving it up |
 //! | [`reign`](self) | the loop of who leads |
+//! | [`keep`](self) | snapshots and the trimmed log, and who stands by |
+//! | [`mend`](self) | joining from a snapshot, and healing the log |
 //!
-//! It follows `standby.rs`, `driver.rs`, `log.rs`, `follow.rs`, `lease.rs` and `store.rs` of that crate in everything that can matter: what
-//! is awaited, what has which limit, what is refused meanwhile, in which order things are stored and told.
+//! It follows the files of that crate in everything that can matter: what is awaited, what has which limit, what is
+//! refused meanwhile, in which order things are stored and told. What can be concluded without waiting is
+//! [`longshore_core::leadership`]'s to say, to both.
 
 mod follow;
+mod keep;
+mod lease;
+mod mend;
 mod reign;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,6 +29,10 @@ use std::collections::{BTreeMap, VecDeque};
 use longshore_core::cluster::persist::Write;
 use longshore_core::cluster::record::Hash;
 use longshore_core::cluster::{Cluster, Identity, Input, Proposal, Settings, State, Ticket};
+use longshore_core::leadership::follow::Follower;
+use longshore_core::leadership::hearing::Hearing;
+use longshore_core::leadership::lease::Waiting;
+use longshore_core::leadership::log::{Applied, Doubt};
 use longshore_proto::id::ManagerId;
 use longshore_proto::name::{NodeName, UserName};
 use uuid::Uuid;
@@ -36,13 +47,6 @@ use crate::time::{Clock, MS, Micros, SECOND};
 const ACK_TIMEOUT: Micros = 2 * SECOND;
 const READ_TIMEOUT: Micros = 5 * SECOND;
 const RETRY_DELAY: Micros = 250 * MS;
-const APPEND_PATIENCE: Micros = 2 * SECOND;
-const LEASE_TTL: Micros = 4 * SECOND;
-const RENEW_INTERVAL: Micros = 500 * MS;
-const LEASE_PATIENCE: Micros = 2 * SECOND;
-const LOOK_INTERVAL: Micros = 200 * MS;
-const CHECK_INTERVAL: Micros = SECOND;
-const STUCK_AFTER: Micros = 10 * SECOND;
 const INPUTS_MAX: usize = 2_048;
 const GATEWAY_MAX: usize = 8_192;
 
@@ -63,6 +67,12 @@ pub enum Timer {
     Check(u64),
     /// The lease is renewed.
     Renew(u64),
+    /// Who stands by is looked at, by this opening of the log.
+    Members(u64),
+    /// A snapshot that was not stored is tried again, by this opening of the log.
+    Keep(u64),
+    /// What is broken is looked at again, by this opening of the log.
+    Mend(u64),
     /// An append has had no outcome for too long.
     Patience(u64),
 }
@@ -79,7 +89,35 @@ pub enum Output {
     /// So many batches are being written; tell me when they are synced.
     Sync(usize),
     /// The process ends by itself.
-    Exit(&'static str),
+    Exit(Ended),
+}
+
+/// How a manager is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How the cluster is run.
+    pub settings: Settings,
+    /// After how many records a snapshot is made.
+    pub snapshot_records: u64,
+    /// For how long it must be told that the log is broken before that is believed.
+    pub doubt_ms: u64,
+    /// Whether an operator has chosen this manager's store as the truth.
+    pub chosen: bool,
+}
+
+/// Why a manager's process ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Told,
+    /// Its disk is full.
+    DiskFull,
+    /// Its store, or a record, cannot be read.
+    Unreadable,
+    /// The log and its store do not fit together, and it could not mend that.
+    Broken,
+    /// The bucket of snapshots cannot be used.
+    Bucket,
 }
 
 /// What a manager works with in one step.
@@ -104,17 +142,23 @@ enum Purpose {
     Open,
     LookBefore,
     Acquire,
-    End,
-    Tip,
+    End { applied: Applied },
+    Tip { applied: Applied },
     Read,
     Tail,
-    Check { known: u64 },
+    Announce,
+    Check { applied: Applied },
+    CheckTip { applied: Applied },
     Append,
     Place,
     EndAfter,
+    TipAfter,
     Renew(u64),
     LookAfter(u64),
     GiveUp,
+    Members,
+    Keep,
+    Mend,
 }
 
 #[derive(Debug)]
@@ -141,6 +185,8 @@ enum Phase {
         electing: bool,
     },
     Idle,
+    /// The log and the store do not fit together.
+    Mending(mend::Mending),
 }
 
 /// A record on its way.
@@ -176,16 +222,24 @@ pub struct Manager {
     cluster: Option<Cluster>,
     listening: bool,
     refusing: bool,
-    was_deaf: bool,
+    hearing: Hearing,
+    connections: u64,
     gateway: VecDeque<Message>,
     queue: VecDeque<Input>,
     waiting: BTreeMap<Ticket, (Process, u64)>,
     tickets: u64,
     appends: u64,
-    last: u64,
+    /// What it has read or written of the log.
+    position: Applied,
+    doubt_ms: u64,
+    doubt: Doubt,
+    follower: Follower,
+    missing_since: Option<Micros>,
+    /// Whether an operator has chosen its store as the truth.
+    chosen: bool,
+    keeping: keep::Keeping,
     held: Option<Held>,
-    /// The lease's sequence as seen last, and since when it has not moved.
-    still: Option<(u64, Micros)>,
+    waiting_for_lease: Waiting,
     /// Whether what was read of the tail is being written.
     tail_syncing: bool,
     /// Counts openings of the log, so that timers of an earlier one mean nothing.
@@ -196,8 +250,6 @@ pub struct Manager {
     asks: u64,
     turn_at: Option<Micros>,
     connected: bool,
-    reconnected: bool,
-    connected_seen: bool,
     cancelled: bool,
 }
 
@@ -206,7 +258,7 @@ impl Manager {
     pub fn start(
         number: usize,
         clock: Clock,
-        settings: Settings,
+        options: Options,
         connected: bool,
         ctx: &mut Context<'_>,
     ) -> Self {
@@ -219,21 +271,28 @@ impl Manager {
             number,
             clock,
             identity,
-            settings,
+            settings: options.settings,
             store: ctx.disk.content().id,
             phase: Phase::Opening,
             cluster: None,
             listening: false,
             refusing: false,
-            was_deaf: false,
+            hearing: Hearing::new(0),
+            connections: 0,
             gateway: VecDeque::new(),
             queue: VecDeque::new(),
             waiting: BTreeMap::new(),
             tickets: 0,
             appends: 0,
-            last: 0,
+            position: Applied::default(),
+            doubt: Doubt::new(options.doubt_ms),
+            follower: Follower::default(),
+            missing_since: None,
+            doubt_ms: options.doubt_ms,
+            chosen: options.chosen,
+            keeping: keep::Keeping::every(options.snapshot_records),
             held: None,
-            still: None,
+            waiting_for_lease: Waiting::default(),
             tail_syncing: false,
             opened: 0,
             reigns: 0,
@@ -242,8 +301,6 @@ impl Manager {
             asks: 0,
             turn_at: None,
             connected,
-            reconnected: false,
-            connected_seen: true,
             cancelled: false,
         };
         manager.open(ctx);
@@ -258,6 +315,11 @@ impl Manager {
     /// Whether it hears heartbeats, as a leader or standing by.
     pub fn hears_heartbeats(&self) -> bool {
         self.listening || matches!(self.phase, Phase::Standing)
+    }
+
+    /// Whether it waits for the lease, or follows.
+    pub fn stands_by(&self) -> bool {
+        matches!(self.phase, Phase::Standing)
     }
 
     /// Whether it hears what is said to a leader.
@@ -293,7 +355,7 @@ impl Manager {
 
     /// The connection to the bus breaks, or is back.
     pub fn connection(&mut self, connected: bool, ctx: &mut Context<'_>) {
-        self.reconnected |= connected && !self.connected;
+        self.connections += u64::from(connected && !self.connected);
         self.connected = connected;
         self.turn_soon(ctx);
     }
@@ -305,7 +367,7 @@ impl Manager {
             Phase::Idle => self.turn_soon(ctx),
             // The outcome stays unknown; the next start reads it from the log.
             Phase::Appending { .. } | Phase::Storing { .. } => self.end_reign(ctx),
-            _ => ctx.out.push(Output::Exit("told to end")),
+            _ => ctx.out.push(Output::Exit(Ended::Told)),
         }
     }
 
@@ -324,6 +386,7 @@ impl Manager {
                 }
             }
             Timer::Retry => match &self.phase {
+                Phase::Opening if self.missing_since.is_some() => self.find_log(ctx),
                 Phase::Opening => self.open(ctx),
                 Phase::Reading { .. } => self.read_on(ctx),
                 Phase::Appending { .. } => self.append(ctx),
@@ -331,17 +394,20 @@ impl Manager {
             },
             Timer::Look(opened) if opened == self.opened => self.look(ctx),
             Timer::Tail(opened) if opened == self.opened => self.read_tail(ctx),
-            Timer::Check(opened) if opened == self.opened => {
-                // Read before the question: what is written meanwhile only makes the log longer.
-                let known = if self.leads() { self.last } else { self.known() };
-                self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::Check { known }, ctx);
-            }
-            Timer::Look(_) | Timer::Tail(_) | Timer::Check(_) => {}
+            Timer::Check(opened) if opened == self.opened => self.check_now(ctx),
+            Timer::Members(opened) if opened == self.opened => self.look_for_members(ctx),
+            Timer::Keep(opened) if opened == self.opened => self.keep(ctx),
+            Timer::Mend(opened) if opened == self.opened => self.mend(ctx),
+            Timer::Look(_)
+            | Timer::Tail(_)
+            | Timer::Check(_)
+            | Timer::Members(_)
+            | Timer::Keep(_)
+            | Timer::Mend(_) => {}
             Timer::Renew(reign) => self.renew(reign, ctx),
             Timer::Patience(append) => {
                 if append == self.appends && matches!(self.phase, Phase::Appending { .. }) {
                     self.refusing = true;
-                    self.was_deaf = true;
                     for message in std::mem::take(&mut self.gateway) {
                         self.refuse(message, ctx);
                     }
@@ -370,6 +436,10 @@ impl Manager {
                 self.tail_synced(ctx);
             }
             Phase::Storing { pending, electing } => self.stored(pending, electing, ctx),
+            mending @ Phase::Mending(_) => {
+                self.phase = mending;
+                self.mend_synced(ctx);
+            }
             other => self.phase = other,
         }
     }
@@ -386,19 +456,25 @@ impl Manager {
             Purpose::Open => self.opened(response, ctx),
             Purpose::LookBefore => self.looked(response, ctx),
             Purpose::Acquire => self.acquired(response, ctx),
-            Purpose::End => self.end_known(response, ctx),
-            Purpose::Tip => self.tip_known(response, ctx),
+            Purpose::End { applied } => self.end_known(applied, response, ctx),
+            Purpose::Tip { applied } => self.tip_known(applied, response, ctx),
             Purpose::Read => self.read(response, ctx),
             Purpose::Tail => self.tail(response, ctx),
-            Purpose::Check { known } => self.checked(known, response, ctx),
+            Purpose::Check { applied } => self.checked(applied, response, ctx),
+            Purpose::CheckTip { applied } => self.tip_checked(applied, response, ctx),
             Purpose::EndAfter => self.end_after(response, ctx),
+            Purpose::TipAfter => self.tip_after(response, ctx),
+            Purpose::Announce => {}
+            Purpose::Members => self.members_known(response, ctx),
+            Purpose::Keep => self.kept(response, ctx),
+            Purpose::Mend => self.mend_answered(response, ctx),
             Purpose::Append => self.append_answered(response, ctx),
             Purpose::Place => self.place_known(response, ctx),
             Purpose::Renew(reign) => self.renewed(reign, response, ctx),
             Purpose::LookAfter(reign) => self.looked_after(reign, response, ctx),
             Purpose::GiveUp => {
                 if self.cancelled {
-                    ctx.out.push(Output::Exit("told to end"));
+                    ctx.out.push(Output::Exit(Ended::Told));
                 }
             }
         }

@@ -4,21 +4,22 @@ use std::rc::Rc;
 
 use longshore_core::cluster::record::Hash;
 use longshore_core::cluster::{Effect, Input, Proposal, Receipt, Reply, Step, Ticket};
+use longshore_core::leadership::hearing::{APPEND_PATIENCE_MS, Hearing};
+use longshore_core::leadership::log::{Appended, Applied, outcome};
 use longshore_proto::id::ClusterId;
 use longshore_proto::node::ReportsCommitted;
 use longshore_proto::permission::Role;
 
 use super::{
-    ACK_TIMEOUT, APPEND_PATIENCE, CHECK_INTERVAL, Context, INPUTS_MAX, Manager, Output, Pending,
-    Phase, Purpose, READ_TIMEOUT, RETRY_DELAY, Timer, hash_writes, node_name, user, uuid,
-    worker_of,
+    ACK_TIMEOUT, Context, INPUTS_MAX, Manager, Output, Pending, Phase, Purpose, READ_TIMEOUT,
+    RETRY_DELAY, Timer, hash_writes, node_name, user, uuid, worker_of,
 };
 use crate::check::Note;
 use crate::disk::ManagerBatch;
 use crate::jetstream::{Bytes, Request, Response};
 use crate::message::{Answer, Message, Process, Question};
 use crate::sabotage::Sabotage;
-use crate::time::{Micros, SECOND};
+use crate::time::{MS, Micros};
 
 impl Manager {
     pub(super) fn begin_reign(&mut self, ctx: &mut Context<'_>) {
@@ -38,9 +39,9 @@ impl Manager {
 
     fn listen(&mut self, ctx: &mut Context<'_>) {
         self.listening = true;
-        self.connected_seen = true;
-        self.reconnected = false;
-        ctx.out.push(Output::Wake(ctx.now + CHECK_INTERVAL, Timer::Check(self.opened)));
+        self.hearing = Hearing::new(self.connections);
+        self.check_soon(ctx);
+        self.keep_from_now(ctx);
         ctx.notes.push(Note::Listens { manager: self.number });
     }
 
@@ -71,13 +72,7 @@ impl Manager {
             let Some(message) = self.gateway.pop_front() else { break };
             self.take(message, ctx);
         }
-        let was_cut_off = self.connected && (self.was_deaf || self.reconnected);
-        if self.connected != self.connected_seen || was_cut_off {
-            self.connected_seen = self.connected;
-            self.reconnected = false;
-            self.was_deaf = false;
-            self.queue.push_back(if self.connected { Input::BusBack } else { Input::BusLost });
-        }
+        self.queue.extend(self.hearing.look(self.connected, self.connections));
         let (now, seed) = (self.clock.read(ctx.now), *uuid(ctx.rng).as_bytes());
         let Some(cluster) = &mut self.cluster else { return };
         match cluster.propose(&mut self.queue, now, seed) {
@@ -112,7 +107,7 @@ impl Manager {
             if sabotage == Sabotage::SpeakBeforeCommit
                 && let Some(proposal) = pending.proposal.take()
             {
-                cluster.appended(self.last + 1);
+                cluster.appended(self.position.sequence + 1);
                 pending.writes = proposal.writes(cluster.state());
                 if let Ok(effects) = proposal.release(&Receipt::durable(index)) {
                     self.perform(effects, ctx);
@@ -124,35 +119,43 @@ impl Manager {
         self.appends += 1;
         self.refusing = false;
         self.phase = Phase::Appending { pending, id: ctx.rng.u64(..), payload, electing };
-        ctx.out.push(Output::Wake(ctx.now + APPEND_PATIENCE, Timer::Patience(self.appends)));
+        ctx.out
+            .push(Output::Wake(ctx.now + APPEND_PATIENCE_MS * MS, Timer::Patience(self.appends)));
         self.append(ctx);
     }
 
     pub(super) fn append(&mut self, ctx: &mut Context<'_>) {
         let Phase::Appending { id, payload, .. } = &self.phase else { return };
-        let request = Request::Append { expected: self.last, id: *id, payload: Rc::clone(payload) };
+        let expected = self.position.sequence;
+        let request = Request::Append { expected, id: *id, payload: Rc::clone(payload) };
         self.ask(request, ACK_TIMEOUT, Purpose::Append, ctx);
     }
 
     pub(super) fn append_answered(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
         match response {
             Some(Response::Stored { sequence, duplicate: false }) => self.appended(sequence, ctx),
-            _ => self.ask(Request::Get(self.last + 1), READ_TIMEOUT, Purpose::Place, ctx),
+            _ => {
+                let place = self.position.sequence + 1;
+                self.ask(Request::Get(place), READ_TIMEOUT, Purpose::Place, ctx);
+            }
         }
     }
 
     pub(super) fn place_known(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
         let Phase::Appending { payload, .. } = &self.phase else { return };
-        match response {
-            Some(Response::Message(Some(found))) if found == *payload => {
-                self.appended(self.last + 1, ctx);
+        let place = self.position.sequence + 1;
+        let found = match response {
+            Some(Response::Message(found)) => found,
+            _ => None,
+        };
+        match outcome(place, found.as_deref(), payload) {
+            Some(Appended::At(sequence)) => self.appended(sequence, ctx),
+            Some(Appended::Fenced) if ctx.sabotage == Some(Sabotage::IgnoreTheFence) => {
+                self.appended(place, ctx);
             }
-            Some(Response::Message(Some(_))) if ctx.sabotage == Some(Sabotage::IgnoreTheFence) => {
-                self.appended(self.last + 1, ctx);
-            }
-            Some(Response::Message(Some(_))) => self.end_reign(ctx),
+            Some(Appended::Fenced) => self.end_reign(ctx),
             // A log that has lost what this manager knows of will never take the record.
-            _ => self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::EndAfter, ctx),
+            None => self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::EndAfter, ctx),
         }
     }
 
@@ -160,17 +163,36 @@ impl Manager {
         if !matches!(self.phase, Phase::Appending { .. }) {
             return;
         }
-        match response {
-            Some(Response::Info { last, .. }) if last < self.last => {
-                ctx.out.push(Output::Exit("the log ends before the store"));
+        let applied = self.position;
+        if let Some(Response::Info(info)) = response {
+            match (self.judge(info.as_ref(), applied, ctx), applied.tip()) {
+                (Some(Err(broken)), _) => return self.broken(broken, ctx),
+                (Some(Ok(_)), Some(tip)) => {
+                    return self.ask(Request::Get(tip), READ_TIMEOUT, Purpose::TipAfter, ctx);
+                }
+                _ => {}
             }
-            _ => ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry)),
         }
+        ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
+    }
+
+    pub(super) fn tip_after(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
+        if !matches!(self.phase, Phase::Appending { .. }) {
+            return;
+        }
+        if let Some(Response::Message(found)) = response
+            && let Err(broken) = self.position.check(found.as_deref())
+            && ctx.sabotage != Some(Sabotage::LeadOverLostTail)
+        {
+            return self.broken(broken, ctx);
+        }
+        ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
     }
 
     fn appended(&mut self, sequence: u64, ctx: &mut Context<'_>) {
-        self.last = sequence;
-        self.refusing = false;
+        if std::mem::take(&mut self.refusing) {
+            self.hearing.refused();
+        }
         let Some(cluster) = &mut self.cluster else { return };
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Appending { pending, payload, electing, .. } => {
@@ -179,6 +201,7 @@ impl Manager {
                     return self.end_reign(ctx);
                 }
                 cluster.appended(sequence);
+                self.position = Applied::of(&cluster.state().meta);
                 let mut writes = match &pending.proposal {
                     Some(proposal) => proposal.writes(cluster.state()),
                     None => pending.writes.clone(),
@@ -192,11 +215,9 @@ impl Manager {
                 if ctx.sabotage == Some(Sabotage::StoreForgetsTasks) {
                     writes.retain(|write| !write.key.starts_with(b"task/"));
                 }
-                if !ctx.disk.begin(ManagerBatch::State(writes)) {
-                    return ctx.out.push(Output::Exit("its disk is full"));
-                }
+                let records = vec![(pending.index, Rc::clone(&pending.bytes))];
                 self.phase = Phase::Storing { pending, electing };
-                ctx.out.push(Output::Sync(1));
+                self.write(vec![ManagerBatch::Records { writes, records }], ctx);
             }
             other => self.phase = other,
         }
@@ -211,6 +232,7 @@ impl Manager {
         if electing {
             self.listen(ctx);
         }
+        self.keep(ctx);
         self.turn_soon(ctx);
     }
 
@@ -294,6 +316,16 @@ impl Manager {
 
     /// Leads no longer: drops what is not committed, tells who waits, gives the lease back, and begins anew.
     pub(super) fn end_reign(&mut self, ctx: &mut Context<'_>) {
+        self.leave_reign(ctx);
+        self.phase = Phase::Opening;
+        self.release(ctx);
+        if !self.cancelled {
+            self.open(ctx);
+        }
+    }
+
+    /// Drops what is not committed, and tells who waits.
+    pub(super) fn leave_reign(&mut self, ctx: &mut Context<'_>) {
         self.listening = false;
         self.refusing = false;
         self.cluster = None;
@@ -305,18 +337,5 @@ impl Manager {
             ctx.out.push(Output::Send(asker, Message::Answer { number, answer }));
         }
         self.asked.clear();
-        self.phase = Phase::Opening;
-        match self.held.take() {
-            Some(held) if !held.lost => {
-                let (expected, ttl) = (held.sequence, Some(SECOND));
-                let request = Request::LeaseWrite { expected, ttl, holder: None };
-                self.ask(request, ACK_TIMEOUT, Purpose::GiveUp, ctx);
-            }
-            _ if self.cancelled => return ctx.out.push(Output::Exit("told to end")),
-            _ => {}
-        }
-        if !self.cancelled {
-            self.open(ctx);
-        }
     }
 }

@@ -1,0 +1,193 @@
+//! When the log and the store do not fit together: join from a snapshot, heal the log from the own disk, or refuse.
+//!
+//! | what is found | what is done |
+//! |---|---|
+//! | a snapshot that continues what the store holds | it is taken over, and the log read on from there |
+//! | none, no other manager ever belonged to the cluster, and what still stands in the log is in its journal | its store holds all that was ever acknowledged: it heals the log |
+//! | none, and others belong to the cluster, too | one of them may know more: an operator chooses (`longshore manager --heal-log`) |
+
+use std::cmp::Ordering;
+
+use longshore_proto::id::ClusterId;
+use longshore_proto::name::UserName;
+use serde::{Deserialize, Serialize};
+
+use super::log::Broken;
+use crate::cluster::record::Hash;
+use crate::cluster::state::Meta;
+
+/// How long a manager that may not heal waits for one that may, in milliseconds.
+pub const PATIENCE_MS: u64 = 10_000;
+/// The wait between two looks for a snapshot, in milliseconds.
+pub const LOOK_INTERVAL_MS: u64 = 1_000;
+/// How many hashes of records before it a snapshot carries.
+pub const LINKS: u64 = 1_000;
+
+/// How far the epoch moves on where a cluster goes on from a store that may have missed reigns: a backup, or a store that
+/// an operator has chosen. Beyond all of them, so that no worker has seen a higher revision and takes its leader for an
+/// old one.
+pub const EPOCHS_RESTORED: u64 = 1_000;
+
+/// What a snapshot is of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The index of the last record that it holds.
+    pub index: u64,
+    /// That record's hash.
+    pub chain: Hash,
+    /// That record's epoch.
+    pub epoch: u64,
+    /// That record's time, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Where that record stands in the log's stream.
+    pub stream_sequence: u64,
+    /// When that stream was created, as the server says it.
+    #[serde(default)]
+    pub log_created: Option<String>,
+    /// Hashes of the records before by index: who holds one of them sees that this continues it.
+    #[serde(default)]
+    pub links: Vec<(u64, Hash)>,
+    /// The version of the manager that made it.
+    #[serde(default)]
+    pub version: String,
+}
+
+impl Head {
+    /// Whether this continues a store that ends with a record; nothing, where the snapshot does not reach back so far.
+    pub fn continues(&self, index: u64, chain: Hash) -> Option<bool> {
+        match index.cmp(&self.index) {
+            Ordering::Equal => Some(self.chain == chain),
+            Ordering::Greater => Some(false),
+            Ordering::Less => {
+                let link = self.links.iter().find(|(at, _)| *at == index);
+                link.map(|(_, linked)| *linked == chain)
+            }
+        }
+    }
+}
+
+/// Whether a store takes a snapshot over. `known` and `created` say when the log's stream was made: as the store knows
+/// it, and as the servers say it now.
+pub fn may_join(
+    meta: &Meta,
+    broken: &Broken,
+    head: &Head,
+    known: Option<&str>,
+    created: &str,
+) -> bool {
+    if known == Some(created)
+        && (head.index, head.stream_sequence) == (meta.index, meta.stream_sequence)
+    {
+        // It is the own one, and mends nothing.
+        return false;
+    }
+    if meta.index == 0 {
+        return true;
+    }
+    // Behind a log that was only trimmed stands the same past, further back than the snapshot's hashes tell.
+    let same_log = known == head.log_created.as_deref() && matches!(broken, Broken::Begins { .. });
+    meta.cluster == Some(head.cluster) && head.continues(meta.index, meta.chain).unwrap_or(same_log)
+}
+
+/// Whether a manager may make its own store the truth: an operator has chosen it, or nobody else ever belonged to the
+/// cluster and what still stands in the log, if anything does, ends with a record of its journal. Then everything that
+/// was acknowledged is on its disk.
+pub fn may_heal(meta: &Meta, name: &UserName, chosen: bool, proves_prefix: bool) -> bool {
+    let is_sole = meta.managers_known && meta.managers.iter().eq([name]);
+    meta.index > 0 && (chosen || (is_sole && proves_prefix))
+}
+
+/// What stands once in a state that the log goes on from, behind the message `end`. None of its records stands there any
+/// more.
+pub fn moved(meta: Meta, end: u64, chosen: bool) -> Meta {
+    let epochs = if chosen { EPOCHS_RESTORED } else { 0 };
+    Meta { stream_sequence: end, record_sequence: 0, epoch: meta.epoch + epochs, ..meta }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    const MONDAY: &str = "monday";
+
+    fn head() -> Head {
+        Head {
+            cluster: ClusterId(Uuid::from_u128(1)),
+            index: 7,
+            chain: Hash::of(b"seven"),
+            epoch: 2,
+            at_ms: 0,
+            stream_sequence: 9,
+            log_created: Some(MONDAY.into()),
+            links: vec![(6, Hash::of(b"six"))],
+            version: String::new(),
+        }
+    }
+
+    fn meta(index: u64, record: &[u8]) -> Meta {
+        Meta {
+            cluster: Some(ClusterId(Uuid::from_u128(1))),
+            index,
+            chain: Hash::of(record),
+            stream_sequence: index,
+            managers_known: true,
+            managers: BTreeSet::from(["m0".parse().unwrap()]),
+            ..Meta::default()
+        }
+    }
+
+    fn joins(meta: &Meta, broken: &Broken) -> bool {
+        may_join(meta, broken, &head(), Some(MONDAY), MONDAY)
+    }
+
+    #[test]
+    fn a_snapshot_is_taken_over_where_its_hashes_show_that_it_continues_the_store() {
+        let gap = Broken::Gap { from: 7, to: 8 };
+        assert!(joins(&meta(6, b"six"), &gap));
+        assert!(joins(&meta(7, b"seven"), &gap), "it stands elsewhere in the stream");
+        assert!(!joins(&meta(6, b"other"), &gap));
+        assert!(!joins(&meta(8, b"eight"), &gap), "the store knows more");
+        assert!(joins(&Meta::default(), &gap), "an empty store contradicts nothing");
+        let stranger = Meta { cluster: Some(ClusterId(Uuid::from_u128(2))), ..meta(6, b"six") };
+        assert!(!joins(&stranger, &gap));
+        let own = Meta { stream_sequence: 9, ..meta(7, b"seven") };
+        assert!(!joins(&own, &gap), "the own snapshot mends nothing");
+        assert!(may_join(&own, &gap, &head(), Some("sunday"), MONDAY), "on a log that is new");
+    }
+
+    #[test]
+    fn behind_a_trimmed_log_a_store_may_be_older_than_the_hashes_tell_but_not_contradict_them() {
+        let trimmed = Broken::Begins { first: 8, known: 3, end: 9 };
+        assert!(joins(&meta(3, b"three"), &trimmed));
+        assert!(!joins(&meta(3, b"three"), &Broken::Gap { from: 4, to: 8 }));
+        assert!(!joins(&meta(6, b"other"), &trimmed), "another past");
+    }
+
+    #[test]
+    fn a_store_that_was_chosen_goes_on_beyond_every_reign_that_it_may_have_missed() {
+        let sole = Meta { epoch: 3, record_sequence: 7, ..meta(7, b"seven") };
+        let goes_on = moved(sole.clone(), 20, false);
+        assert_eq!((goes_on.stream_sequence, goes_on.record_sequence, goes_on.epoch), (20, 0, 3));
+        assert_eq!(moved(sole, 20, true).epoch, 3 + EPOCHS_RESTORED);
+    }
+
+    #[test]
+    fn only_the_one_manager_that_ever_was_heals_by_itself() {
+        let name: UserName = "m0".parse().unwrap();
+        let sole = meta(7, b"seven");
+        assert!(may_heal(&sole, &name, false, true));
+        assert!(!may_heal(&sole, &name, false, false), "the log holds what it does not");
+        assert!(may_heal(&sole, &name, true, false), "an operator has chosen");
+        assert!(!may_heal(&Meta { managers_known: false, ..sole.clone() }, &name, false, true));
+        let mut two = sole;
+        two.managers.insert("m1".parse().unwrap());
+        assert!(!may_heal(&two, &name, false, true));
+        assert!(!may_heal(&Meta::default(), &name, true, true), "there is nothing to heal from");
+    }
+}

@@ -1,0 +1,250 @@
+//! When the log and the store do not fit together, as `mend.rs` of the manager does. What is done then is the core's
+//! to say.
+
+use std::rc::Rc;
+
+use longshore_core::cluster::persist::{read_meta, write_meta};
+use longshore_core::cluster::record::Record;
+use longshore_core::cluster::state::Meta;
+use longshore_core::leadership::log::Broken;
+use longshore_core::leadership::mend::{LOOK_INTERVAL_MS, PATIENCE_MS, may_heal, may_join, moved};
+
+use super::{Context, Ended, Manager, Output, Phase, Purpose, READ_TIMEOUT, RETRY_DELAY, Timer};
+use crate::check::Note;
+use crate::disk::{ManagerBatch, ManagerContent};
+use crate::jetstream::{Request, Response, Snapshot};
+use crate::time::{MS, Micros};
+
+/// What is being mended, and how far it is.
+#[derive(Debug)]
+pub(super) struct Mending {
+    broken: Broken,
+    since: Micros,
+    step: Step,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// It looks for a snapshot.
+    Looking,
+    /// A snapshot is there; when was the log made?
+    Found(Rc<Snapshot>),
+    /// It writes the snapshot to its own store.
+    Installing,
+    /// What does the log end with?
+    Proving,
+    /// It waits for the next look.
+    Waiting,
+    /// It makes the log, if it is gone.
+    Making,
+    /// It waits for the lease.
+    Acquiring,
+    /// Where does the log end?
+    Ending,
+    /// It writes where its state goes on.
+    Moving { end: u64 },
+    /// It stores its state as a snapshot.
+    Uploading { end: u64 },
+    /// It removes what is left of the log.
+    Trimming,
+}
+
+impl Manager {
+    /// The log and the store do not fit together: it leads and follows no longer, and mends.
+    pub(super) fn broken(&mut self, broken: Broken, ctx: &mut Context<'_>) {
+        self.drop_part(ctx);
+        if self.cancelled {
+            return;
+        }
+        let (since, step) = (ctx.now, Step::Waiting);
+        self.phase = Phase::Mending(Mending { broken, since, step });
+        self.mend(ctx);
+    }
+
+    /// Whoever leads gives the lease back; whoever is about to only lets it end.
+    fn drop_part(&mut self, ctx: &mut Context<'_>) {
+        let led = self.leads();
+        self.leave_reign(ctx);
+        if !led {
+            self.held = None;
+        }
+        self.release(ctx);
+        self.opened += 1;
+        self.missing_since = None;
+    }
+
+    /// Whether it waits for the lease in order to heal.
+    pub(super) fn heals(&self) -> bool {
+        matches!(&self.phase, Phase::Mending(Mending { step: Step::Acquiring, .. }))
+    }
+
+    fn step(&mut self, step: Step) {
+        if let Phase::Mending(mending) = &mut self.phase {
+            mending.step = step;
+        }
+    }
+
+    /// Looks for a snapshot.
+    pub(super) fn mend(&mut self, ctx: &mut Context<'_>) {
+        if let Phase::Mending(Mending { step: Step::Waiting, .. }) = &self.phase {
+            self.step(Step::Looking);
+            self.ask(Request::BucketGet, READ_TIMEOUT, Purpose::Mend, ctx);
+        }
+    }
+
+    /// An answer to what it asked for while mending.
+    pub(super) fn mend_answered(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
+        let Phase::Mending(mending) = &mut self.phase else { return };
+        match std::mem::replace(&mut mending.step, Step::Waiting) {
+            Step::Looking => match response {
+                Some(Response::Snapshot(Some(snapshot))) => {
+                    mending.step = Step::Found(snapshot);
+                    self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::Mend, ctx);
+                }
+                _ => self.prove(ctx),
+            },
+            Step::Found(snapshot) => match response {
+                Some(Response::Info(Some(info))) => self.join(&snapshot, info.created, ctx),
+                Some(Response::Info(None)) => self.prove(ctx),
+                // It cannot be told when the log was made, which passes.
+                _ => self.mend_later(ctx),
+            },
+            Step::Proving => match response {
+                Some(Response::Last(last)) => self.proven(last, ctx),
+                _ => self.begin_anew(ctx),
+            },
+            Step::Making => match response {
+                Some(Response::Info(Some(_))) => {
+                    mending.step = Step::Acquiring;
+                    self.wait_for_lease(ctx);
+                }
+                _ => self.begin_anew(ctx),
+            },
+            Step::Ending => match response {
+                Some(Response::Info(Some(info))) => self.move_to(info.last, info.created, ctx),
+                _ => self.begin_anew(ctx),
+            },
+            Step::Uploading { end } => match response {
+                Some(Response::Done) => {
+                    mending.step = Step::Trimming;
+                    self.ask(Request::Trim { before: end + 1 }, READ_TIMEOUT, Purpose::Mend, ctx);
+                }
+                _ => ctx.out.push(Output::Exit(Ended::Bucket)),
+            },
+            Step::Trimming => match response {
+                Some(Response::Done) => self.healed(ctx),
+                _ => self.begin_anew(ctx),
+            },
+            step @ (Step::Installing | Step::Waiting | Step::Acquiring | Step::Moving { .. }) => {
+                mending.step = step;
+            }
+        }
+    }
+
+    /// What it wrote while mending is synced.
+    pub(super) fn mend_synced(&mut self, ctx: &mut Context<'_>) {
+        let Phase::Mending(mending) = &mut self.phase else { return };
+        match mending.step {
+            Step::Installing => self.open(ctx),
+            Step::Moving { end } => {
+                mending.step = Step::Uploading { end };
+                let snapshot = Rc::new(ctx.disk.content().snapshot());
+                self.ask(Request::BucketPut(snapshot, None), READ_TIMEOUT, Purpose::Mend, ctx);
+            }
+            _ => {}
+        }
+    }
+
+    fn meta(ctx: &Context<'_>) -> Meta {
+        ctx.disk.content().meta()
+    }
+
+    fn join(&mut self, snapshot: &Rc<Snapshot>, created: String, ctx: &mut Context<'_>) {
+        let Phase::Mending(mending) = &self.phase else { return };
+        let (meta, known) = (Self::meta(ctx), ctx.disk.content().log_created.clone());
+        if !may_join(&meta, &mending.broken, &snapshot.head, known.as_deref(), &created) {
+            return self.prove(ctx);
+        }
+        self.step(Step::Installing);
+        ctx.notes
+            .push(Note::Joined { manager: self.identity.manager, head: snapshot.head.clone() });
+        let batches = vec![
+            ManagerBatch::InstallBegins,
+            ManagerBatch::Install(Rc::clone(snapshot)),
+            ManagerBatch::LogCreated(created),
+        ];
+        self.write(batches, ctx);
+    }
+
+    fn prove(&mut self, ctx: &mut Context<'_>) {
+        self.step(Step::Proving);
+        self.ask(Request::Last, READ_TIMEOUT, Purpose::Mend, ctx);
+    }
+
+    fn proven(&mut self, last: Option<crate::jetstream::Bytes>, ctx: &mut Context<'_>) {
+        let meta = Self::meta(ctx);
+        let journal = &ctx.disk.content().journal;
+        let proves = match last {
+            None => true,
+            Some(last) => Record::decode(&last)
+                .is_ok_and(|record| journal.get(&record.index).is_some_and(|own| *own == last)),
+        };
+        if may_heal(&meta, &self.identity.name, self.chosen, proves) {
+            ctx.notes.push(Note::Heals { manager: self.number });
+            self.step(Step::Making);
+            return self.ask(Request::LogMake, READ_TIMEOUT, Purpose::Mend, ctx);
+        }
+        self.mend_later(ctx);
+    }
+
+    fn mend_later(&mut self, ctx: &mut Context<'_>) {
+        let Phase::Mending(mending) = &mut self.phase else { return };
+        if ctx.now - mending.since >= PATIENCE_MS * MS {
+            return ctx.out.push(Output::Exit(Ended::Broken));
+        }
+        mending.step = Step::Waiting;
+        let at = ctx.now + LOOK_INTERVAL_MS * MS;
+        ctx.out.push(Output::Wake(at, Timer::Mend(self.opened)));
+    }
+
+    /// The lease is held: nobody else heals.
+    pub(super) fn heal_on(&mut self, ctx: &mut Context<'_>) {
+        self.step(Step::Ending);
+        self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::Mend, ctx);
+    }
+
+    fn move_to(&mut self, end: u64, created: String, ctx: &mut Context<'_>) {
+        self.step(Step::Moving { end });
+        let meta = moved(Self::meta(ctx), end, self.chosen);
+        let records = Vec::new();
+        let goes_on = ManagerBatch::Records { writes: vec![write_meta(&meta)], records };
+        self.write(vec![ManagerBatch::LogCreated(created), goes_on], ctx);
+    }
+
+    fn healed(&mut self, ctx: &mut Context<'_>) {
+        let meta = Box::new(Self::meta(ctx));
+        ctx.notes.push(Note::Healed { manager: self.identity.manager, meta });
+        // What an operator has chosen is done once.
+        self.chosen = false;
+        self.release(ctx);
+        self.open(ctx);
+    }
+
+    /// Something that passes went wrong: it begins with the log anew, a moment later.
+    pub(super) fn begin_anew(&mut self, ctx: &mut Context<'_>) {
+        self.drop_part(ctx);
+        if self.cancelled {
+            return;
+        }
+        self.phase = Phase::Opening;
+        ctx.out.push(Output::Wake(ctx.now + 2 * RETRY_DELAY, Timer::Retry));
+    }
+}
+
+impl ManagerContent {
+    /// What stands once in the state.
+    pub fn meta(&self) -> Meta {
+        let stored = self.state.get(b"meta".as_slice());
+        stored.and_then(|value| read_meta(value).ok()).unwrap_or_default()
+    }
+}
