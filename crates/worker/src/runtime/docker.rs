@@ -197,7 +197,8 @@ impl Docker {
     ) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
         let client = self.client()?;
         let call = async {
-            let ask = || client.inspect_container(container, None::<InspectContainerOptions>);
+            let ask =
+                || client.inspect_container(container, None::<InspectContainerOptions>).boxed();
             match docker_list::patiently(ask).await {
                 Ok(found) => Ok(Some(found)),
                 Err(error) if status(&error) == Some(404) => Ok(None),
@@ -259,7 +260,7 @@ impl Runtime for Docker {
             self.within(
                 deadline,
                 "stopping the container",
-                docker_life::stop(self, &container_id, grace_ms),
+                docker_life::stop(self, &container_id, grace_ms).boxed(),
             )
             .await
         }
@@ -272,7 +273,7 @@ impl Runtime for Docker {
             self.within(
                 deadline,
                 "removing the container",
-                docker_life::remove(self, &container, grace_ms),
+                docker_life::remove(self, &container, grace_ms).boxed(),
             )
             .await
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary};
 use bollard::query_parameters::ListContainersOptionsBuilder;
+use futures_util::future::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use longshore_core::agent::{Container, ContainerEnd, ContainerState};
 use tokio::time::Instant;
@@ -34,7 +35,7 @@ pub(super) async fn list(docker: &Docker) -> Result<Vec<Container>, RuntimeError
     let options =
         ListContainersOptionsBuilder::default().all(true).filters(&docker.filters()).build();
     let client = docker.client()?;
-    let found = patiently(|| client.list_containers(Some(options.clone()))).await;
+    let found = patiently(|| client.list_containers(Some(options.clone())).boxed()).await;
     let found = found.map_err(|error| docker.explain(&error, "listing"))?;
     let end = Instant::now() + LOOKS_DEADLINE;
     let containers: Vec<Result<Option<Container>, RuntimeError>> = stream::iter(found)
