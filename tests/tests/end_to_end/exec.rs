@@ -1,23 +1,12 @@
 //! Commands in containers, through NATS alone: with and without a terminal.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on has failed, and the place is told"
-)]
-
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{Read, Write};
-use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 
 use longshore_tests::{Cluster, IMAGE, eventually};
-use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::SOON;
 use crate::look::{sleeper, text};
+use crate::terminal::Seat;
 
 async fn cluster() -> Cluster {
     let mut cluster = Cluster::server().await;
@@ -67,73 +56,23 @@ async fn a_command_has_its_input_its_outputs_and_its_exit_code() {
     cli.run(&["exec", &id, "ls"]).await.exited(125).told("stopped");
 }
 
-/// A terminal with somebody at it.
-struct Person {
-    keys: File,
-    seen: Arc<Mutex<String>>,
-}
-
-impl Person {
-    /// Types.
-    fn types(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).unwrap();
-    }
-
-    /// Waits until something stands on the screen.
-    async fn sees(&self, wanted: &str) {
-        eventually(&format!("{wanted:?} on the screen"), SOON, async || {
-            let seen = self.seen.lock().unwrap().clone();
-            if seen.contains(wanted) { Ok(()) } else { Err(seen) }
-        })
-        .await;
-    }
-}
-
-fn size(columns: u16, rows: u16) -> Winsize {
-    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
-}
-
 #[tokio::test]
 async fn a_shell_has_a_real_terminal() {
     let cluster = cluster().await;
     let cli = cluster.cli();
     sleeper(&cli, "web", &[]).await;
 
-    let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&screen).unwrap();
-    unlockpt(&screen).unwrap();
-    tcsetwinsize(&screen, size(100, 30)).unwrap();
-    let name = ptsname(&screen, Vec::new()).unwrap().into_string().unwrap();
-    let line = || File::options().read(true).write(true).open(&name).unwrap();
-    let mut child = cli
-        .command(&["exec", "-it", "web", "sh"])
-        .stdin(Stdio::from(line()))
-        .stdout(Stdio::from(line()))
-        .stderr(Stdio::from(line()))
-        .spawn()
-        .unwrap();
-    let screen = File::from(screen);
-    let seen = Arc::new(Mutex::new(String::new()));
-    let mut reader = screen.try_clone().unwrap();
-    let shown = Arc::clone(&seen);
-    // Ends when the terminal does.
-    let watcher = std::thread::spawn(move || {
-        let mut piece = [0; 4_096];
-        while let Ok(length @ 1..) = reader.read(&mut piece) {
-            shown.lock().unwrap().push_str(&String::from_utf8_lossy(&piece[..length]));
-        }
-    });
-    let mut person = Person { keys: screen.try_clone().unwrap(), seen };
+    let command = cli.command(&["exec", "-it", "web", "sh"]);
+    let Seat { mut child, mut person } = Seat::take(command, 100, 30);
 
     person.sees("# ").await;
     person.types("tty; stty size\n");
     person.sees("/dev/pts/").await;
     person.sees("30 100").await;
-    tcsetwinsize(&screen, size(120, 40)).unwrap();
-    kill_process(Pid::from_child(&child), Signal::WINCH).unwrap();
+    person.resizes(&child, 120, 40);
     eventually("the new size", SOON, async || {
-        person.keys.try_clone().unwrap().write_all(b"stty size\n").unwrap();
-        let seen = person.seen.lock().unwrap().clone();
+        person.types("stty size\n");
+        let seen = person.seen();
         if seen.contains("40 120") { Ok(()) } else { Err(seen) }
     })
     .await;
@@ -145,8 +84,6 @@ async fn a_shell_has_a_real_terminal() {
     person.types("exit 7\n");
     let status = tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(7));
-    drop((screen, person));
-    watcher.join().unwrap();
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@
 //! | [`survival`] | programs that die and come back, and containers that do not notice |
 //! | [`nodes`] | nodes that die, return, or cannot use Docker |
 //! | [`cut`] | a node whose network is cut |
+//! | [`terminal`] | a terminal with somebody at it |
 //! | [`look`] | looking at tasks through the command line |
 
 mod containers;
@@ -21,6 +22,7 @@ mod look;
 mod nodes;
 mod reach;
 mod survival;
+mod terminal;
 mod verbs;
 
 /// How long anything may take on a loaded machine.

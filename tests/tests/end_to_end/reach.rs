@@ -20,10 +20,12 @@ use longshore_proto::permission::Role;
 use longshore_proto::subject::{NodeVerb, Pattern};
 use longshore_tests::cli::Cli;
 use longshore_tests::{Cluster, IMAGE, eventually};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncReadExt;
 
 use crate::SOON;
 use crate::look::{running, sleeper, text, until};
+use crate::terminal::Seat;
 
 /// Bytes that no two pieces of are alike.
 fn noise(length: usize) -> Vec<u8> {
@@ -317,6 +319,27 @@ async fn what_nodes_and_tasks_use_is_shown_once_and_heard_by_anybody_who_may() {
     let table = cli.ok(&["top", "--once", "--sort", "name", "--filter", "busy"]).await;
     assert!(table.contains("w1") && table.contains("busy.main.0"), "{table}");
     cli.run(&["top"]).await.exited(2).told("--once");
+
+    // Live, and the terminal is what it was afterwards, however it ends.
+    for end in ["q", "\x03", "SIGTERM"] {
+        let Seat { mut child, mut person } = Seat::take(cli.command(&["top"]), 80, 24);
+        person.sees("busy.main.0").await;
+        person.types("s");
+        person.sees("memory").await;
+        assert!(!person.has_lines());
+        if end == "SIGTERM" {
+            kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        } else {
+            person.types(end);
+        }
+        let status = tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap();
+        let wanted = if end == "SIGTERM" { 130 } else { 0 };
+        assert_eq!(status.code(), Some(wanted), "{end:?}");
+        assert!(person.has_lines(), "{end:?}");
+        // It has left the screen that was its own, and shows the cursor.
+        person.sees("\x1b[?1049l").await;
+        person.sees("\x1b[?25h").await;
+    }
 
     // A service outside hears the same.
     let incoming = tokio::time::timeout(SOON, heard.next()).await.unwrap().unwrap();
