@@ -195,7 +195,9 @@ impl Driver<'_> {
                     () = tokio::time::sleep(wait) => {}
                 }
             }
-            while self.queue.len() < INPUTS_MAX {
+            // Counted by what is taken: questions are answered at once and leave nothing in the queue, and a stream of
+            // them must not keep decisions waiting.
+            for _ in self.queue.len()..INPUTS_MAX {
                 let Some(arrival) = self.gateway.waiting() else { break };
                 self.take(arrival);
             }

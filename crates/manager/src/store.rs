@@ -8,9 +8,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Mutex, PoisonError};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
-use longshore_core::cluster::persist::{LoadError, Write, read_meta, write_meta};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, UserKey, UserValue};
+use longshore_core::cluster::persist::{LoadError, Loaded, Write, read_meta, write_meta};
 use longshore_core::cluster::record::{Hash, Record};
 use longshore_core::cluster::state::{Meta, State};
 use longshore_core::leadership::mend::{Head, LINKS, moved};
@@ -194,24 +196,44 @@ impl Store {
         Ok(stored.map(|value| read_meta(&value)).transpose()?.unwrap_or_default())
     }
 
-    /// Reads the state.
+    /// Reads the state: one thread walks through the store, the others read what it finds.
     pub fn load(&self) -> Result<State, ManagerError> {
-        // The core knows no fjall: what fails to be read is kept aside, and ends the reading.
-        let mut failed = None;
-        let pairs = self.state.iter().map_while(|guard| match guard.into_inner() {
-            Ok((key, value)) => {
-                Some(Ok::<_, LoadError>((Cow::Owned(key.to_vec()), Cow::Owned(value.to_vec()))))
+        let readers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let (sender, receiver) = sync_channel::<Vec<(UserKey, UserValue)>>(readers * 2);
+        let receiver = Mutex::new(receiver);
+        let next = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let read = || -> Result<Vec<Loaded>, LoadError> {
+            let mut all = Ok(Vec::new());
+            // To the end, whatever is found: whoever sends waits for somebody who takes.
+            while let Ok(pairs) = next() {
+                for (key, value) in pairs {
+                    all = all.and_then(|mut all: Vec<Loaded>| {
+                        all.push(Loaded::read(&key, &value)?);
+                        Ok(all)
+                    });
+                }
             }
-            Err(error) => {
-                failed = Some(error);
-                None
+            all
+        };
+        let loaded = std::thread::scope(|scope| -> Result<Vec<Loaded>, ManagerError> {
+            let readers: Vec<_> = (0..readers).map(|_| scope.spawn(read)).collect();
+            let mut pairs = self.state.iter().map(fjall::Guard::into_inner).peekable();
+            while pairs.peek().is_some() {
+                let chunk = pairs.by_ref().take(CHUNK).collect::<Result<_, _>>()?;
+                if sender.send(chunk).is_err() {
+                    break;
+                }
             }
-        });
-        let state = State::load(pairs)?;
-        match failed {
-            Some(source) => Err(ManagerError::Store { source }),
-            None => Ok(state),
-        }
+            drop(sender);
+            let mut all = Vec::new();
+            for reader in readers {
+                let read =
+                    reader.join().map_err(|_| ManagerError::Bug("a reading thread ended"))?;
+                all.append(&mut read?);
+            }
+            Ok(all)
+        })?;
+        Ok(State::assemble(loaded))
     }
 
     /// Commits what some records changed, their bytes and their events, all of it or nothing, and synced.

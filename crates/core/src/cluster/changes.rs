@@ -4,9 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_proto::id::{Revision, TaskId};
-use longshore_proto::name::{JobKey, NodeName};
+use longshore_proto::name::{JobKey, NodeName, SpecName};
 
 use super::record::CommandKey;
+use super::state::Task;
+
+/// The slots of a job whose tasks have changed. None of them: only the job as a whole has.
+pub type Slots = BTreeSet<(SpecName, u32)>;
 
 /// What one record changed.
 #[derive(Debug, Clone, Default)]
@@ -21,8 +25,8 @@ pub struct Changes {
     pub nodes: BTreeSet<NodeName>,
     /// Commands to write, or to delete when they are gone.
     pub commands: BTreeSet<CommandKey>,
-    /// Jobs whose wanted and actual tasks must be compared again.
-    pub reconcile: BTreeSet<JobKey>,
+    /// Jobs whose wanted and actual tasks must be compared again, and which of their slots.
+    pub reconcile: BTreeMap<JobKey, Slots>,
     /// Whether capacity became free, so that what waits may fit now.
     pub freed: bool,
     /// Nodes whose set of assignments changed: the revision before, and the tasks to tell of.
@@ -32,12 +36,12 @@ pub struct Changes {
 impl Changes {
     pub(super) fn touch_job(&mut self, job: &JobKey) {
         self.jobs.insert(job.clone());
-        self.reconcile.insert(job.clone());
+        self.reconcile.entry(job.clone()).or_default();
     }
 
-    pub(super) fn touch_task(&mut self, task: TaskId, job: &JobKey) {
-        self.tasks.insert(task);
-        self.reconcile.insert(job.clone());
+    pub(super) fn touch_task(&mut self, id: TaskId, task: &Task) {
+        self.tasks.insert(id);
+        touch_slot(&mut self.reconcile, task);
     }
 
     pub(super) fn touch_node(&mut self, node: &NodeName) {
@@ -48,5 +52,16 @@ impl Changes {
     pub(super) fn touch_set(&mut self, node: &NodeName, before: Revision, task: Option<TaskId>) {
         let (_, tasks) = self.sets.entry(node.clone()).or_insert((before, BTreeSet::new()));
         tasks.extend(task);
+    }
+}
+
+/// A task's slot is to be looked at again.
+pub(super) fn touch_slot(reconcile: &mut BTreeMap<JobKey, Slots>, task: &Task) {
+    let slot = (task.spec.clone(), task.slot);
+    match reconcile.get_mut(&task.job) {
+        Some(slots) => {
+            slots.insert(slot);
+        }
+        None => drop(reconcile.insert(task.job.clone(), Slots::from([slot]))),
     }
 }

@@ -17,6 +17,7 @@ impl State {
     pub(super) fn derive_all(&mut self) {
         self.fleet = Fleet::default();
         self.waiting.clear();
+        self.share_names();
         let by_time = self
             .commands
             .iter()
@@ -37,6 +38,32 @@ impl State {
         ids.sort_unstable();
         for (_, id) in ids {
             self.derive_task(id);
+        }
+    }
+
+    /// Tasks name their job, part and node by the text that those have: what was read from a store has one of its
+    /// own for each, which would be a hundred bytes a task.
+    fn share_names(&mut self) {
+        for task in self.tasks.values_mut() {
+            if let Some((key, job)) = self.jobs.get_key_value(&task.job) {
+                task.job = key.clone();
+                let spec = job.versions.get(&task.version).and_then(|spec| spec.spec(&task.spec));
+                if let Some(spec) = spec {
+                    task.spec = spec.name.clone();
+                }
+            }
+            let known =
+                |name: &NodeName| self.nodes.get_key_value(name).map(|(name, _)| name.clone());
+            if let Some(name) = task.node.as_ref().and_then(known) {
+                task.node = Some(name);
+            }
+            if let Some((runner_up, name)) = task.why.as_mut().and_then(|why| {
+                let runner_up = why.runner_up.as_mut()?;
+                let name = known(&runner_up.node)?;
+                Some((runner_up, name))
+            }) {
+                runner_up.node = name;
+            }
         }
     }
 

@@ -90,7 +90,7 @@ pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, 
             let reason = format!("silent for {} s", silence / 1000);
             let status = NodeStatus::Lost;
             draft.record(Fact::NodeStatusChanged { name: name.clone(), status, reason });
-            node::touch_jobs(draft, live, &name);
+            node::touch_tasks(draft, live, &name);
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | [`input`], [`effect`] | what may arrive; what is wanted done, sealed until a receipt |
 //! | [`record`] | the log: facts in chained records |
 //! | [`state`] | the fold of the facts; nothing else changes state |
+//! | [`tasks`] | the tasks by id, in little memory |
 //! | [`derived`](self) | what of the state follows from the rest |
 //! | [`changes`] | what one record touched |
 //! | [`draft`](self) | a record in the making |
@@ -17,6 +18,7 @@
 //! | [`liveness`](self) | silence: suspect, lost, and when to disbelieve it |
 //! | [`alarm`](self) | what an operator should know of |
 //! | [`reconcile`](self) | wanted against actual tasks, per job |
+//! | [`meaning`](self) | what the slots of a part mean for its count, kept up to date |
 //! | [`slot`](self) | what the tasks of one slot mean together |
 //! | [`place`](self) | waiting tasks to nodes |
 //! | [`room`](self) | room for what is more important |
@@ -41,6 +43,7 @@ mod eligibility;
 pub mod input;
 pub mod invariant;
 mod liveness;
+mod meaning;
 pub mod moves;
 mod node;
 pub mod persist;
@@ -52,6 +55,7 @@ mod room;
 mod slot;
 pub mod snapshot;
 pub mod state;
+pub mod tasks;
 mod view;
 mod whatif;
 
@@ -61,13 +65,14 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use longshore_proto::event::Event;
-use longshore_proto::id::{ClusterId, ManagerId, TaskId};
+use longshore_proto::id::{ClusterId, ManagerId, Revision, TaskId};
 use longshore_proto::name::{JobKey, NodeName, SpecName, UserName};
 use longshore_proto::node::Heartbeat;
 use longshore_proto::spec::{Resources, SchedulerKind};
 use longshore_scheduler::Scheduler;
 
 use crate::time::{Now, Time};
+use changes::Slots;
 use draft::Draft;
 pub use effect::{Effect, Proposal, Receipt, Reply, Step};
 pub use input::{Command, Input, NodeCommand, Ticket};
@@ -130,8 +135,10 @@ struct Live {
     elected_at: Time,
     /// What was heard of each node.
     nodes: BTreeMap<NodeName, Heard>,
-    /// Jobs to look at again.
-    reconcile: BTreeSet<JobKey>,
+    /// Jobs to look at again, and which of their slots.
+    reconcile: BTreeMap<JobKey, Slots>,
+    /// What the slots of jobs were found to mean, so that a look costs what has changed and not what there is.
+    meanings: BTreeMap<JobKey, BTreeMap<SpecName, meaning::Part>>,
     /// Whether waiting tasks may fit now.
     place: bool,
     /// When another machine last asked to join under a node's name.
@@ -172,6 +179,8 @@ struct Live {
 #[derive(Debug, Clone)]
 struct Heard {
     at: Time,
+    /// The revision of its set when it was heard last: what it must have by the next time.
+    revision: Revision,
     used: Option<Resources>,
     runtime_error: Option<String>,
     /// How many heartbeats in a row told of another set than ours at the same revision.
@@ -227,6 +236,7 @@ impl Cluster {
         }
         let heard = Heard {
             at: now,
+            revision: Revision::default(),
             used: Some(heartbeat.used),
             runtime_error: heartbeat.runtime_error.clone(),
             mismatches: 0,
@@ -254,7 +264,7 @@ impl Cluster {
     pub fn begin_reign(&mut self, new_cluster: ClusterId, now: Now, seed: [u8; 16]) -> Step {
         self.live = Live {
             elected_at: now.time,
-            reconcile: self.state.jobs.keys().cloned().collect(),
+            reconcile: self.state.jobs.keys().map(|key| (key.clone(), Slots::new())).collect(),
             place: true,
             ..Live::default()
         };
@@ -323,15 +333,17 @@ impl Cluster {
         // What one pass decides may make another due: a task that is lost is replaced, a task that is created
         // waits for a node. Each pass only ever brings tasks closer to what is wanted, so this ends.
         loop {
-            live.reconcile.append(&mut draft.changes.reconcile);
+            for (job, mut slots) in std::mem::take(&mut draft.changes.reconcile) {
+                live.reconcile.entry(job).or_default().append(&mut slots);
+            }
             live.place |= std::mem::take(&mut draft.changes.freed);
             if draft.is_full() {
                 break;
             }
-            if let Some(job) = live.reconcile.pop_first() {
-                if !reconcile::job(&mut draft, live, &job) {
+            if let Some((job, slots)) = live.reconcile.pop_first() {
+                if !reconcile::job(&mut draft, live, &job, &slots) {
                     // It did not fit: what is left of it comes with the next record.
-                    live.reconcile.insert(job);
+                    live.reconcile.insert(job, slots);
                     break;
                 }
             } else if live.place {

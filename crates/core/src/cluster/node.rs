@@ -2,12 +2,14 @@
 
 use longshore_proto::api::{LABEL_BYTES_MAX, LABELS_MAX};
 use longshore_proto::error::{ApiError, ErrorCode};
+use longshore_proto::id::Revision;
 use longshore_proto::name::NodeName;
 use longshore_proto::node::{
     Heartbeat, MOUNT_PATHS_MAX, REPORTS_MAX, Register, Registered, Reports, ReportsCommitted,
 };
 use longshore_proto::state::{Eligibility, NodeStatus};
 
+use super::changes::touch_slot;
 use super::derived::machine;
 use super::draft::Draft;
 use super::effect::{Effect, Reply};
@@ -143,22 +145,25 @@ pub(super) fn heartbeat(
         return tell(draft, revision);
     }
     let (revision, status, eligibility) = (node.revision, node.status, node.eligibility);
-    let matches =
-        heartbeat.revision == revision && heartbeat.digest == assign::digest(draft.state, node);
+    let differs = heartbeat.revision > revision
+        || heartbeat.revision == revision && heartbeat.digest != assign::digest(draft.state, node);
     let resized = node.facts.capacity != heartbeat.capacity;
 
+    let before = live.nodes.get(name);
+    // What was decided since the heartbeat before may be on its way still. A node that was not heard in this reign may
+    // have missed the end of the last.
+    let expected = before.map_or(revision, |before| before.revision);
     let mut heard = Heard::now(draft);
+    heard.revision = revision;
     heard.used = Some(heartbeat.used);
     heard.runtime_error.clone_from(&heartbeat.runtime_error);
-    heard.mismatches = match live.nodes.get(name) {
-        Some(before) if !matches => before.mismatches + 1,
-        _ => u32::from(!matches),
-    };
-    heard.is_empty = matches
+    heard.mismatches = if differs { before.map_or(0, |before| before.mismatches) + 1 } else { 0 };
+    heard.is_empty = heartbeat.revision == revision
+        && !differs
         && node.tasks.is_empty()
         && heartbeat.tasks_running == 0
         && heartbeat.runtime_error.is_none();
-    if heard.mismatches >= MISMATCHES_MAX || heartbeat.revision < revision {
+    if heard.mismatches >= MISMATCHES_MAX || heartbeat.revision < expected {
         heard.mismatches = 0;
         tell(draft, revision);
     }
@@ -176,7 +181,7 @@ pub(super) fn heartbeat(
                 status: NodeStatus::Left,
                 reason,
             });
-            touch_jobs(draft, live, name);
+            touch_tasks(draft, live, name);
         }
         return;
     }
@@ -194,7 +199,7 @@ pub(super) fn heartbeat(
             status: NodeStatus::Ready,
             reason,
         });
-        touch_jobs(draft, live, name);
+        touch_tasks(draft, live, name);
         if status != NodeStatus::Suspect {
             tell(draft, revision);
         }
@@ -253,15 +258,23 @@ fn exclude(draft: &mut Draft<'_>, name: &NodeName) {
     }
 }
 
-/// Every job with a task on a node is looked at again.
-pub(super) fn touch_jobs(draft: &Draft<'_>, live: &mut Live, name: &NodeName) {
+/// The slot of every task on a node is looked at again.
+pub(super) fn touch_tasks(draft: &Draft<'_>, live: &mut Live, name: &NodeName) {
     let tasks = draft.state.nodes.get(name).into_iter().flat_map(|node| &node.tasks);
-    live.reconcile.extend(tasks.filter_map(|id| Some(draft.state.tasks.get(id)?.job.clone())));
+    for task in tasks.filter_map(|id| draft.state.tasks.get(id)) {
+        touch_slot(&mut live.reconcile, task);
+    }
 }
 
 impl Heard {
     fn now(draft: &Draft<'_>) -> Self {
-        let at = draft.now.time;
-        Self { at, used: None, runtime_error: None, mismatches: 0, is_empty: false }
+        Self {
+            at: draft.now.time,
+            revision: Revision::default(),
+            used: None,
+            runtime_error: None,
+            mismatches: 0,
+            is_empty: false,
+        }
     }
 }

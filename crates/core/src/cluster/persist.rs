@@ -130,6 +130,51 @@ pub fn read_meta(value: &[u8]) -> Result<Meta, LoadError> {
     Ok(read::<(), Meta>("meta", value)?.1)
 }
 
+/// A stored object that was read: many can be read side by side.
+#[derive(Debug)]
+pub enum Loaded {
+    /// What stands once.
+    Meta(Box<Meta>),
+    /// A job.
+    Job(JobKey, Box<Job>),
+    /// A task.
+    Task(TaskId, Box<Task>),
+    /// A node.
+    Node(NodeName, Box<Node>),
+    /// A command.
+    Command(CommandKey, Box<Command>),
+}
+
+impl Loaded {
+    /// Reads a key and its value.
+    ///
+    /// # Errors
+    /// The key is none of ours, or the value does not decode.
+    pub fn read(key: &[u8], value: &[u8]) -> Result<Self, LoadError> {
+        let kind = key.split(|byte| *byte == b'/').next().unwrap_or_default();
+        Ok(match kind {
+            b"meta" => Self::Meta(Box::new(read_meta(value)?)),
+            b"job" => {
+                let (key, job) = read::<JobKey, Job>("job", value)?;
+                Self::Job(key, Box::new(job))
+            }
+            b"task" => {
+                let (id, task) = read::<TaskId, Task>("task", value)?;
+                Self::Task(id, Box::new(task))
+            }
+            b"node" => {
+                let (name, node) = read::<NodeName, Node>("node", value)?;
+                Self::Node(name, Box::new(node))
+            }
+            b"command" => {
+                let (key, command) = read::<CommandKey, Command>("command", value)?;
+                Self::Command(key, Box::new(command))
+            }
+            _ => return Err(LoadError::Key(String::from_utf8_lossy(key).into_owned())),
+        })
+    }
+}
+
 impl State {
     /// Rebuilds state from everything that is stored, in any order.
     pub fn load<'a>(
@@ -137,33 +182,28 @@ impl State {
             Item = Result<(std::borrow::Cow<'a, [u8]>, std::borrow::Cow<'a, [u8]>), LoadError>,
         >,
     ) -> Result<Self, LoadError> {
-        let mut state = Self::default();
-        for pair in stored {
+        let read = stored.into_iter().map(|pair| {
             let (key, value) = pair?;
-            let text = String::from_utf8_lossy(&key);
-            match text.split('/').next() {
-                Some("meta") => state.meta = read_meta(&value)?,
-                Some("job") => {
-                    let (key, job) = read::<JobKey, Job>("job", &value)?;
-                    state.jobs.insert(key, job);
-                }
-                Some("task") => {
-                    let (id, task) = read::<TaskId, Task>("task", &value)?;
-                    state.tasks.insert(id, task);
-                }
-                Some("node") => {
-                    let (name, node) = read::<NodeName, Node>("node", &value)?;
-                    state.nodes.insert(name, node);
-                }
-                Some("command") => {
-                    let (key, command) = read::<CommandKey, Command>("command", &value)?;
-                    state.commands.insert(key, command);
-                }
-                _ => return Err(LoadError::Key(text.into_owned())),
+            Loaded::read(&key, &value)
+        });
+        Ok(Self::assemble(read.collect::<Result<Vec<_>, _>>()?))
+    }
+
+    /// Rebuilds state from everything that was read, in any order.
+    pub fn assemble(loaded: impl IntoIterator<Item = Loaded>) -> Self {
+        let (mut state, mut tasks) = (Self::default(), Vec::new());
+        for one in loaded {
+            match one {
+                Loaded::Meta(meta) => state.meta = *meta,
+                Loaded::Job(key, job) => drop(state.jobs.insert(key, *job)),
+                Loaded::Task(id, task) => tasks.push((id, task)),
+                Loaded::Node(name, node) => drop(state.nodes.insert(name, *node)),
+                Loaded::Command(key, command) => drop(state.commands.insert(key, *command)),
             }
         }
+        state.tasks = tasks.into_iter().collect();
         state.derive_all();
-        Ok(state)
+        state
     }
 
     /// Everything that is stored, as it would be loaded: for snapshots, and to compare two managers.

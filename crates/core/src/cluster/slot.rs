@@ -43,13 +43,6 @@ impl State {
         before.filter(wanted).map(|id| (id, current)).collect()
     }
 
-    /// The tasks of a part of a job that have not ended: of each slot one, or two while it moves.
-    pub(super) fn living(&self, job: &JobKey, spec: &SpecName) -> Vec<TaskId> {
-        let slots = self.jobs.get(job).and_then(|job| job.slots.get(spec));
-        let ids = slots.into_iter().flat_map(|slots| slots.values()).flatten().copied();
-        ids.filter(|id| self.tasks.get(id).is_some_and(|task| !task.state.is_terminal())).collect()
-    }
-
     /// The tasks of one slot, in the order of their making.
     pub(super) fn slot(&self, job: &JobKey, spec: &SpecName, slot: u32) -> &[TaskId] {
         let slots = self.jobs.get(job).and_then(|job| job.slots.get(spec));

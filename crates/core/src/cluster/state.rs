@@ -21,10 +21,11 @@ use longshore_proto::state::{Eligibility, JobStatus, Mover, NodeStatus, TaskStat
 use longshore_scheduler::Fleet;
 use serde::{Deserialize, Serialize};
 
-use super::changes::Changes;
+use super::changes::{Changes, touch_slot};
 use super::persist::{self, Write};
 use super::publish;
 use super::record::{CommandAnswer, CommandKey, Fact, Hash, NodeFacts, Record};
+use super::tasks::Tasks;
 
 /// How many ended tasks a slot remembers besides the current one.
 const ENDED_TASKS_PER_SLOT: usize = 4;
@@ -248,7 +249,7 @@ pub struct State {
     /// Jobs.
     pub jobs: BTreeMap<JobKey, Job>,
     /// Tasks, the ended ones that are remembered among them.
-    pub tasks: BTreeMap<TaskId, Task>,
+    pub tasks: Tasks,
     /// Nodes.
     pub nodes: BTreeMap<NodeName, Node>,
     /// Commands that were granted lately.
@@ -444,10 +445,10 @@ impl State {
                     started_at_ms: None,
                     finished_at_ms: None,
                 };
+                changes.touch_task(*task, &created);
                 self.tasks.insert(*task, created);
                 self.derive_task(*task);
                 self.prune_slot(job, spec, *slot, changes);
-                changes.touch_task(*task, job);
             }
             Fact::TaskPlaced { task, node, explanation, why } => {
                 self.apply_place(*task, node, revision, changes);
@@ -461,7 +462,7 @@ impl State {
                     stored.stop = Some(reason.clone());
                     stored.displaced_by.clone_from(displaced_by);
                     stored.revision = revision;
-                    changes.touch_task(*task, &stored.job);
+                    changes.touch_task(*task, stored);
                     if let Some(node) = stored.node.clone() {
                         self.touch_node_set(&node, revision, Some(*task), changes);
                     }
@@ -617,7 +618,7 @@ impl State {
             task.state = TaskState::Assigned;
             task.revision = revision;
             task.reason = None;
-            changes.touch_task(id, &task.job);
+            changes.touch_task(id, task);
         }
         if let Some(node) = self.nodes.get_mut(node) {
             node.tasks.insert(id);
@@ -649,7 +650,7 @@ impl State {
         } else {
             task.state = report.state;
             task.reason.clone_from(&report.reason);
-            changes.touch_task(report.task, &task.job);
+            changes.touch_task(report.task, task);
         }
     }
 
@@ -667,6 +668,10 @@ impl State {
                 if is_back {
                     node.eligibility = Eligibility::Open;
                     node.drain = None;
+                    // Its tasks may have successors that wait, which are not wanted any more.
+                    for task in node.tasks.iter().filter_map(|id| self.tasks.get(id)) {
+                        touch_slot(&mut changes.reconcile, task);
+                    }
                 }
                 node.facts = facts.clone();
                 node.status = NodeStatus::Ready;
@@ -700,8 +705,9 @@ impl State {
         node.eligibility = eligibility;
         node.drain = drain;
         // Its tasks may have successors that wait, which are not wanted any more.
-        let jobs = node.tasks.iter().filter_map(|id| Some(self.tasks.get(id)?.job.clone()));
-        changes.reconcile.extend(jobs);
+        for task in node.tasks.iter().filter_map(|id| self.tasks.get(id)) {
+            touch_slot(&mut changes.reconcile, task);
+        }
         self.derive_node(name);
         changes.touch_node(name);
     }
@@ -747,7 +753,7 @@ impl State {
             task.state = state;
             task.reason = reason.cloned();
             task.finished_at_ms = Some(at_ms);
-            changes.touch_task(id, &task.job);
+            changes.touch_task(id, task);
         }
     }
 

@@ -131,6 +131,24 @@ fn a_node_that_returns_is_told_to_ask_for_its_set_which_no_longer_holds_what_was
 }
 
 #[test]
+fn a_change_that_crosses_a_heartbeat_is_on_its_way_and_one_that_the_next_still_lacks_is_lost() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let before = world.heartbeat(&node_name("n1"));
+    world.run([before.clone()]);
+    world.submit(job("web", 1));
+    world.told.clear();
+    world.run([before.clone()]);
+    assert!(
+        world.told.is_empty(),
+        "a thousand nodes would else read their whole sets all the time"
+    );
+    world.run([before]);
+    let (_, hint) = world.told.iter().find(|(node, _)| node.as_str() == "n1").expect("n1 is told");
+    assert_eq!(hint.previous, Revision::UNCHAINED);
+}
+
+#[test]
 fn a_job_that_waits_for_its_node_is_not_replaced() {
     let mut world = World::new();
     world.join("n1", NODE).unwrap();

@@ -1,0 +1,333 @@
+//! What the slots of a part of a job mean for its count, kept up to date from record to record.
+//!
+//! A part may have a hundred thousand slots, and a record changes some hundreds of them: only those are looked at
+//! again, and the sums over all are kept. Whatever may change a meaning marks its slot: a fact about one of its
+//! tasks, the loss of a node, the end of a wait. A new version of the job, or a new reign, begins with a look at
+//! all of them. Builds with debug assertions compare each look with one at everything.
+
+use std::collections::BTreeMap;
+
+use longshore_proto::id::TaskId;
+use longshore_proto::name::{JobKey, SpecName};
+use longshore_proto::spec::{JobSpec, JobType, ReschedulePolicy};
+use longshore_proto::state::TaskState;
+
+use super::Live;
+use super::draft::Draft;
+use super::reconcile::{Tally, same_container};
+use super::state::{Job, Task};
+
+/// A task that ran so long before it failed is no part of a row of failures, in milliseconds.
+const STEADY_MS: u64 = 600_000;
+
+/// What the present task of a slot means for the count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// It counts, and may be stopped when there are too many.
+    Kept {
+        /// Whether it runs what is wanted now.
+        current: bool,
+        /// Whether it runs.
+        running: bool,
+    },
+    /// It is ending, and its place is taken until it has.
+    Stopping,
+    /// It has completed, and that is what was wanted.
+    Completed,
+    /// It has failed, and nothing follows.
+    Failed,
+    /// It has ended, and its replacement waits until its time comes.
+    Waiting,
+    /// It is gone, and may be replaced.
+    Vacant(Vacancy),
+}
+
+/// What is known of a place that may be filled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Vacancy {
+    /// The task that the next one replaces.
+    pub(super) replaces: Option<TaskId>,
+    /// How many tasks in a row failed.
+    pub(super) failures: u32,
+}
+
+/// A [`Slot`] in little room, for there are many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Kept { current: bool, running: bool },
+    Stopping,
+    Completed,
+    Failed,
+    Waiting,
+    Vacant,
+}
+
+/// The slots of a part of a job.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    /// The job's version and run that they were looked at for.
+    seen: Option<(u64, u64)>,
+    kinds: BTreeMap<u32, Kind>,
+    vacant: BTreeMap<u32, Vacancy>,
+    /// Those that are kept and do not run what is wanted now, and whether they run.
+    outdated: BTreeMap<u32, bool>,
+    /// How many of those do not run.
+    outdated_idle: u32,
+    /// How many are kept and run what is wanted now, or will.
+    current: u32,
+    /// How many of those run.
+    current_running: u32,
+    stopping: u32,
+    completed: u32,
+    failed: u32,
+    waiting: u32,
+}
+
+impl Part {
+    /// Whether this was looked at for a job as it is now.
+    pub(super) fn is_of(&self, job: &Job) -> bool {
+        self.seen == Some((job.version, job.run_version))
+    }
+
+    /// Looks at some slots; if the job is another than before, these must be all.
+    pub(super) fn look(
+        &mut self,
+        draft: &Draft<'_>,
+        live: &mut Live,
+        of: (&JobKey, &JobSpec, &SpecName),
+        numbers: &[u32],
+    ) {
+        let Some(job) = draft.state.jobs.get(of.0) else { return };
+        if !self.is_of(job) {
+            *self = Self { seen: Some((job.version, job.run_version)), ..Self::default() };
+        }
+        for number in numbers {
+            self.set(*number, meaning(draft, live, job, of, *number));
+        }
+        if cfg!(debug_assertions) {
+            self.check(draft, live, job, of);
+        }
+    }
+
+    /// Nothing that changes a meaning may have forgotten to mark its slot.
+    fn check(
+        &self,
+        draft: &Draft<'_>,
+        live: &mut Live,
+        job: &Job,
+        of: (&JobKey, &JobSpec, &SpecName),
+    ) {
+        for number in job.slots.get(of.2).into_iter().flat_map(BTreeMap::keys) {
+            let (known, found) =
+                (self.kinds.get(number).copied(), meaning(draft, live, job, of, *number));
+            let found = found.map(Kind::from);
+            // The end of a wait is noticed by the next look at the clock.
+            let is_due = (known, found) == (Some(Kind::Waiting), Some(Kind::Vacant));
+            assert!(
+                known == found || is_due,
+                "slot {number} of {:?}: {known:?}, not {found:?}",
+                of.2
+            );
+        }
+    }
+
+    /// How many count towards what is wanted.
+    pub(super) fn filled(&self) -> u32 {
+        self.kept() + self.completed + self.failed + self.waiting
+    }
+
+    /// How many are ending.
+    pub(super) fn stopping(&self) -> u32 {
+        self.stopping
+    }
+
+    fn kept(&self) -> u32 {
+        self.current + self.outdated_count()
+    }
+
+    fn outdated_count(&self) -> u32 {
+        u32::try_from(self.outdated.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether nothing is ending or on its way up.
+    pub(super) fn is_settled(&self) -> bool {
+        self.stopping == 0 && self.current == self.current_running
+    }
+
+    /// Whether something that is outdated does not run.
+    pub(super) fn has_outdated_idle(&self) -> bool {
+        self.outdated_idle > 0
+    }
+
+    /// The first from a number on that is outdated, and whether it runs.
+    pub(super) fn next_outdated(&self, from: u32) -> Option<(u32, bool)> {
+        self.outdated.range(from..).next().map(|(number, running)| (*number, *running))
+    }
+
+    /// The last before a number that is kept.
+    pub(super) fn last_kept(&self, before: u32) -> Option<u32> {
+        let mut kinds = self.kinds.range(..before).rev();
+        kinds.find(|(_, kind)| matches!(kind, Kind::Kept { .. })).map(|(number, _)| *number)
+    }
+
+    /// The first place that may be filled.
+    pub(super) fn first_free(&self) -> (u32, Vacancy) {
+        let count = u32::try_from(self.kinds.len()).unwrap_or(u32::MAX);
+        let is_dense = self.kinds.last_key_value().is_none_or(|(last, _)| *last + 1 == count);
+        let unused = if is_dense {
+            count
+        } else {
+            let numbers = (0..).zip(self.kinds.keys());
+            numbers.take_while(|(place, number)| place == *number).count() as u32
+        };
+        match self.vacant.first_key_value() {
+            Some((vacant, vacancy)) if *vacant < unused => (*vacant, *vacancy),
+            _ => (unused, Vacancy::default()),
+        }
+    }
+
+    /// Notes what a slot means.
+    pub(super) fn set(&mut self, number: u32, slot: Option<Slot>) {
+        let before = match slot {
+            Some(slot) => self.kinds.insert(number, slot.into()),
+            None => self.kinds.remove(&number),
+        };
+        if let Some(before) = before {
+            self.uncount(number, before);
+        }
+        match slot {
+            None => {}
+            Some(Slot::Kept { current: true, running }) => {
+                self.current += 1;
+                self.current_running += u32::from(running);
+            }
+            Some(Slot::Kept { current: false, running }) => {
+                self.outdated.insert(number, running);
+                self.outdated_idle += u32::from(!running);
+            }
+            Some(Slot::Stopping) => self.stopping += 1,
+            Some(Slot::Completed) => self.completed += 1,
+            Some(Slot::Failed) => self.failed += 1,
+            Some(Slot::Waiting) => self.waiting += 1,
+            Some(Slot::Vacant(vacancy)) => drop(self.vacant.insert(number, vacancy)),
+        }
+    }
+
+    fn uncount(&mut self, number: u32, before: Kind) {
+        match before {
+            Kind::Kept { current: true, running } => {
+                self.current -= 1;
+                self.current_running -= u32::from(running);
+            }
+            Kind::Kept { current: false, running } => {
+                self.outdated.remove(&number);
+                self.outdated_idle -= u32::from(!running);
+            }
+            Kind::Stopping => self.stopping -= 1,
+            Kind::Completed => self.completed -= 1,
+            Kind::Failed => self.failed -= 1,
+            Kind::Waiting => self.waiting -= 1,
+            Kind::Vacant => drop(self.vacant.remove(&number)),
+        }
+    }
+
+    /// Adds what there is to a job's tally.
+    pub(super) fn add_to(&self, tally: &mut Tally) {
+        let outdated_running = self.outdated_count() - self.outdated_idle;
+        tally.live += self.kept() + self.stopping;
+        tally.running += self.current_running + outdated_running;
+        tally.completed += self.completed;
+        tally.failed += self.failed;
+        tally.waiting += self.waiting;
+    }
+}
+
+impl From<Slot> for Kind {
+    fn from(slot: Slot) -> Self {
+        match slot {
+            Slot::Kept { current, running } => Self::Kept { current, running },
+            Slot::Stopping => Self::Stopping,
+            Slot::Completed => Self::Completed,
+            Slot::Failed => Self::Failed,
+            Slot::Waiting => Self::Waiting,
+            Slot::Vacant(_) => Self::Vacant,
+        }
+    }
+}
+
+/// What a slot means; nothing when it has no task.
+fn meaning(
+    draft: &Draft<'_>,
+    live: &mut Live,
+    stored: &Job,
+    (_, job, name): (&JobKey, &JobSpec, &SpecName),
+    number: u32,
+) -> Option<Slot> {
+    let state = &*draft.state;
+    let ids = stored.slots.get(name)?.get(&number)?;
+    let wanted = job.spec(name);
+    let id = state.current(ids)?;
+    let task = state.tasks.get(&id)?;
+    let current = wanted
+        .is_some_and(|wanted| state.task_spec(task).is_some_and(|has| same_container(has, wanted)));
+    // What waits to be placed all at once must be of one version, or it would never be whole.
+    let current = current
+        && !(task.state == TaskState::Pending
+            && task.version != stored.version
+            && wanted.is_some_and(|wanted| wanted.all_at_once));
+    let of_this_run = task.version >= stored.run_version;
+    Some(match task.state {
+        _ if !task.state.is_terminal() && task.stop.is_some() => Slot::Stopping,
+        TaskState::Pending
+        | TaskState::Assigned
+        | TaskState::Preparing
+        | TaskState::Running
+        | TaskState::Stopping => Slot::Kept {
+            current: current && of_this_run,
+            running: task.state == TaskState::Running,
+        },
+        TaskState::Completed if job.job_type == JobType::Batch && current && of_this_run => {
+            Slot::Completed
+        }
+        // That it had to go is not its fault, however it went.
+        _ if task.displaced_by.is_some() => {
+            Slot::Vacant(Vacancy { replaces: Some(id), failures: task.failures })
+        }
+        TaskState::Completed | TaskState::Failed if current && of_this_run => {
+            let policy = wanted.and_then(|wanted| wanted.reschedule.as_ref());
+            follow(draft, live, id, task, policy)
+        }
+        TaskState::Lost => Slot::Vacant(Vacancy { replaces: Some(id), failures: task.failures }),
+        TaskState::Stopped | TaskState::Completed | TaskState::Failed => {
+            Slot::Vacant(Vacancy::default())
+        }
+    })
+}
+
+/// What follows a task that its worker has given up.
+fn follow(
+    draft: &Draft<'_>,
+    live: &mut Live,
+    id: TaskId,
+    task: &Task,
+    policy: Option<&ReschedulePolicy>,
+) -> Slot {
+    let Some(policy) = policy else { return Slot::Failed };
+    let ran_ms = match (task.started_at_ms, task.finished_at_ms) {
+        (Some(started), Some(finished)) => finished.saturating_sub(started),
+        _ => 0,
+    };
+    let before = if ran_ms >= STEADY_MS { 0 } else { task.failures };
+    if policy.attempts.is_some_and(|attempts| before >= attempts) {
+        return Slot::Failed;
+    }
+    let due = *live.backoff.entry(id).or_insert_with(|| {
+        let doubled = policy.delay_ms.saturating_mul(1u64.checked_shl(before).unwrap_or(u64::MAX));
+        draft.now.time + doubled.min(policy.delay_ms_max)
+    });
+    if draft.now.time < due {
+        Slot::Waiting
+    } else {
+        Slot::Vacant(Vacancy { replaces: Some(id), failures: before.saturating_add(1) })
+    }
+}
