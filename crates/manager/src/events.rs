@@ -1,7 +1,9 @@
 //! History to the event stream: in order, from where the stream ends, whatever happened before.
 //!
 //! The history in the store is the truth and the stream can be rebuilt from it, so nothing is lost between a
-//! commit and its publication: a new leader reads the last event in the stream and goes on from there.
+//! commit and its publication: a new leader reads the last event in the stream and goes on from there. So does one
+//! whose connection broke, for a server that died may have lost the last events that it had acknowledged: this stream
+//! is not synced for each of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,17 +41,23 @@ pub(crate) async fn publish(
     mut committed: watch::Receiver<u64>,
 ) {
     let context = jetstream::new(core.client().clone());
-    let mut at = loop {
-        match end_of_stream(&context, &core).await {
-            Ok(at) => break at,
-            Err(error) => {
-                debug!(%error, "the event stream cannot be read yet");
-                tokio::time::sleep(RETRY_DELAY).await;
-            }
-        }
-    };
+    let mut connections = core.connections();
+    // Where the stream ends must be looked up: at first, and whenever the server may be another one.
+    let (mut at, mut is_lost) = (None, true);
     let oldest_ms = now_ms.saturating_sub(u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX));
     loop {
+        if is_lost || connections.has_changed().unwrap_or(false) {
+            connections.mark_unchanged();
+            is_lost = true;
+            match end_of_stream(&context, &core).await {
+                Ok(end) => (at, is_lost) = (end, false),
+                Err(error) => {
+                    debug!(%error, "the event stream cannot be read yet");
+                    tokio::time::sleep(RETRY_DELAY).await;
+                    continue;
+                }
+            }
+        }
         committed.mark_unchanged();
         let reader = Arc::clone(&store);
         let list = ListEvents { after: at, limit: Some(BATCH), ..ListEvents::default() };
@@ -72,8 +80,15 @@ pub(crate) async fn publish(
             }
             at = Some(last);
         }
-        if !more && committed.changed().await.is_err() {
-            return;
+        if !more {
+            tokio::select! {
+                changed = committed.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                Ok(()) = connections.changed() => is_lost = true,
+            }
         }
     }
 }

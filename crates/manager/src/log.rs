@@ -30,7 +30,7 @@ use crate::follow::Follower;
 use crate::store::Store;
 use crate::streams::{
     Streams, check_log_settings, event_config, find, is_missing, lease_config, log_config, set_up,
-    wait_for_jetstream,
+    set_up_events, wait_for_jetstream,
 };
 
 /// How long an append may wait for its acknowledgement before the place in the log is looked at.
@@ -128,7 +128,7 @@ impl Log {
         }
         let stream = set_up(&context, config).await?;
         check_log_settings(&log_stream(root), stream.cached_info().config.clone())?;
-        set_up(&context, event_config(root, streams)).await?;
+        set_up_events(&context, event_config(root, streams)).await?;
         set_up(&context, lease_config(root, streams)).await?;
         let look = Look {
             context: context.clone(),

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamError, GetStreamErrorKind};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, StorageType, Stream};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, PersistenceMode, Republish, StorageType, Stream,
+};
 use async_nats::jetstream::{self, ErrorCode};
 use longshore_proto::name::Root;
 use longshore_proto::subject::{
     Pattern, Subject, event_stream, lease_stream, live_events, log_stream,
 };
+use tracing::warn;
 
 use crate::error::ManagerError;
 
@@ -81,6 +84,28 @@ pub(crate) async fn set_up(
         return Err(stream_error(&name, passes, error.to_string()));
     }
     context.get_stream(&name).await.map_err(|error| get_error(&name, &error))
+}
+
+/// Makes the event stream, or changes its settings in place. How its messages reach the disk can only be said when it
+/// is made: a stream that is there already keeps that.
+pub(crate) async fn set_up_events(
+    context: &jetstream::Context,
+    mut config: Config,
+) -> Result<Stream, ManagerError> {
+    if let Some(found) = find(context, &config.name).await? {
+        let found = &found.cached_info().config;
+        config.persist_mode = found.persist_mode;
+        if found.persist_mode == Some(PersistenceMode::Async) && config.num_replicas > 1 {
+            warn!(
+                stream = config.name,
+                "the event stream was made for one NATS server and stays on one; to have it on {}, remove it and \
+                 restart the managers: they make it anew and fill it from the history",
+                config.num_replicas
+            );
+            config.num_replicas = found.num_replicas;
+        }
+    }
+    set_up(context, config).await
 }
 
 /// Why a stream was not found out about.
@@ -158,6 +183,9 @@ pub(crate) fn event_config(root: &Root, streams: &Streams) -> Config {
         storage: StorageType::File,
         discard: DiscardPolicy::Old,
         num_replicas: streams.replicas,
+        // A sync for each event would hold up the log's; what a power cut takes is published again from the history.
+        // NATS has this for a single server only.
+        persist_mode: (streams.replicas == 1).then_some(PersistenceMode::Async),
         max_age: streams.events_age_max,
         max_bytes: i64::try_from(streams.events_bytes_max).unwrap_or(i64::MAX),
         max_message_size: MESSAGE_BYTES_MAX,

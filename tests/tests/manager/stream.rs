@@ -73,6 +73,28 @@ async fn the_stream_is_the_history_in_order_whoever_published_it() {
 }
 
 #[tokio::test]
+async fn what_a_server_lost_of_the_event_stream_is_published_again() {
+    let mut cluster = Cluster::start().await;
+    let api = cluster.api().await;
+    for round in 0..3 {
+        api.submit(&api::service(&format!("job-{round}"))).await.unwrap();
+    }
+    let before = streamed(&cluster, &api).await;
+    // The stream is not synced for each event: a power cut may take the last ones, or all of them.
+    cluster.nats.kill();
+    let mut messages = cluster.folder().join("nats/store/jetstream");
+    for part in ["CORE", "streams", "longshore-event", "msgs"] {
+        messages.push(part);
+    }
+    std::fs::remove_dir_all(&messages).unwrap();
+    cluster.nats.restart().await;
+    let api = cluster.answers().await;
+    assert_eq!(streamed(&cluster, &api).await, before, "by the same manager, which ran on");
+    api.submit(&api::service("later")).await.unwrap();
+    assert_eq!(streamed(&cluster, &api).await, api.history().await.unwrap());
+}
+
+#[tokio::test]
 async fn operators_and_observers_hear_the_events_as_they_happen() {
     let cluster = Cluster::start().await;
     let api = cluster.api().await;
