@@ -59,14 +59,35 @@ impl Cluster {
         prepare: impl FnOnce(&Path),
         change: impl FnOnce(String) -> String,
     ) -> Self {
+        Self::server_for(&root, 0, prepare, change).await.0
+    }
+
+    /// A NATS server that also knows so many more workers, and a manager that answers; and the workers' names.
+    pub async fn start_for_many(workers: usize) -> (Self, Vec<String>) {
+        let root = Root::standard();
+        let (mut cluster, names) = Self::server_for(&root, workers, |_| {}, |conf| conf).await;
+        cluster.start_manager("m1", &[]);
+        cluster.answers().await;
+        (cluster, names)
+    }
+
+    async fn server_for(
+        root: &Root,
+        workers: usize,
+        prepare: impl FnOnce(&Path),
+        change: impl FnOnce(String) -> String,
+    ) -> (Self, Vec<String>) {
         let room = ROOM.acquire().await.unwrap();
         let folder = tempfile::Builder::new().prefix("longshore-test-").tempdir().unwrap();
-        let users = Users::everybody(&folder.path().join("creds"), &root);
+        let mut users = Users::everybody(&folder.path().join("creds"), root);
+        let names = users.add_workers(workers);
         let place = folder.path().join("nats");
         prepare(&place);
         let nats = Nats::start_changed(&place, &users.accounts_conf(), change).await;
         let (managers, workers) = (BTreeMap::new(), BTreeMap::new());
-        Self { managers, workers, nats, users, cluster_id: None, folder, _room: room }
+        let cluster =
+            Self { managers, workers, nats, users, cluster_id: None, folder, _room: room };
+        (cluster, names)
     }
 
     /// A server and a manager that answers.

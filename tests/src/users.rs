@@ -43,6 +43,18 @@ impl Users {
         Self { folder: folder.to_owned(), list }
     }
 
+    /// Adds so many workers, and gives their names. The server must be told: see [`Users::accounts_conf`].
+    pub fn add_workers(&mut self, count: usize) -> Vec<String> {
+        let names: Vec<String> = (0..count).map(|number| format!("many-{number}")).collect();
+        for name in &names {
+            let made = Credentials::generate(Role::Worker, name.parse().unwrap()).unwrap();
+            std::fs::write(self.file(Role::Worker, name), made.to_toml()).unwrap();
+            let user = User { role: Role::Worker, name: made.name, nkey: made.nkey };
+            self.list.add(user).unwrap();
+        }
+        names
+    }
+
     /// The first token of every subject.
     pub fn root(&self) -> &Root {
         self.list.root()

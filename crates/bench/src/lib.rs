@@ -2,9 +2,11 @@
 //!
 //! | module | what lives there |
 //! |---|---|
+//! | [`load`] | workers by the thousand, with containers made of memory
 //! | [`scheduler`] | the scheduler beside the plain scan |
 //! | [`report`] | figures to files |
 
+pub mod load;
 pub mod report;
 pub mod scheduler;
 

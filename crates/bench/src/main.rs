@@ -7,15 +7,23 @@
 //! |---|---|
 //! | [`cluster`] | a cluster of real processes to measure |
 //! | [`failover`] | from the end of a leader to the next decision |
+//! | [`ground`] | a NATS server and managers to measure on |
 //! | [`launch`] | from request to acknowledged, to running, and tasks per second |
+//! | [`log`] | commands, facts and records per second |
 //! | [`raw`] | the limits: the NATS round trip, the Docker API |
+//! | [`size`] | thousands of workers, a hundred thousand tasks |
+//! | [`state`] | start-up, memory and snapshots of up to a million tasks |
 //!
 //! The parts that need no cluster are in the library, so that `cargo bench` measures them too.
 
 mod cluster;
 mod failover;
+mod ground;
 mod launch;
+mod log;
 mod raw;
+mod size;
+mod state;
 
 use std::process::ExitCode;
 
@@ -34,6 +42,18 @@ struct Options {
     /// Launch at most so many tasks together.
     #[arg(long, default_value_t = 100)]
     most: u32,
+    /// How many workers are played.
+    #[arg(long, default_value_t = 2_000)]
+    workers: u32,
+    /// How many tasks they run.
+    #[arg(long, default_value_t = 100_000)]
+    tasks: u32,
+    /// The largest state that is measured, in tasks.
+    #[arg(long, default_value_t = 1_000_000)]
+    state_tasks: u32,
+    /// Only show the figures: a trial, or a machine that others load.
+    #[arg(long)]
+    trial: bool,
 }
 
 /// What can be measured.
@@ -43,6 +63,12 @@ enum Part {
     Launch,
     /// From the end of a leader to the next one's first decision.
     Failover,
+    /// Commands, facts and records per second through the log.
+    Log,
+    /// Start-up, memory and snapshots of up to a million tasks.
+    State,
+    /// Thousands of workers, a hundred thousand tasks.
+    Size,
     /// Decisions per second, how well they pack, and what a task takes.
     Scheduler,
 }
@@ -71,5 +97,22 @@ async fn measure(options: &Options) -> Result<(), Failure> {
     if wanted(Part::Failover) {
         figures.extend(failover::measure().await?);
     }
-    report::write(&figures)
+    if wanted(Part::Log) {
+        figures.extend(log::measure(options.rounds).await?);
+    }
+    if wanted(Part::State) {
+        figures.extend(state::measure(options.state_tasks).await?);
+    }
+    // The largest comes last, and what it cannot do takes nothing from the others.
+    let sized = if wanted(Part::Size) {
+        size::measure(options.workers, options.tasks).await.map(|sized| figures.extend(sized))
+    } else {
+        Ok(())
+    };
+    if options.trial {
+        report::say(&report::table(&figures));
+    } else {
+        report::write(&figures)?;
+    }
+    sized
 }

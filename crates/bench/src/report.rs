@@ -139,6 +139,18 @@ fn page(figures: &[Figure]) -> String {
          same tasks in the order of their arrival, and the ratio is of the numbers of machines; for a decision with a wish or \
          with its explanation kept, the same decision without; for 16 shapes on 100000 nodes, the same on 1000.\n",
     );
+    text.push_str(
+        "\nFor `log/*` clients submit without pause, each again as soon as it is answered; a command is some six facts. The \
+         limit of commands and facts is what JetStream stores of messages of a command's size with as many in flight, that of \
+         records what it stores of a record's size one after the other, as the order of the log demands; both on a server of \
+         their own with the same `sync_interval: always`, in turn with the log. `state/*` starts a manager on a state that its own \
+         brain has made and its own store has written: tasks that run, 1,000 a job, 50 a node. Memory is what the process has \
+         more than one without tasks. `size/*` plays all workers in one process, with real brains and shells, a connection and a \
+         user each, stores in memory, and containers that are entries of a map: NATS, the manager and all workers share this \
+         machine's cores, so that a real cluster, whose workers have their own, is quicker. A decision is a small job that \
+         is submitted while all else goes on, until it is granted: in the log, on the disk, its task placed if there was room in \
+         the record.\n",
+    );
     text
 }
 

@@ -19,6 +19,7 @@
 //! | [`leadership`] | two managers: standing by, taking over, being fenced |
 //! | [`stream`] | the event stream and the service as others see them |
 //! | [`command_line`] | bad input on the command line |
+//! | [`many`] | the load generator of the benchmark, at a size for tests |
 //! | [`auth`] | what `longshore auth` writes, on a real server |
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
@@ -30,6 +31,7 @@ mod degraded;
 mod full;
 mod healing;
 mod leadership;
+mod many;
 mod names;
 mod outages;
 mod partition;

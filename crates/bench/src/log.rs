@@ -1,0 +1,208 @@
+//! How much goes through the log: commands, facts and records per second, with more and more clients at once,
+//! beside what JetStream itself stores.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::stream::{Config, StorageType, Stream};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use longshore_bench::Failure;
+use longshore_bench::report::{Figure, median, progress};
+use longshore_core::cluster::record::Record;
+use longshore_proto::api::{JobSubmitted, SubmitJob};
+use longshore_proto::name::Root;
+use longshore_proto::subject::{ApiVerb, log_stream};
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+
+use crate::cluster::spawn;
+use crate::ground::{Api, Ground, own, service};
+
+/// How many clients ask at once.
+const CLIENTS: [usize; 4] = [1, 10, 100, 1_000];
+/// How long each is measured, a round.
+const ROUND: Duration = Duration::from_secs(3);
+/// How long a manager may take to lead.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often is looked whether something has come.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// The stream beside the log, and its subject.
+const STREAM: &str = "raw";
+
+/// What went through the log in a while.
+#[derive(Debug, Default)]
+struct Through {
+    commands: f64,
+    facts: f64,
+    records: f64,
+    bytes: f64,
+}
+
+/// Measures, Longshore and JetStream in turn.
+pub(crate) async fn measure(rounds: usize) -> Result<Vec<Figure>, Failure> {
+    let mut ground = Ground::start(&[]).await?;
+    let mut manager = ground.manager("m1")?;
+    manager.says("this manager leads", PATIENCE).await?;
+    let (api, jetstream) = (ground.operator().await?, ground.jetstream().await?);
+    let raw = Raw::start(ground.folder()).await?;
+    let mut figures = Vec::new();
+    for clients in CLIENTS {
+        let (mut commands, mut facts, mut records) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut same, mut one_by_one) = (Vec::new(), Vec::new());
+        for round in 1..=rounds {
+            let through = through(&api, &jetstream, clients).await?;
+            commands.push(through.commands / ROUND.as_secs_f64());
+            facts.push(through.facts / ROUND.as_secs_f64());
+            records.push(through.records / ROUND.as_secs_f64());
+            same.push(raw.publish(clients, through.bytes / through.commands).await?);
+            one_by_one.push(raw.publish(1, through.bytes / through.records).await?);
+            progress(&format!(
+                "log, {clients} clients, round {round} of {rounds}: {:.0} commands/s, {:.0} facts/s in {:.0} records/s of {:.1} KiB; raw {:.0} messages/s, of a record's size one by one {:.0}",
+                median(&commands),
+                median(&facts),
+                median(&records),
+                through.bytes / through.records / 1_024.0,
+                median(&same),
+                median(&one_by_one)
+            ));
+        }
+        let name = |what: &str| format!("log/{clients} in flight: {what}");
+        let (same, one_by_one) = (median(&same), median(&one_by_one));
+        let figure = Figure::rate(name("commands granted"), median(&commands), "/s", same);
+        figures.push(figure.at_least_times(0.7));
+        figures.push(Figure::rate(name("facts committed"), median(&facts), "/s", same));
+        figures.push(Figure::rate(name("records committed"), median(&records), "/s", one_by_one));
+    }
+    manager.stop().await?;
+    Ok(figures)
+}
+
+/// So many clients submit, each again as soon as it is answered.
+async fn through(
+    api: &Api,
+    jetstream: &jetstream::Context,
+    clients: usize,
+) -> Result<Through, Failure> {
+    let root = Root::standard();
+    let mut log = jetstream.get_stream(log_stream(&root)).await?;
+    let before = log.info().await?.state.last_sequence;
+    let (end, granted) = (Instant::now() + ROUND, Arc::new(AtomicU64::new(0)));
+    let mut asking = JoinSet::new();
+    for client in 0..clients {
+        let (api, granted) = (api.clone(), Arc::clone(&granted));
+        asking.spawn(async move {
+            let mut turn = 0u64;
+            while Instant::now() < end {
+                // Each time another version, so that a command is never only a repetition.
+                let mut job = service(&format!("log-{client}"), 1)?;
+                job.datacenters = vec!["nowhere".parse()?];
+                job.specs[0].env.insert("TURN".into(), turn.to_string());
+                let _: JobSubmitted =
+                    api.ask(own(), ApiVerb::JobSubmit, &SubmitJob { job }).await?;
+                turn += 1;
+                granted.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<_, Failure>(())
+        });
+    }
+    while let Some(asked) = asking.join_next().await {
+        asked??;
+    }
+    let mut through =
+        Through { commands: granted.load(Ordering::Relaxed) as f64, ..Through::default() };
+    let last = log.info().await?.state.last_sequence;
+    read(&log, before + 1, last, &mut through).await?;
+    Ok(through)
+}
+
+/// Counts what a stretch of the log holds.
+async fn read(log: &Stream, from: u64, last: u64, through: &mut Through) -> Result<(), Failure> {
+    let config = pull::OrderedConfig {
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },
+        ..pull::OrderedConfig::default()
+    };
+    let mut messages = log.create_consumer(config).await?.messages().await?;
+    while let Some(message) = messages.next().await {
+        let message = message?;
+        let record = Record::decode(&message.payload)?;
+        through.records += 1.0;
+        through.facts += record.facts.len() as f64;
+        through.bytes += message.payload.len() as f64;
+        if message.info()?.stream_sequence >= last {
+            return Ok(());
+        }
+    }
+    Err("the log ended early".into())
+}
+
+/// A stream like the log's on a server of its own, set up like the cluster's but without users: managers may make
+/// no other streams than theirs.
+struct Raw {
+    jetstream: jetstream::Context,
+    _server: Child,
+}
+
+impl Raw {
+    async fn start(folder: &Path) -> Result<Self, Failure> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let (conf, store) = (folder.join("raw.conf"), folder.join("raw"));
+        let text = format!(
+            "listen: \"127.0.0.1:{port}\"\njetstream {{\n  store_dir: \"{}\"\n  sync_interval: always\n}}\n",
+            store.display()
+        );
+        std::fs::write(&conf, text)?;
+        let log = std::fs::File::create(folder.join("raw.log"))?;
+        let server = spawn(Command::new("nats-server").arg("-c").arg(conf), log)?;
+        let options = async_nats::ConnectOptions::new().retry_on_initial_connect();
+        let client = options.connect(format!("nats://127.0.0.1:{port}")).await?;
+        let jetstream = jetstream::new(client);
+        let config = Config {
+            name: STREAM.into(),
+            subjects: vec![STREAM.into()],
+            storage: StorageType::File,
+            ..Config::default()
+        };
+        let end = Instant::now() + PATIENCE;
+        while let Err(error) = jetstream.create_stream(config.clone()).await {
+            if Instant::now() > end {
+                return Err(error.into());
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        Ok(Self { jetstream, _server: server })
+    }
+
+    /// Publishes with so many in flight; gives how many were stored per second.
+    async fn publish(&self, in_flight: usize, bytes: f64) -> Result<f64, Failure> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the size of a message"
+        )]
+        let payload = Bytes::from(vec![7u8; bytes.max(1.0) as usize]);
+        let (start, stored) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+        let mut publishing = JoinSet::new();
+        for _ in 0..in_flight {
+            let (jetstream, payload) = (self.jetstream.clone(), payload.clone());
+            let stored = Arc::clone(&stored);
+            publishing.spawn(async move {
+                while start.elapsed() < ROUND {
+                    jetstream.publish(STREAM, payload.clone()).await?.await?;
+                    stored.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok::<_, Failure>(())
+            });
+        }
+        while let Some(published) = publishing.join_next().await {
+            published??;
+        }
+        let stored = stored.load(Ordering::Relaxed) as f64;
+        self.jetstream.get_stream(STREAM).await?.purge().await?;
+        Ok(stored / start.elapsed().as_secs_f64())
+    }
+}
