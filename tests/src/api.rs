@@ -94,6 +94,15 @@ fn job(name: &str, job_type: JobType) -> JobSpec {
     }
 }
 
+/// The states of the alarms in a history, in order; but for those of the machine's own disk, which is no test's.
+pub fn alarm_states(history: &[Event]) -> Vec<&str> {
+    let is_of_test = |event: &&Event| {
+        let reason = event.reason.as_deref().unwrap_or_default();
+        event.event_type == "cluster.alarm" && !reason.starts_with("the disk of this manager")
+    };
+    history.iter().filter(is_of_test).filter_map(|event| event.state.as_deref()).collect()
+}
+
 impl Api {
     /// Asks over a connection.
     pub fn new(bus: Bus) -> Self {

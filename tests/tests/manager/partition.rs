@@ -188,7 +188,5 @@ async fn most_workers_that_fall_silent_together_are_told_of_and_none_is_given_up
     })
     .await;
     let history = api.history().await.unwrap();
-    let alarms = history.iter().filter(|event| event.event_type == "cluster.alarm");
-    let states: Vec<&str> = alarms.filter_map(|event| event.state.as_deref()).collect();
-    assert_eq!(states, ["alarm", "over"], "{history:?}");
+    assert_eq!(api::alarm_states(&history), ["alarm", "over"], "{history:?}");
 }
