@@ -320,12 +320,17 @@ impl Log {
                     }
                 }
             }
-            // A log that has lost what this manager knows of will never take the record.
-            let applied = *self.position.borrow();
-            if let Err(error @ ManagerError::Broken(_)) = self.check(applied).await {
-                return Err(error);
-            }
             tokio::time::sleep(RETRY_DELAY).await;
+            // A log that has lost what this manager knows of must not take the record, though others may have written
+            // on it until it is as long as before. So while that is in doubt nothing is tried.
+            let applied = *self.position.borrow();
+            loop {
+                match self.check(applied).await {
+                    Err(error @ ManagerError::Broken(_)) => return Err(error),
+                    Err(_) if self.look.doubt.is_open() => tokio::time::sleep(RETRY_DELAY).await,
+                    _ => break,
+                }
+            }
         }
     }
 

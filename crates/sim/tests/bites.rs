@@ -51,7 +51,7 @@ bites! {
     strangers: DisguiseStrangers => "I-19";
     stops_have_reasons: StopUnasked => "I-20";
     bounds: ForgetAskers => "I-21";
-    forks: LeadOverLostTail => "I-22" | "I-5";
+    forks: LeadOverLostTail => "I-22" | "I-5" | "I-2";
     lease: LeaseWithoutEnd => "I-24";
     placement: PlaceOnLostNodes => "I-28";
     graceful_stop: KillAtOnce => "I-29";

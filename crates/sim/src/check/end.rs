@@ -30,17 +30,14 @@ pub fn settled(state: &State, running: &Running) -> Result<(), Violation> {
 fn converged(state: &State, key: &JobKey, job: &Job) -> Result<(), Violation> {
     let Some(spec) = job.spec() else { return violated("E-1", format!("{key} has no spec")) };
     for (name, slots) in &job.slots {
-        let live = slots
-            .values()
-            .flatten()
-            .filter_map(|id| state.tasks.get(id))
-            .filter(|task| !task.state.is_terminal())
-            .count();
+        // An instance that is to move has a successor that may wait for a place.
+        let lives = |id: &TaskId| state.tasks.get(id).is_some_and(|task| !task.state.is_terminal());
+        let live = slots.values().filter(|ids| ids.iter().any(lives)).count();
         let wanted = spec.spec(name).map_or(0, |spec| spec.instances as usize);
         if (job.stop_requested && live > 0) || live > wanted {
             return violated(
                 "E-1",
-                format!("{key} has {live} live tasks of {name} and wants fewer"),
+                format!("{key} has {live} live instances of {name} and wants fewer"),
             );
         }
     }

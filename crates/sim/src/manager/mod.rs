@@ -389,7 +389,7 @@ impl Manager {
                 Phase::Opening if self.missing_since.is_some() => self.find_log(ctx),
                 Phase::Opening => self.open(ctx),
                 Phase::Reading { .. } => self.read_on(ctx),
-                Phase::Appending { .. } => self.append(ctx),
+                Phase::Appending { .. } => self.try_again(ctx),
                 _ => {}
             },
             Timer::Look(opened) if opened == self.opened => self.look(ctx),

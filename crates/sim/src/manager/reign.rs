@@ -154,9 +154,13 @@ impl Manager {
                 self.appended(place, ctx);
             }
             Some(Appended::Fenced) => self.end_reign(ctx),
-            // A log that has lost what this manager knows of will never take the record.
-            None => self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::EndAfter, ctx),
+            None => ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry)),
         }
+    }
+
+    /// Before an append is tried again: a log that has lost what this manager knows of must not take the record.
+    pub(super) fn try_again(&mut self, ctx: &mut Context<'_>) {
+        self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::EndAfter, ctx);
     }
 
     pub(super) fn end_after(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
@@ -173,7 +177,10 @@ impl Manager {
                 _ => {}
             }
         }
-        ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
+        if self.doubt.is_open() {
+            return ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
+        }
+        self.append(ctx);
     }
 
     pub(super) fn tip_after(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
@@ -186,7 +193,7 @@ impl Manager {
         {
             return self.broken(broken, ctx);
         }
-        ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
+        self.append(ctx);
     }
 
     fn appended(&mut self, sequence: u64, ctx: &mut Context<'_>) {

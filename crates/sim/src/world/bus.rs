@@ -243,11 +243,18 @@ impl World {
     }
 
     pub(super) fn session_breaks(&mut self, process: Process, serial: u64) -> Checked {
+        let bus_up = self.bus_up;
         let Some(link) = self.link_mut(process) else { return Ok(()) };
         if link.serial != serial {
             return Ok(());
         }
-        self.end_session(process)
+        let is_back = link.is_up && bus_up;
+        self.end_session(process)?;
+        if is_back {
+            // It was suspended while the connection was broken, and connects again now.
+            self.restore(process);
+        }
+        Ok(())
     }
 
     pub(super) fn end_session(&mut self, process: Process) -> Checked {

@@ -14,6 +14,14 @@ use crate::worker::{self, Worker};
 impl World {
     pub(super) fn start(&mut self, process: Process) -> Checked {
         let now = self.now;
+        let runs = match process {
+            Process::Manager(number) => self.managers[number].process.is_some(),
+            Process::Worker(number) => self.workers[number].process.is_some(),
+            Process::Client(_) => true,
+        };
+        if runs {
+            return Ok(());
+        }
         let bus_up = self.bus_up;
         if let Some(link) = self.link_mut(process) {
             link.has_session = bus_up && link.is_up;
@@ -22,9 +30,6 @@ impl World {
         match process {
             Process::Manager(number) => {
                 let place = &mut self.managers[number];
-                if place.process.is_some() {
-                    return Ok(());
-                }
                 let clock = place.clock(now);
                 let (mut out, mut notes) = (Vec::new(), Vec::new());
                 let mut ctx = manager::Context {
@@ -48,9 +53,6 @@ impl World {
             }
             Process::Worker(number) => {
                 let place = &mut self.workers[number];
-                if place.process.is_some() {
-                    return Ok(());
-                }
                 let clock = place.clock(now);
                 let (mut out, mut notes) = (Vec::new(), Vec::new());
                 let mut ctx = worker::Context {
