@@ -25,7 +25,8 @@ pub(crate) struct Cluster {
     pub(crate) bus: Bus,
     /// Where NATS is.
     pub(crate) url: String,
-    _processes: Vec<Child>,
+    /// The worker among them is the last.
+    processes: Vec<Child>,
 }
 
 impl Cluster {
@@ -96,7 +97,7 @@ impl Cluster {
             wait_for_server: true,
         };
         let bus = tokio::time::timeout(Duration::from_secs(20), Bus::connect(options)).await??;
-        let cluster = Self { folder, bus, url, _processes: processes };
+        let cluster = Self { folder, bus, url, processes };
         let end = tokio::time::Instant::now() + Duration::from_secs(30);
         loop {
             let nodes: Result<Page<NodeView>, Failure> =
@@ -115,6 +116,11 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// The worker's process.
+    pub(crate) fn worker_pid(&self) -> Result<u32, Failure> {
+        self.processes.last().and_then(Child::id).ok_or_else(|| "the worker has ended".into())
     }
 
     /// A user's credential file.

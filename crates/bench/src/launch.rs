@@ -1,4 +1,5 @@
-//! From request to acknowledged, from request to running, and tasks per second from submit to all running.
+//! From request to acknowledged, from request to running, and tasks per second from submit to all running and from the
+//! word to stop to all ended.
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, Resources, TaskSpec};
 use longshore_proto::subject::{ApiVerb, Pattern, Scope};
 
 use crate::cluster::Cluster;
+use crate::containers;
 use crate::raw::{self, COMMAND, CPU_MILLIS, IMAGE, MEMORY_BYTES, milliseconds};
 use longshore_bench::Failure;
 use longshore_bench::report::{Figure, median, progress, quantile};
@@ -20,27 +22,39 @@ use longshore_bench::report::{Figure, median, progress, quantile};
 /// How many submits are timed for the acknowledgement.
 const SUBMITS: usize = 500;
 /// How many tasks are launched together.
-const COUNTS: [u32; 3] = [1, 10, 100];
+const COUNTS: [u32; 4] = [1, 10, 100, 300];
+/// From how many tasks on the worker is watched while they idle.
+const IDLE_FROM: u32 = 100;
 /// How long a launch may take before the bench gives up.
-const LAUNCH_TIMEOUT: Duration = Duration::from_secs(180);
+pub(crate) const LAUNCH_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Measures, Longshore and raw in turn.
+/// Measures, Longshore and raw in turn, and a Docker Swarm service where there is one.
 pub(crate) async fn measure(rounds: usize, most: u32) -> Result<Vec<Figure>, Failure> {
     let cluster = Cluster::start().await?;
     let mut figures = acknowledged(&cluster).await?;
     let docker = Docker::connect_with_defaults()?;
-    let concurrency =
-        std::thread::available_parallelism().map_or(4, |cores| (cores.get() * 2).max(4));
+    let concurrency = raw::best_concurrency(&docker).await?;
+    progress(&format!("the bare Docker API is fastest with {concurrency} starts at once"));
+    figures.extend(containers::restarts(&cluster, &docker).await?);
+    figures.extend(containers::idle(&cluster, 0).await?);
     for count in COUNTS.into_iter().filter(|count| *count <= most) {
         let (mut ours, mut limit) = (Vec::new(), Vec::new());
-        for round in 1..=rounds {
-            limit.push(raw::launch(&docker, count as usize, concurrency).await?);
-            ours.push(launch(&cluster, count, round).await?);
+        let (mut stop, mut stop_limit) = (Vec::new(), Vec::new());
+        for round in 1..=rounds_of(count, rounds) {
+            let (raw_start, raw_stop) = raw::launch(&docker, count as usize, concurrency).await?;
+            let name = format!("launch-{count}-{round}");
+            let start_s = start(&cluster, job(&name, count)?, count).await?;
+            if round == 1 && count >= IDLE_FROM {
+                figures.extend(containers::idle(&cluster, count).await?);
+            }
+            let stop_s = self::stop(&cluster, &name).await?;
             progress(&format!(
-                "launch of {count}, round {round} of {rounds}: {:.2} s, raw {:.2} s",
-                ours.last().copied().unwrap_or(f64::NAN),
-                limit.last().copied().unwrap_or(f64::NAN)
+                "{count} tasks, round {round}: start {start_s:.2} s, raw {raw_start:.2} s; stop {stop_s:.2} s, raw {raw_stop:.2} s"
             ));
+            ours.push(start_s);
+            limit.push(raw_start);
+            stop.push(stop_s);
+            stop_limit.push(raw_stop);
         }
         let (ours, limit) = (median(&ours), median(&limit));
         if count == 1 {
@@ -50,16 +64,36 @@ pub(crate) async fn measure(rounds: usize, most: u32) -> Result<Vec<Figure>, Fai
                 "ms",
                 limit * 1_000.0,
             ));
+            continue;
         }
+        let swarm = containers::swarm(&docker, count).await;
         let count = f64::from(count);
-        figures.push(Figure::rate(
+        let rate = Figure::rate(
             format!("launch/{count} to all running"),
             count / ours,
             "tasks/s",
             count / limit,
+        );
+        figures.push(rate.at_least_times(0.95));
+        if let Some(swarm) = swarm {
+            progress(&format!("{count} tasks of a swarm service: {swarm:.2} s"));
+            let name = format!("launch/{count} to all running, beside a Docker Swarm service");
+            let rate = Figure::rate(name, count / ours, "tasks/s", count / swarm);
+            figures.push(rate.at_least_times(2.0));
+        }
+        figures.push(Figure::rate(
+            format!("stop/{count} to all ended"),
+            count / median(&stop),
+            "tasks/s",
+            count / median(&stop_limit),
         ));
     }
     Ok(figures)
+}
+
+/// Large launches take minutes.
+fn rounds_of(count: u32, rounds: usize) -> usize {
+    if count < IDLE_FROM { rounds } else { 1 }
 }
 
 async fn acknowledged(cluster: &Cluster) -> Result<Vec<Figure>, Failure> {
@@ -96,15 +130,13 @@ async fn acknowledged(cluster: &Cluster) -> Result<Vec<Figure>, Failure> {
     ])
 }
 
-/// Submits a job, waits until all of it runs, and stops it. Gives the seconds from submit to all running.
-async fn launch(cluster: &Cluster, count: u32, round: usize) -> Result<f64, Failure> {
-    let name = format!("launch-{count}-{round}");
+/// Submits a job and waits until all of it runs. Gives the seconds from submit to all running.
+pub(crate) async fn start(cluster: &Cluster, job: JobSpec, count: u32) -> Result<f64, Failure> {
+    let wanted: JobName = job.name.clone();
     let mut events = cluster.bus.subscribe(&Pattern::Events).await?;
     cluster.bus.flush().await;
     let start = Instant::now();
-    let job = job(&name, count)?;
     let _: JobSubmitted = cluster.ask(own(), ApiVerb::JobSubmit, &SubmitJob { job }).await?;
-    let wanted: JobName = name.parse()?;
     let mut running = 0;
     let all_running = async {
         while running < count {
@@ -118,23 +150,30 @@ async fn launch(cluster: &Cluster, count: u32, round: usize) -> Result<f64, Fail
     };
     let done = tokio::time::timeout(LAUNCH_TIMEOUT, all_running).await;
     let seconds = start.elapsed().as_secs_f64();
-    done.map_err(|_| format!("{name}: {running} of {count} run after {LAUNCH_TIMEOUT:?}"))?;
-    let _: JobStopped = cluster.ask(own(), ApiVerb::JobStop, &NameJob { name: wanted }).await?;
-    let end = Instant::now() + LAUNCH_TIMEOUT;
+    done.map_err(|_| format!("{wanted}: {running} of {count} run after {LAUNCH_TIMEOUT:?}"))?;
+    Ok(seconds)
+}
+
+/// Stops a job and waits until all of it has ended. Gives the seconds that this took.
+pub(crate) async fn stop(cluster: &Cluster, name: &str) -> Result<f64, Failure> {
+    let start = Instant::now();
+    let job = NameJob { name: name.parse()? };
+    let _: JobStopped = cluster.ask(own(), ApiVerb::JobStop, &job).await?;
     while cluster.live_tasks().await? > 0 {
-        if Instant::now() > end {
+        if start.elapsed() > LAUNCH_TIMEOUT {
             return Err(format!("{name} does not end").into());
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(seconds)
+    Ok(start.elapsed().as_secs_f64())
 }
 
 fn own() -> Scope {
     Scope::Namespace(Namespace::standard())
 }
 
-fn job(name: &str, instances: u32) -> Result<JobSpec, Failure> {
+/// A job of tasks that do nothing.
+pub(crate) fn job(name: &str, instances: u32) -> Result<JobSpec, Failure> {
     let mut spec = TaskSpec::new("main".parse()?, IMAGE);
     spec.instances = instances;
     spec.command = COMMAND.map(str::to_owned).to_vec();

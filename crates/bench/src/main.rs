@@ -6,6 +6,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`cluster`] | a cluster of real processes to measure |
+//! | [`containers`] | restarts, an idle worker, and a Docker Swarm service to compare with |
 //! | [`failover`] | from the end of a leader to the next decision |
 //! | [`ground`] | a NATS server and managers to measure on |
 //! | [`launch`] | from request to acknowledged, to running, and tasks per second |
@@ -17,6 +18,7 @@
 //! The parts that need no cluster are in the library, so that `cargo bench` measures them too.
 
 mod cluster;
+mod containers;
 mod failover;
 mod ground;
 mod launch;
@@ -40,7 +42,7 @@ struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Launch at most so many tasks together.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 300)]
     most: u32,
     /// How many workers are played.
     #[arg(long, default_value_t = 2_000)]
