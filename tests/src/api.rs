@@ -89,6 +89,7 @@ fn job(name: &str, job_type: JobType) -> JobSpec {
         datacenters: vec![],
         priority: 50,
         on_node_loss: OnNodeLoss::Replace,
+        fence: false,
         scheduler: None,
         specs: vec![spec],
     }

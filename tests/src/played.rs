@@ -149,6 +149,7 @@ impl Played {
                         tasks_running: 0,
                         runtime_error: None,
                         leaving: false,
+                        drain_within_ms: None,
                     }
                 };
                 // What is lost is sent again by the next beat.

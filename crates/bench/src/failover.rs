@@ -152,6 +152,7 @@ impl Pair {
             datacenters: vec!["nowhere".parse()?],
             priority: 50,
             on_node_loss: OnNodeLoss::Replace,
+            fence: false,
             scheduler: None,
             specs: vec![spec],
         };

@@ -237,6 +237,7 @@ pub(crate) fn service(name: &str, instances: u32) -> Result<JobSpec, Failure> {
         datacenters: Vec::new(),
         priority: 50,
         on_node_loss: OnNodeLoss::Replace,
+        fence: false,
         scheduler: None,
         specs: vec![spec],
     })

@@ -187,6 +187,7 @@ pub(crate) fn job(name: &str, instances: u32) -> Result<JobSpec, Failure> {
         datacenters: Vec::new(),
         priority: 50,
         on_node_loss: OnNodeLoss::Replace,
+        fence: false,
         scheduler: None,
         specs: vec![spec],
     })

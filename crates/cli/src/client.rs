@@ -169,6 +169,12 @@ impl Client {
         self.write(Scope::Cluster, verb, asked).await
     }
 
+    /// Says that a silent node has stopped.
+    pub(crate) async fn confirm_lost(&self, name: &NodeName) -> Result<NodeGone, AskError> {
+        let asked = NameNode { name: name.clone() };
+        self.write(Scope::Cluster, ApiVerb::NodeConfirmLost, &asked).await
+    }
+
     /// Forgets a node.
     pub(crate) async fn remove_node(&self, asked: &RemoveNode) -> Result<NodeGone, AskError> {
         self.write(Scope::Cluster, ApiVerb::NodeRemove, asked).await

@@ -57,6 +57,9 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
             Box::pin(node::drain::run(&client().await?, &wish, printer)).await
         }
         Verb::Node(Node::Label(wish)) => node::label(&client().await?, wish, printer).await,
+        Verb::Node(Node::ConfirmLost(wish)) => {
+            node::confirm_lost(&client().await?, &wish, printer).await
+        }
         Verb::Node(Node::Rm(wish)) => node::remove(&client().await?, &wish, printer).await,
         Verb::Explain(wish) => plan::explain(&client().await?, &wish, printer).await,
         Verb::WhatIf(wish) => Box::pin(plan::whatif(global, wish, printer)).await,

@@ -79,6 +79,8 @@ struct JobFile {
     priority: u8,
     #[serde(default)]
     on_node_loss: OnNodeLoss,
+    #[serde(default, deserialize_with = "field::fence")]
+    fence: bool,
     scheduler: Option<SchedulerKind>,
     #[serde(default)]
     constraints: Vec<field::ConstraintText>,
@@ -460,6 +462,7 @@ impl JobFile {
             datacenters: self.datacenters,
             priority: self.priority,
             on_node_loss: self.on_node_loss,
+            fence: self.fence,
             scheduler: self.scheduler,
             specs: self.tasks.into_iter().map(|task| task.into_spec(&common)).collect(),
         }
@@ -545,6 +548,7 @@ mod tests {
         datacenters = ["dc1"]
         priority = 60
         on_node_loss = "wait"
+        fence = true
         scheduler = "round-robin"
         constraints = ["attribute.os = linux"]
         [[task]]
@@ -627,7 +631,7 @@ mod tests {
         let job = toml(WHOLE).unwrap();
         assert_eq!((job.name.as_str(), job.priority), ("web", 60));
         assert_eq!(job.job_type, JobType::Service);
-        assert_eq!(job.on_node_loss, OnNodeLoss::Wait);
+        assert_eq!((job.on_node_loss, job.fence), (OnNodeLoss::Wait, true));
         assert_eq!(job.scheduler, Some(SchedulerKind::RoundRobin));
         let spec = &job.specs[0];
         let expected = TaskSpec {

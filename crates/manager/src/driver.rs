@@ -491,6 +491,9 @@ impl Driver<'_> {
             ApiVerb::NodeLabel => {
                 Command::Node(NodeCommand::Label(read_payload(refused, request)?))
             }
+            ApiVerb::NodeConfirmLost => {
+                Command::Node(NodeCommand::ConfirmLost(read_payload(refused, request)?))
+            }
             ApiVerb::NodeRemove => {
                 Command::Node(NodeCommand::Remove(read_payload(refused, request)?))
             }

@@ -226,6 +226,7 @@ impl Writer {
             datacenters: vec![],
             priority: 50,
             on_node_loss: OnNodeLoss::Replace,
+            fence: false,
             scheduler: None,
             specs: vec![spec],
         }

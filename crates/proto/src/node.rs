@@ -83,7 +83,7 @@ pub struct Heartbeat {
     pub capacity: Resources,
     /// What is in use on the machine, by whomever.
     pub used: Resources,
-    /// How many containers of ours run.
+    /// How many containers of ours run, or may run for all that is known.
     pub tasks_running: u32,
     /// Why the container runtime cannot be used, while it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,6 +91,9 @@ pub struct Heartbeat {
     /// Whether the worker is about to leave: it gets no new tasks, and with `tasks_running` 0 it has left.
     #[serde(default)]
     pub leaving: bool,
+    /// The worker is to end, and asks that what it runs be moved off within so many milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_within_ms: Option<u64>,
 }
 
 /// What the manager wants of one task on one node.
@@ -130,8 +133,25 @@ pub struct RunTask {
     pub slot: u32,
     /// The worker counts attempts from above this.
     pub attempt_floor: u64,
+    /// For a task of a fenced job: what its fencing tokens begin with, higher than that of every task of this instance
+    /// before it ([`fencing_token`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// What an operator says of the node; stands before the labels that the worker was started with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_labels: BTreeMap<String, String>,
     /// What to run, resolved.
     pub spec: TaskSpec,
+}
+
+/// How many attempts of one task have fencing tokens.
+const FENCED_ATTEMPTS: u64 = 1 << 16;
+
+/// What a container shows to what it writes to: higher than that of every container of its instance before it,
+/// whatever node that ran on. `None` when the task's are used up; its replacement has new ones.
+pub fn fencing_token(epoch: u64, attempt: u64) -> Option<u64> {
+    let first = epoch.checked_mul(FENCED_ATTEMPTS)?;
+    (attempt < FENCED_ATTEMPTS).then(|| first.checked_add(attempt))?
 }
 
 /// A change of a node's set of assignments, on `node.<node>.assign`. May be lost: changes are chained, and
@@ -277,6 +297,16 @@ mod tests {
         assert_ne!(set_digest([(&a, r1), (&b, r2)]), set_digest([(&a, r2), (&b, r1)]));
         assert_ne!(set_digest([(&a, r1)]), set_digest([(&a, r1), (&b, r1)]));
         assert_eq!(set_digest([]), 0);
+    }
+
+    #[test]
+    fn a_fencing_token_rises_with_each_attempt_and_each_task() {
+        let tokens = [(7, 1), (7, 2), (7, 65_535), (8, 0), (8, 1)];
+        let tokens = tokens.map(|(epoch, attempt)| fencing_token(epoch, attempt).unwrap());
+        assert!(tokens.is_sorted_by(|one, next| one < next), "{tokens:?}");
+        assert_eq!(tokens[0], 458_753);
+        assert_eq!(fencing_token(7, 65_536), None, "it would be that of another task");
+        assert_eq!(fencing_token(u64::MAX, 1), None);
     }
 
     #[test]

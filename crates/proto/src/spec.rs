@@ -34,6 +34,10 @@ pub struct JobSpec {
     /// What happens to tasks on a node that is lost.
     #[serde(default)]
     pub on_node_loss: OnNodeLoss,
+    /// Whether of each instance at most one container runs at any time, whatever becomes of nodes: a task on a node
+    /// that is gone is replaced only after a proof that it has ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fence: bool,
     /// The scheduler that places its tasks; absent means the cluster's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<SchedulerKind>,
@@ -659,6 +663,7 @@ mod tests {
                 datacenters: vec![],
                 priority: 50,
                 on_node_loss: OnNodeLoss::Replace,
+                fence: false,
                 scheduler: None,
                 specs: vec![spec],
             };

@@ -95,6 +95,8 @@ pub enum ApiVerb {
     NodeLabel,
     /// Forget a node: [`crate::api::RemoveNode`] → [`crate::api::NodeGone`].
     NodeRemove,
+    /// A node has stopped, by an operator's word: [`crate::api::NameNode`] → [`crate::api::NodeGone`].
+    NodeConfirmLost,
     /// History: [`crate::api::ListEvents`] → page of [`crate::event::Event`].
     EventList,
     /// Write a backup: [`crate::api::Nothing`] → [`crate::api::BackupMade`].
@@ -113,7 +115,7 @@ pub enum ApiVerb {
 
 impl ApiVerb {
     /// Every verb.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::ClusterStatus,
         Self::JobList,
         Self::JobGet,
@@ -136,6 +138,7 @@ impl ApiVerb {
         Self::NodeDrain,
         Self::NodeLabel,
         Self::NodeRemove,
+        Self::NodeConfirmLost,
     ];
 
     /// What it may change.
@@ -149,7 +152,8 @@ impl ApiVerb {
             | Self::NodeUncordon
             | Self::NodeDrain
             | Self::NodeLabel
-            | Self::NodeRemove => Level::Admin,
+            | Self::NodeRemove
+            | Self::NodeConfirmLost => Level::Admin,
             Self::ClusterStatus
             | Self::JobList
             | Self::JobGet
@@ -189,6 +193,7 @@ impl ApiVerb {
             Self::NodeDrain => "node.drain",
             Self::NodeLabel => "node.label",
             Self::NodeRemove => "node.remove",
+            Self::NodeConfirmLost => "node.confirm-lost",
         }
     }
 
@@ -368,7 +373,7 @@ pub enum Subject {
 pub const JOB_CHANGES: [&str; 7] =
     ["submitted", "stopping", "stopped", "running", "pending", "completed", "failed"];
 /// What can happen to a node.
-pub const NODE_CHANGES: [&str; 14] = [
+pub const NODE_CHANGES: [&str; 15] = [
     "registered",
     "updated",
     "ready",
@@ -383,6 +388,7 @@ pub const NODE_CHANGES: [&str; 14] = [
     "drained",
     "labelled",
     "removed",
+    "confirmed-lost",
 ];
 /// What can happen to a cluster.
 pub const CLUSTER_CHANGES: [&str; 4] = ["created", "leader-elected", "manager-joined", "alarm"];

@@ -420,6 +420,7 @@ mod tests {
             datacenters: vec![],
             priority: 50,
             on_node_loss: OnNodeLoss::Replace,
+            fence: false,
             scheduler: None,
             specs: vec![TaskSpec::new("main".parse().unwrap(), "busybox:1")],
         }

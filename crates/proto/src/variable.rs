@@ -8,12 +8,13 @@ use std::borrow::Cow;
 /// The words that our variables begin with.
 const GROUPS: [&str; 4] = ["node", "task", "job", "port"];
 /// Every variable but the ports and the node's labels, which have names of their own.
-const FIXED: [&str; 10] = [
+const FIXED: [&str; 11] = [
     "node.name",
     "node.datacenter",
     "task.id",
     "task.index",
     "task.attempt",
+    "task.epoch",
     "task.name",
     "job.name",
     "job.namespace",

@@ -98,6 +98,7 @@ fn job() -> JobSpec {
         datacenters: vec!["dc1".parse().unwrap()],
         priority: 50,
         on_node_loss: OnNodeLoss::Replace,
+        fence: false,
         scheduler: None,
         specs: vec![spec],
     }
@@ -318,6 +319,10 @@ fn operated_nodes(examples: &mut Examples, title: &dyn Fn(ApiVerb, Scope) -> Str
     };
     examples.message("Request:", &asked);
     examples.message("Answer:", &changed());
+
+    examples.heading(&title(ApiVerb::NodeConfirmLost, Scope::Cluster));
+    examples.message("Request:", &NameNode { name: n1.clone() });
+    examples.message("Answer:", &ok(NodeGone { name: n1.clone(), tasks_lost: 1 }));
 
     examples.heading(&title(ApiVerb::NodeRemove, Scope::Cluster));
     examples.message("Request:", &RemoveNode { name: n1.clone(), force: false });
@@ -674,6 +679,7 @@ fn nodes(examples: &mut Examples) {
         tasks_running: 2,
         runtime_error: None,
         leaving: false,
+        drain_within_ms: None,
     };
     examples.message("Payload (no answer):", &heartbeat);
 
@@ -734,6 +740,8 @@ fn nodes(examples: &mut Examples) {
         version: 1,
         slot: 0,
         attempt_floor: 0,
+        epoch: None,
+        node_labels: BTreeMap::new(),
         spec: job().resolve().specs[0].clone(),
     };
     let run = Assignment { task: TaskId(uuid(7)), revision, want: Want::Run(Box::new(run)) };

@@ -243,6 +243,7 @@ fn job(rng: &mut fastrand::Rng) -> JobSpec {
         datacenters: vec![],
         priority: rng.u8(1..100),
         on_node_loss: if rng.u8(0..4) == 0 { OnNodeLoss::Wait } else { OnNodeLoss::Replace },
+        fence: false,
         scheduler: None,
         specs,
     }

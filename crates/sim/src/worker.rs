@@ -589,6 +589,7 @@ impl Worker {
             tasks_running: self.agent.tasks_running(),
             runtime_error: self.agent.runtime_error().map(str::to_owned),
             leaving: self.leaving,
+            drain_within_ms: None,
         }
     }
 

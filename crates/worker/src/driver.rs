@@ -47,6 +47,11 @@ const PROBES_MAX: usize = 32;
 const LEAVE_MARGIN: Duration = Duration::from_secs(30);
 /// How long a leaving worker waits for its last reports to be answered.
 const LEAVE_REPORTS: Duration = Duration::from_secs(5);
+/// How long a draining worker waits for the manager beyond the deadline and the grace of its containers.
+const DRAIN_MARGIN: Duration = Duration::from_secs(10);
+/// How often it says what it waits for, and of how many tasks.
+const DRAIN_TELL_INTERVAL: Duration = Duration::from_secs(10);
+const DRAIN_TOLD_MAX: usize = 10;
 /// Beyond any wait of ours.
 const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 3_600);
 
@@ -95,6 +100,8 @@ pub(crate) struct Driver {
     data_dir: PathBuf,
     on_shutdown: OnShutdown,
     leaving: bool,
+    /// Until when the worker waits for its tasks to be moved off, once it was told to end.
+    drain_until: Option<Instant>,
     started_at: Instant,
     heartbeat_at: Instant,
     inbox: mpsc::Receiver<Message>,
@@ -170,6 +177,7 @@ impl Driver {
             data_dir: options.data_dir,
             on_shutdown: options.on_shutdown,
             leaving: false,
+            drain_until: None,
             started_at: Instant::now(),
             heartbeat_at: Instant::now(),
             inbox,
@@ -184,6 +192,7 @@ impl Driver {
     /// Works until told to end.
     pub(crate) async fn run(mut self, cancel: CancellationToken) -> Result<(), WorkerError> {
         let mut leave_at: Option<Instant> = None;
+        let mut tell_at = Instant::now();
         loop {
             let wakeup =
                 self.agent.next_wakeup().map(|at| self.started_at + Duration::from_millis(at.0));
@@ -191,21 +200,38 @@ impl Driver {
             let mut inputs = Vec::new();
             tokio::select! {
                 biased;
-                () = cancel.cancelled(), if leave_at.is_none() => match self.on_shutdown {
+                () = cancel.cancelled(), if leave_at.is_none() && self.drain_until.is_none() => match self.on_shutdown {
+                    OnShutdown::Drain(deadline) => {
+                        let grace = Duration::from_millis(self.agent.grace_ms_max());
+                        // The manager counts the deadline, and what it ends then has its grace.
+                        let patience = deadline.saturating_add(grace).saturating_add(DRAIN_MARGIN);
+                        info!(
+                            tasks = self.agent.tasks_left().len(), ?deadline,
+                            "the worker ends when its tasks have moved off, or at the deadline"
+                        );
+                        self.drain_until = Some(Instant::now() + patience.min(FAR_AWAY));
+                        tell_at = Instant::now() + DRAIN_TELL_INTERVAL;
+                        self.heartbeat(false).await;
+                    }
                     OnShutdown::Keep => {
                         info!(tasks_running = self.agent.tasks_running(), "the worker ends; its containers run on");
                         return Ok(());
                     }
                     OnShutdown::Stop => {
-                        let grace = Duration::from_millis(self.agent.grace_ms_max());
-                        info!(tasks_running = self.agent.tasks_running(), ?grace, "the worker ends; stopping its containers");
-                        leave_at = Some(Instant::now() + grace.saturating_add(LEAVE_MARGIN).min(FAR_AWAY));
-                        // Said first, so that what is stopped here is not replaced here.
-                        self.leaving = true;
-                        self.heartbeat(false).await;
+                        leave_at = Some(self.leave().await);
                         inputs.push(Input::Leave);
                     }
                 },
+                () = tokio::time::sleep_until(self.drain_until.unwrap_or(far_away)), if self.is_draining() => {
+                    warn!(tasks = self.agent.tasks_left().len(), "the deadline has come, and not everything has moved off");
+                    leave_at = Some(self.leave().await);
+                    inputs.push(Input::Leave);
+                }
+                () = tokio::time::sleep_until(tell_at), if self.is_draining() => {
+                    tell_at = Instant::now() + DRAIN_TELL_INTERVAL;
+                    self.tell_draining();
+                    continue;
+                }
                 () = tokio::time::sleep_until(leave_at.unwrap_or(far_away)), if leave_at.is_some() => {
                     warn!(
                         tasks_running = self.agent.tasks_running(), reports_held = !self.agent.is_told(),
@@ -231,6 +257,14 @@ impl Driver {
             }
             self.handle(inputs).await?;
             while self.beside.try_join_next().is_some() {}
+            if self.is_draining()
+                && self.agent.tasks_left().is_empty()
+                && self.agent.tasks_running() == 0
+            {
+                info!("everything has moved off");
+                leave_at = Some(self.leave().await);
+                self.handle(vec![Input::Leave]).await?;
+            }
             if leave_at.is_some() && self.agent.is_quiet() {
                 if self.agent.is_told() {
                     break;
@@ -246,6 +280,36 @@ impl Driver {
         }
         info!("the worker has left");
         Ok(())
+    }
+
+    /// Whether the worker waits for its tasks to be moved off.
+    fn is_draining(&self) -> bool {
+        self.drain_until.is_some() && !self.leaving
+    }
+
+    /// Begins to leave: gives until when what is left may take.
+    async fn leave(&mut self) -> Instant {
+        let grace = Duration::from_millis(self.agent.grace_ms_max());
+        info!(
+            tasks_running = self.agent.tasks_running(),
+            ?grace,
+            "the worker ends; stopping its containers"
+        );
+        // Said first, so that what is stopped here is not replaced here.
+        self.leaving = true;
+        self.heartbeat(false).await;
+        Instant::now() + grace.saturating_add(LEAVE_MARGIN).min(FAR_AWAY)
+    }
+
+    /// Says what a worker that is to end waits for.
+    fn tell_draining(&self) {
+        let left = self.agent.tasks_left();
+        let shown: Vec<&str> = left.iter().map(String::as_str).take(DRAIN_TOLD_MAX).collect();
+        let manager = match self.registered {
+            Some(_) => "`longshore node status` says why each is still here",
+            None => "no leader has taken this node in, so that nobody moves them",
+        };
+        info!(tasks = left.len(), "waiting for {} to move off; {manager}", shown.join(", "));
     }
 
     /// What a message means for the brain.
@@ -473,6 +537,12 @@ impl Driver {
             tasks_running: self.agent.tasks_running(),
             runtime_error: self.agent.runtime_error().map(str::to_owned),
             leaving: self.leaving || last,
+            drain_within_ms: match self.on_shutdown {
+                OnShutdown::Drain(deadline) if self.is_draining() => {
+                    Some(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX))
+                }
+                _ => None,
+            },
         };
         let (bus, subject) = (session.bus.clone(), session.subject(NodeVerb::Heartbeat));
         let send = async move {

@@ -43,6 +43,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use longshore_bus::ConnectError;
 use longshore_proto::id::ClusterId;
@@ -94,6 +95,9 @@ pub enum OnShutdown {
     /// They run on, and the next start adopts them: for upgrades.
     #[default]
     Keep,
+    /// The manager is asked to move the tasks off, for so long; what is left then is stopped: for machines that go
+    /// away while others take over.
+    Drain(Duration),
     /// They are stopped, and the node says goodbye: for machines that go away.
     Stop,
 }

@@ -340,6 +340,8 @@ mod tests {
             version: 1,
             slot: 0,
             attempt_floor: 0,
+            epoch: None,
+            node_labels: std::collections::BTreeMap::new(),
             spec: TaskSpec::new("main".parse().unwrap(), "busybox:1"),
         };
         let revision = Revision { epoch: 1, index: 3 };
@@ -389,6 +391,8 @@ mod tests {
             version: 3,
             slot: 4,
             attempt_floor: 5,
+            epoch: None,
+            node_labels: std::collections::BTreeMap::new(),
             spec,
         };
         let report = TaskReport {

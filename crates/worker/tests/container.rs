@@ -7,6 +7,7 @@
     reason = "a test that cannot go on has failed, and the place is told"
 )]
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
@@ -57,6 +58,8 @@ impl Bench {
             version: 7,
             slot: 3,
             attempt_floor: 0,
+            epoch: None,
+            node_labels: BTreeMap::new(),
             spec,
         };
         let owner = Owner {

@@ -61,6 +61,8 @@ impl Bench {
             version: 1,
             slot: 3,
             attempt_floor: 0,
+            epoch: None,
+            node_labels: BTreeMap::new(),
             spec,
         };
         self.start_of(run, 1)

@@ -12,6 +12,7 @@
 //! | [`nodes`] | nodes that die, return, or cannot use Docker |
 //! | [`cut`] | a node whose network is cut |
 //! | [`terminal`] | a terminal with somebody at it |
+//! | [`maintenance`] | machines that are taken down by plan, and fenced jobs whose machines are gone |
 //! | [`look`] | looking at tasks through the command line |
 
 mod containers;
@@ -19,6 +20,7 @@ mod cut;
 mod ends;
 mod exec;
 mod look;
+mod maintenance;
 mod nodes;
 mod reach;
 mod survival;

@@ -87,6 +87,7 @@ impl Brain {
             datacenters: vec![],
             priority: 50,
             on_node_loss: OnNodeLoss::Replace,
+            fence: false,
             scheduler: None,
             specs: vec![spec],
         };
@@ -188,6 +189,7 @@ fn signs_of_life(host: &Host, number: u128) -> (Input, Input) {
         tasks_running: 0,
         runtime_error: None,
         leaving: false,
+        drain_within_ms: None,
     };
     let node = host.name.clone();
     (

@@ -25,6 +25,19 @@ pub(crate) enum Node {
     Label(LabelNode),
     /// Forget a node that will not return; its tasks are replaced
     Rm(Rm),
+    /// Say that a silent node has stopped, so that its tasks of fenced jobs may be replaced
+    ConfirmLost(ConfirmLost),
+}
+
+/// `longshore node confirm-lost`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A task of a fenced job is replaced only after a proof that it has ended. A machine that is silent gives \
+                  none: say it only when you know that the machine is off, or that its containers have ended."
+)]
+pub(crate) struct ConfirmLost {
+    /// The node
+    pub(crate) name: NodeName,
 }
 
 /// `longshore node cordon` and `longshore node uncordon`

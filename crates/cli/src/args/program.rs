@@ -164,6 +164,9 @@ pub(crate) struct Worker {
     /// What happens to its containers when the worker is told to stop
     #[arg(long, value_enum, default_value_t)]
     pub(crate) on_shutdown: OnShutdown,
+    /// With --on-shutdown drain: after how long what has not moved off is stopped
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = quantity::parse_duration)]
+    pub(crate) drain_deadline: Duration,
 }
 
 /// How long what is over stays on a worker's machine.
@@ -261,15 +264,19 @@ pub(crate) enum OnShutdown {
     /// They run on, and the next start adopts them: for upgrades
     #[default]
     Keep,
+    /// Their tasks are moved off first, for --drain-deadline at most: for machines that go away while others take over
+    Drain,
     /// They are stopped, and the node says goodbye: for machines that go away
     Stop,
 }
 
-impl From<OnShutdown> for longshore_worker::OnShutdown {
-    fn from(wish: OnShutdown) -> Self {
-        match wish {
-            OnShutdown::Keep => Self::Keep,
-            OnShutdown::Stop => Self::Stop,
+impl OnShutdown {
+    /// The same for the worker, with the deadline of a drain.
+    pub(crate) fn within(self, deadline: Duration) -> longshore_worker::OnShutdown {
+        match self {
+            Self::Keep => longshore_worker::OnShutdown::Keep,
+            Self::Drain => longshore_worker::OnShutdown::Drain(deadline),
+            Self::Stop => longshore_worker::OnShutdown::Stop,
         }
     }
 }

@@ -151,6 +151,29 @@ pub(crate) async fn remove(
     Ok(Exit::Done)
 }
 
+/// Takes the operator's word that a silent node has stopped.
+pub(crate) async fn confirm_lost(
+    client: &Client,
+    wish: &node::ConfirmLost,
+    printer: Printer,
+) -> Result<Exit, Failure> {
+    let name = &wish.name;
+    let gone = match client.confirm_lost(name).await {
+        Ok(gone) => gone,
+        Err(error) => {
+            let names = std::slice::from_ref(name);
+            return Err(refused(client, "confirm the loss of", names, &error).await);
+        }
+    };
+    printer.data(&format!("{name}\n"))?;
+    printer.talk(&match gone.tasks_lost {
+        0 => format!("{name} is confirmed lost; it had no fenced tasks that waited for it"),
+        1 => format!("{name} is confirmed lost; its fenced task is replaced"),
+        lost => format!("{name} is confirmed lost; its {lost} fenced tasks are replaced"),
+    });
+    Ok(Exit::Done)
+}
+
 /// Prints the nodes that are different now, and says of each how it stands.
 fn tell(
     printer: Printer,

@@ -74,6 +74,7 @@ fn spec(
         datacenters: wish.datacenter,
         priority: wish.priority,
         on_node_loss: OnNodeLoss::default(),
+        fence: false,
         scheduler: None,
         specs: vec![task],
     };

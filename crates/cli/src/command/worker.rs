@@ -45,7 +45,7 @@ fn options(global: &Global, wish: Worker) -> Result<Options, Failure> {
         keeping: wish.keep.into(),
         registry_auth: wish.registry_auth,
         ports: wish.ports.unwrap_or(PORT_RANGE_USUAL),
-        on_shutdown: wish.on_shutdown.into(),
+        on_shutdown: wish.on_shutdown.within(wish.drain_deadline),
         docker: None,
     })
 }

@@ -278,6 +278,10 @@ fn flag<'de, D: Deserializer<'de>>(deserializer: D, field: &str) -> Result<bool,
     })
 }
 
+pub(super) fn fence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    flag(deserializer, "fence")
+}
+
 pub(super) fn distinct_hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     flag(deserializer, "distinct_hosts")
 }

@@ -301,9 +301,16 @@ impl Agent {
         set_digest(live.map(|task| (&task.record().task, task.revision())))
     }
 
-    /// How many containers of ours run, as far as known.
+    /// How many containers of ours run, or may run for all that is known: what is being started or has not been looked
+    /// at counts, and so does what is left over from tasks that are forgotten.
     pub fn tasks_running(&self) -> u32 {
-        u32::try_from(self.tasks.values().filter(|task| task.runs()).count()).unwrap_or(u32::MAX)
+        let tasks = self.tasks.values().filter(|task| task.may_run()).count();
+        u32::try_from(tasks + self.ctx.runtime.strays_running).unwrap_or(u32::MAX)
+    }
+
+    /// The tasks that have not ended, by their names for people.
+    pub fn tasks_left(&self) -> Vec<String> {
+        self.tasks.values().filter(|task| task.phase != Phase::Ended).map(Task::name).collect()
     }
 
     /// Why the runtime cannot be used, while it cannot.

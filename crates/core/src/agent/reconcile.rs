@@ -56,6 +56,8 @@ impl Agent {
             self.ctx.runtime.strays =
                 found.iter().filter(|(_, mine)| is_stray(mine)).map(|(id, _)| *id).collect();
             self.ctx.runtime.strays_known = true;
+            let runs = |(_, container): &&Found<'_>| container.state == ContainerState::Running;
+            self.ctx.runtime.strays_running = found.values().flatten().filter(runs).count();
         }
         if self.synced {
             for (id, mine) in &found {

@@ -34,6 +34,8 @@ pub(super) struct Runtime {
     pub(super) strays_known: bool,
     /// Tasks without a record that have a container.
     pub(super) strays: BTreeSet<TaskId>,
+    /// How many of their containers ran when they were listed last.
+    pub(super) strays_running: usize,
 }
 
 impl Runtime {
@@ -47,6 +49,7 @@ impl Runtime {
             doubted: false,
             strays_known: false,
             strays: BTreeSet::new(),
+            strays_running: 0,
         }
     }
 

@@ -14,7 +14,7 @@
 use longshore_proto::container::Network;
 use longshore_proto::health::{Health, HealthCheck, HealthReport};
 use longshore_proto::id::{Revision, TaskId};
-use longshore_proto::node::{Assignment, RunTask, TaskKnown, TaskReport, Want};
+use longshore_proto::node::{Assignment, RunTask, TaskKnown, TaskReport, Want, fencing_token};
 use longshore_proto::quantity::{format_bytes, format_duration};
 use longshore_proto::spec::{Port, PullPolicy, RestartMode, RestartPolicy};
 use longshore_proto::state::{Mover, TaskState, is_legal_move};
@@ -154,6 +154,19 @@ impl Task {
     /// Whether a container of it runs, as far as known.
     pub(super) fn runs(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::Stopping { .. })
+    }
+
+    /// Whether a container of it runs, or may run for all that is known.
+    pub(super) fn may_run(&self) -> bool {
+        self.runs() || matches!(self.phase, Phase::Unseen | Phase::Starting)
+    }
+
+    /// What it is called for people: `web.main.0`.
+    pub(super) fn name(&self) -> String {
+        match &self.record.run {
+            Some(run) => format!("{}.{}.{}", run.job, run.spec.name, run.slot),
+            None => self.record.task.to_string(),
+        }
     }
 
     /// Whether it is over and nobody needs its record any more, given up to where reports were answered.
@@ -377,6 +390,13 @@ impl Task {
         else {
             return;
         };
+        let is_fenced = |epoch| fencing_token(epoch, self.record.attempt).is_some();
+        if !run.epoch.is_none_or(is_fenced) {
+            return self.forbidden(
+                ctx,
+                "this task has no fencing tokens left; its replacement has new ones",
+            );
+        }
         if let Err(reason) = self.choose_ports(ctx, &mut run) {
             return self.attempt_failed(ctx, &reason);
         }

@@ -45,9 +45,7 @@ pub(super) fn hint(cluster_id: ClusterId, revision: Revision) -> AssignDelta {
 /// What is wanted of a task that has a node and has not ended.
 fn assignment(state: &State, id: TaskId) -> Option<Assignment> {
     let task = state.tasks.get(&id)?;
-    if task.node.is_none() || task.state.is_terminal() {
-        return None;
-    }
+    let node = task.node.as_ref().filter(|_| !task.state.is_terminal())?;
     let want = match &task.stop {
         Some(reason) => Want::Stop { reason: reason.clone() },
         None => Want::Run(Box::new(RunTask {
@@ -56,6 +54,12 @@ fn assignment(state: &State, id: TaskId) -> Option<Assignment> {
             version: task.version,
             slot: task.slot,
             attempt_floor: task.attempt,
+            epoch: state.task_job_spec(task)?.fence.then_some(task.created_index),
+            node_labels: state
+                .nodes
+                .get(node)
+                .map(|node| node.labels_set.clone())
+                .unwrap_or_default(),
             spec: state.task_spec(task)?.clone(),
         })),
     };

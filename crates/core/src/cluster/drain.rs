@@ -206,10 +206,12 @@ impl Standing {
     }
 }
 
-/// How the tasks of a part move.
+/// How the tasks of a part move: those of a fenced job never start before they have ended.
 pub(super) fn policy(job: &JobSpec, spec: &SpecName) -> MigratePolicy {
     let policy = job.spec(spec).and_then(|spec| spec.migrate);
-    policy.unwrap_or_else(MigratePolicy::usual)
+    let policy = policy.unwrap_or_else(MigratePolicy::usual);
+    let order = if job.fence { MigrateOrder::StopFirst } else { policy.order };
+    MigratePolicy { order, ..policy }
 }
 
 /// How many of a part are on the move: have a successor that is not up yet, or, where they end first, are not up.

@@ -9,7 +9,8 @@ use longshore_proto::api::{
 };
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::id::TaskId;
-use longshore_proto::name::NodeName;
+use longshore_proto::name::{JobName, NodeName};
+use longshore_proto::spec::OnNodeLoss;
 use longshore_proto::state::{Eligibility, NodeStatus};
 
 use super::draft::Draft;
@@ -18,7 +19,7 @@ use super::record::{CommandAnswer, Fact};
 use super::state::{Node, State};
 
 /// The longest deadline of a drain, in milliseconds: a year.
-const DEADLINE_MS_MAX: u64 = 365 * 24 * 3_600_000;
+pub(super) const DEADLINE_MS_MAX: u64 = 365 * 24 * 3_600_000;
 /// The most tasks that are lost with a node that is removed: they are told in one record.
 const LOST_TOGETHER_MAX: usize = 500;
 
@@ -40,6 +41,9 @@ pub(super) fn decide(
         }),
         NodeCommand::Drain(asked) => drain(draft, asked, &actor),
         NodeCommand::Label(asked) => label(draft, asked, actor),
+        NodeCommand::ConfirmLost(asked) => {
+            confirm_lost(draft, &asked.name, actor).map(CommandAnswer::NodeGone)
+        }
         NodeCommand::Remove(asked) => remove(draft, asked, actor).map(CommandAnswer::NodeGone),
     }
 }
@@ -159,6 +163,11 @@ fn remove(draft: &mut Draft<'_>, asked: &RemoveNode, actor: String) -> Result<No
              tasks are replaced, and its worker, if it runs on, stops their containers and joins as a new node"
         )));
     }
+    if let Some(job) = unproven(draft.state, node) {
+        let text =
+            format!("node {name} has tasks of the fenced job {job}, which may still run there");
+        return Err(ApiError::new(ErrorCode::Conflict, text).hint(how_to_prove(name)));
+    }
     let tasks: Vec<TaskId> = node.tasks.iter().copied().collect();
     if tasks.len() > LOST_TOGETHER_MAX {
         let text = format!("node {name} has {} tasks, too many to lose in one record", tasks.len());
@@ -171,4 +180,50 @@ fn remove(draft: &mut Draft<'_>, asked: &RemoveNode, actor: String) -> Result<No
     }
     draft.record(Fact::NodeRemoved { name: name.clone(), actor });
     Ok(NodeGone { name: name.clone(), tasks_lost })
+}
+
+/// Takes an operator's word that a silent node has stopped: what is fenced may be replaced.
+fn confirm_lost(
+    draft: &mut Draft<'_>,
+    name: &NodeName,
+    actor: String,
+) -> Result<NodeGone, ApiError> {
+    let node = known(draft.state, name)?;
+    if node.status == NodeStatus::Ready {
+        let text = format!("node {name} is heard, so that it has not stopped");
+        return Err(ApiError::new(ErrorCode::Conflict, text)
+            .hint(format!("`longshore node drain {name}` moves off what it runs")));
+    }
+    let is_news = !node.is_confirmed_lost && node.status != NodeStatus::Left;
+    let is_lost = |id: &&TaskId| {
+        let job = draft.state.tasks.get(id).and_then(|task| {
+            let job = draft.state.jobs.get(&task.job)?.spec()?;
+            Some((job, task.stop.is_some()))
+        });
+        job.is_some_and(|(job, is_ending)| {
+            job.fence && (is_ending || job.on_node_loss == OnNodeLoss::Replace)
+        })
+    };
+    let tasks_lost = node.tasks.iter().filter(is_lost).count() as u64;
+    if is_news {
+        draft.record(Fact::NodeConfirmedLost { name: name.clone(), actor });
+    }
+    Ok(NodeGone { name: name.clone(), tasks_lost })
+}
+
+/// A fenced job that has a task on a node of which nobody knows whether it has stopped.
+pub(super) fn unproven<'a>(state: &'a State, node: &'a Node) -> Option<&'a JobName> {
+    if node.has_stopped() {
+        return None;
+    }
+    let tasks = node.tasks.iter().filter_map(|id| state.tasks.get(id));
+    tasks.into_iter().find(|task| state.is_fenced(task)).map(|task| &task.job.name)
+}
+
+/// What an operator can do for a fenced job whose node is silent.
+pub(super) fn how_to_prove(name: &NodeName) -> String {
+    format!(
+        "make sure that the machine has stopped, or that its containers have, and then say so: \
+         `longshore node confirm-lost {name}`"
+    )
 }

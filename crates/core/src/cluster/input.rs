@@ -1,7 +1,7 @@
 //! Everything that may arrive at the manager's brain.
 
 use longshore_proto::alarm::Severity;
-use longshore_proto::api::{DrainNodes, LabelNode, NameNodes, RemoveNode};
+use longshore_proto::api::{DrainNodes, LabelNode, NameNode, NameNodes, RemoveNode};
 use longshore_proto::id::CommandId;
 use longshore_proto::name::{JobKey, Namespace, NodeName, UserName};
 use longshore_proto::node::{Heartbeat, Register, Reports};
@@ -107,6 +107,9 @@ impl NodeCommand {
             Self::Uncordon(asked) => ("node.uncordon", of(&asked.names)),
             Self::Drain(asked) => ("node.drain", of(&asked.names)),
             Self::Label(asked) => ("node.label", of(std::slice::from_ref(&asked.name))),
+            Self::ConfirmLost(asked) => {
+                ("node.confirm-lost", of(std::slice::from_ref(&asked.name)))
+            }
             Self::Remove(asked) => ("node.remove", of(std::slice::from_ref(&asked.name))),
         }
     }
@@ -146,6 +149,8 @@ pub enum NodeCommand {
     Drain(DrainNodes),
     /// Change what an operator says of one.
     Label(LabelNode),
+    /// Take an operator's word that one has stopped.
+    ConfirmLost(NameNode),
     /// Forget one.
     Remove(RemoveNode),
 }

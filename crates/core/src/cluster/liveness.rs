@@ -12,6 +12,7 @@ use longshore_proto::name::NodeName;
 use longshore_proto::state::NodeStatus;
 
 use super::draft::Draft;
+use super::eligibility::unproven;
 use super::record::Fact;
 use super::{Live, Settings, alarm, node};
 
@@ -34,6 +35,7 @@ pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, 
         return;
     }
     live.claimed.retain(|_, at| now - *at < CLAIM_MS);
+    fenced(draft, live);
     if live.bus_lost_at.is_some() {
         live.alarms.insert(
             "bus",
@@ -93,4 +95,26 @@ pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, 
             node::touch_tasks(draft, live, &name);
         }
     }
+}
+
+/// Says that fenced jobs wait for an operator's word.
+fn fenced(draft: &Draft<'_>, live: &mut Live) {
+    let state = &*draft.state;
+    let lost = state.nodes.iter().filter(|(_, node)| node.status == NodeStatus::Lost);
+    let waiting: Vec<String> = lost
+        .filter_map(|(name, node)| Some(format!("{} on {name}", unproven(state, node)?)))
+        .collect();
+    if waiting.is_empty() {
+        live.alarms.remove("fence");
+        return;
+    }
+    let (shown, more) =
+        (waiting.iter().take(3).cloned().collect::<Vec<_>>(), waiting.len().saturating_sub(3));
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let text = format!(
+        "fenced tasks are on nodes that are lost, and wait for a proof that they have ended: {}{more}; make sure that the \
+         machines have stopped, then `longshore node confirm-lost NODE`",
+        shown.join(", ")
+    );
+    live.alarms.insert("fence", text);
 }

@@ -270,6 +270,8 @@ fn meaning(
     let task = state.tasks.get(&id)?;
     let current = wanted
         .is_some_and(|wanted| state.task_spec(task).is_some_and(|has| same_container(has, wanted)));
+    // A container that was started without a fencing token never gets one.
+    let current = current && state.task_job_spec(task).is_some_and(|has| has.fence == job.fence);
     // What waits to be placed all at once must be of one version, or it would never be whole.
     let current = current
         && !(task.state == TaskState::Pending

@@ -13,6 +13,7 @@ use super::changes::touch_slot;
 use super::derived::machine;
 use super::draft::Draft;
 use super::effect::{Effect, Reply};
+use super::eligibility::{DEADLINE_MS_MAX, how_to_prove, unproven};
 use super::input::Ticket;
 use super::record::{Fact, NodeFacts};
 use super::{Heard, Live, Settings, assign};
@@ -103,6 +104,12 @@ fn admit(
         return Err(ApiError::new(ErrorCode::NameTaken, format!("another worker is registered as {name}"))
             .hint("give this worker another --name; if the other one is gone for good, wait until the node is lost"));
     }
+    if let Some(job) = present.filter(|_| !same).and_then(|node| unproven(draft.state, node)) {
+        let text = format!(
+            "another machine was {name}, and tasks of the fenced job {job} may still run there"
+        );
+        return Err(ApiError::new(ErrorCode::NameTaken, text).hint(how_to_prove(name)));
+    }
     let known = present.is_some_and(|node| node.facts == facts && node.status == NodeStatus::Ready);
     if !known {
         // Whoever had the name before is gone, and its tasks with it.
@@ -185,6 +192,16 @@ pub(super) fn heartbeat(
         }
         return;
     }
+    if let Some(deadline_ms) = heartbeat.drain_within_ms
+        && draft.state.nodes.get(name).is_some_and(|node| node.drain.is_none())
+    {
+        draft.record(Fact::NodeDrainRequested {
+            name: name.clone(),
+            deadline_ms: Some(deadline_ms.min(DEADLINE_MS_MAX)),
+            by_worker: true,
+            actor: "its worker, which is to end".to_owned(),
+        });
+    }
     let excluded =
         draft.state.fleet.node(name).is_some_and(|known| known.eligibility != eligibility);
     if excluded {
@@ -193,7 +210,13 @@ pub(super) fn heartbeat(
         draft.changes.freed = true;
     }
     if status != NodeStatus::Ready {
-        let reason = "it is heard again".to_owned();
+        let reason = match draft.state.nodes.get(name) {
+            Some(node) if node.is_confirmed_lost => {
+                "it is heard again, though an operator had said that it had stopped: fenced tasks may have run twice"
+            }
+            _ => "it is heard again",
+        };
+        let reason = reason.to_owned();
         draft.record(Fact::NodeStatusChanged {
             name: name.clone(),
             status: NodeStatus::Ready,

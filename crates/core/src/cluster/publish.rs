@@ -162,6 +162,9 @@ pub(super) fn event(
             let reason = set.chain(removed).collect::<Vec<_>>().join(" ");
             Some(node(name, "labelled", Some(reason), Some(actor)))
         }
+        Fact::NodeConfirmedLost { name, actor } => {
+            Some(node(name, "confirmed-lost", None, Some(actor)))
+        }
         Fact::NodeRemoved { name, actor } => Some(node(name, "removed", None, Some(actor))),
     }
 }

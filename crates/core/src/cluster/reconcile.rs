@@ -160,9 +160,12 @@ fn lose(
         for id in draft.state.slot(key, name, *number).to_vec() {
             let Some(task) = draft.state.tasks.get(&id) else { continue };
             let Some(node) = &task.node else { continue };
-            let node_status = draft.state.nodes.get(node).map(|node| node.status);
-            let Some(status) = node_status.filter(|_| !task.state.is_terminal()) else { continue };
-            let gone = matches!(status, NodeStatus::Lost | NodeStatus::Left);
+            let known = draft.state.nodes.get(node).filter(|_| !task.state.is_terminal());
+            let Some(known) = known else { continue };
+            let status = known.status;
+            // Silence is no proof that a task has ended, however long it lasts.
+            let gone = matches!(status, NodeStatus::Lost | NodeStatus::Left)
+                && (!job.fence || known.has_stopped());
             // A task that is to end anyway is not waited for.
             if gone && (job.on_node_loss == OnNodeLoss::Replace || task.stop.is_some()) {
                 if draft.is_full() {

@@ -361,6 +361,13 @@ pub enum Fact {
         /// Who asked.
         actor: String,
     },
+    /// A node that is silent has stopped, and nothing of ours runs there any more: an operator's word.
+    NodeConfirmedLost {
+        /// Its name.
+        name: NodeName,
+        /// Who said so.
+        actor: String,
+    },
     /// A node was forgotten.
     NodeRemoved {
         /// Its name.
@@ -431,7 +438,7 @@ pub enum CommandAnswer {
     Rebalanced(RebalancePlan),
     /// To `node.cordon`, `node.uncordon`, `node.drain` and `node.label`.
     NodesChanged(NodesChanged),
-    /// To `node.remove`.
+    /// To `node.remove` and `node.confirm-lost`.
     NodeGone(NodeGone),
 }
 

@@ -9,15 +9,14 @@ use longshore_proto::error::ApiError;
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, Namespace, NodeName, SpecName};
 use longshore_proto::plan::{self, Footing, Move, RebalancePlan, TaskRef};
-use longshore_proto::spec::{
-    JobSpec, JobType, MigrateOrder, MigratePolicy, MountSource, OnNodeLoss, TaskSpec,
-};
+use longshore_proto::spec::{JobSpec, JobType, MigrateOrder, MountSource, OnNodeLoss, TaskSpec};
 use longshore_proto::state::TaskState;
 use longshore_scheduler::plan::preempt::{self, Occupant, Wanted};
 use longshore_scheduler::plan::rebalance::{self, Bounds, Movable};
 use longshore_scheduler::plan::{footing, ranking, spread_over_nothing, take_out};
 use longshore_scheduler::{Demand, Fleet, Policy};
 
+use super::drain;
 use super::place::Group;
 use super::reconcile::same_container;
 use super::room::displaceable;
@@ -332,7 +331,7 @@ fn completed(state: &State) -> BTreeMap<(JobKey, SpecName), u32> {
 /// node stays behind; a job that waits for its nodes wants to be where it is; and no balance is worth a gap to one
 /// whose tasks end before they start elsewhere.
 pub(super) fn may_move(job: &Job, version: &JobSpec, spec: &TaskSpec) -> bool {
-    let policy = spec.migrate.unwrap_or_else(MigratePolicy::usual);
+    let policy = drain::policy(version, &spec.name);
     let keeps_data = |spec: &TaskSpec| {
         spec.mounts.iter().any(|mount| match mount.source {
             MountSource::Volume { .. } => true,
@@ -340,7 +339,8 @@ pub(super) fn may_move(job: &Job, version: &JobSpec, spec: &TaskSpec) -> bool {
             MountSource::Tmpfs { .. } => false,
         })
     };
-    let wanted = job.spec().and_then(|present| present.spec(&spec.name));
+    let present = job.spec().filter(|present| present.fence == version.fence);
+    let wanted = present.and_then(|present| present.spec(&spec.name));
     !job.stop_requested
         && version.job_type == JobType::Service
         && version.on_node_loss == OnNodeLoss::Replace

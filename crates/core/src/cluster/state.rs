@@ -192,6 +192,9 @@ pub struct Node {
     /// How far it is drained, while it is draining.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drain>,
+    /// Whether an operator has said that it has stopped, since it was last heard.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_confirmed_lost: bool,
     /// When its set of assignments last changed.
     pub revision: Revision,
     /// What is said of it, by its worker and by operators. Derived.
@@ -200,6 +203,13 @@ pub struct Node {
     /// Its tasks that have not ended. Derived.
     #[serde(skip)]
     pub tasks: BTreeSet<TaskId>,
+}
+
+impl Node {
+    /// Whether nothing of ours runs there for certain: its worker has said so as its last word, or an operator has.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.status == NodeStatus::Left || self.is_confirmed_lost
+    }
 }
 
 /// How far a node is drained.
@@ -361,6 +371,12 @@ impl State {
         self.jobs.get(&task.job)?.versions.get(&task.version)
     }
 
+    /// Whether a task must have ended, for certain, before another of its slot may start: its job is fenced as it is
+    /// wanted now.
+    pub(super) fn is_fenced(&self, task: &Task) -> bool {
+        self.jobs.get(&task.job).and_then(Job::spec).is_some_and(|job| job.fence)
+    }
+
     /// Folds one fact of the record that is being made or replayed.
     pub fn apply(&mut self, fact: &Fact, revision: Revision, at_ms: u64, changes: &mut Changes) {
         match fact {
@@ -490,6 +506,18 @@ impl State {
             Fact::NodeStatusChanged { name, status, .. } => {
                 if let Some(node) = self.nodes.get_mut(name) {
                     node.status = *status;
+                    node.is_confirmed_lost &= *status == NodeStatus::Lost;
+                }
+                self.derive_node(name);
+                changes.touch_node(name);
+            }
+            Fact::NodeConfirmedLost { name, .. } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.status = NodeStatus::Lost;
+                    node.is_confirmed_lost = true;
+                    for task in node.tasks.iter().filter_map(|id| self.tasks.get(id)) {
+                        touch_slot(&mut changes.reconcile, task);
+                    }
                 }
                 self.derive_node(name);
                 changes.touch_node(name);
@@ -675,6 +703,7 @@ impl State {
                 }
                 node.facts = facts.clone();
                 node.status = NodeStatus::Ready;
+                node.is_confirmed_lost = false;
             }
             None => {
                 let node = Node {
@@ -683,6 +712,7 @@ impl State {
                     eligibility: Eligibility::Open,
                     labels_set: BTreeMap::new(),
                     drain: None,
+                    is_confirmed_lost: false,
                     revision: Revision::default(),
                     labels: BTreeMap::new(),
                     tasks: BTreeSet::new(),

@@ -13,7 +13,7 @@ use longshore_proto::name::{JobKey, Namespace, NodeName};
 use longshore_proto::state::{NodeStatus, TaskState};
 
 use super::command::{no_job, no_task};
-use super::eligibility::no_node;
+use super::eligibility::{how_to_prove, no_node};
 use super::state::{Job, Node, Task};
 use super::{Cluster, drain};
 use crate::time::Time;
@@ -134,6 +134,20 @@ impl Cluster {
             let stop = task.stop.as_ref()?;
             (!task.state.is_terminal()).then(|| format!("stopping: {stop}"))
         };
+        let unproven = || {
+            let name = task.node.as_ref()?;
+            let node = self.state.nodes.get(name)?;
+            let waits = node.status == NodeStatus::Lost
+                && !task.state.is_terminal()
+                && self.state.is_fenced(task);
+            waits.then(|| {
+                format!(
+                    "its node {name} is lost and its job is fenced: it is replaced when {name} says that it has ended, \
+                     or an operator: {}",
+                    how_to_prove(name)
+                )
+            })
+        };
         TaskView {
             id,
             namespace: task.job.namespace.clone(),
@@ -154,7 +168,7 @@ impl Cluster {
             },
             health: task.health.map(|health| health.status),
             exit_code: task.exit_code,
-            reason: task.reason.clone().or_else(stopping).or_else(blocked),
+            reason: unproven().or_else(|| task.reason.clone()).or_else(stopping).or_else(blocked),
             placement: self.state.placement(task),
             replaces: task.replaces,
             created_at_ms: task.created_at_ms,

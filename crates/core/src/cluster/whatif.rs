@@ -166,8 +166,12 @@ impl Trial {
         for place in self.on(&nodes) {
             let held = &self.snapshot.held[place];
             let part = &self.snapshot.parts[held.part];
-            if held.is_ending {
+            if held.is_ending && !part.group.job.fence {
                 self.leave(place, false);
+            } else if part.group.job.fence {
+                let reason = "its job is fenced, and waits for a proof that it has ended there \
+                              (`longshore node confirm-lost`)";
+                self.lack(held.part, 1, 1, reason.to_owned());
             } else if part.group.job.on_node_loss == OnNodeLoss::Wait {
                 let reason = "its job waits for nodes that are lost".to_owned();
                 self.lack(held.part, 1, 1, reason);
@@ -255,7 +259,8 @@ impl Trial {
                     Present::Held(place) => self.snapshot.held[*place].part,
                     Present::Waiting(_, part) => *part,
                 };
-                let stays = same_container(self.snapshot.parts[part].group.spec(), spec);
+                let present = &self.snapshot.parts[part].group;
+                let stays = same_container(present.spec(), spec) && present.job.fence == job.fence;
                 match one {
                     _ if missing == 0 => self.end(one),
                     Present::Held(_) if stays => missing -= 1,

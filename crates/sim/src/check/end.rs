@@ -169,6 +169,7 @@ mod tests {
             datacenters: vec![],
             priority: 50,
             on_node_loss: OnNodeLoss::Replace,
+            fence: false,
             scheduler: None,
             specs: vec![TaskSpec::new("s".parse().unwrap(), "steady:1")],
         };

@@ -14,6 +14,7 @@ use bollard::models::{
 use longshore_core::agent::StartContainer;
 use longshore_proto::container::{ContainerSpec, CpuMode, Gpus, LogDriver, Network, capabilities};
 use longshore_proto::health::Probe;
+use longshore_proto::node::fencing_token;
 use longshore_proto::spec::Port;
 use longshore_proto::variable::fill_in;
 
@@ -197,6 +198,7 @@ fn value(start: &StartContainer, machine: &Machine, name: &str) -> Option<String
         "task.id" => start.task.to_string(),
         "task.index" => run.slot.to_string(),
         "task.attempt" => start.attempt.to_string(),
+        "task.epoch" => fencing_token(run.epoch?, start.attempt)?.to_string(),
         "task.name" => run.spec.name.to_string(),
         "job.name" => run.job.to_string(),
         "job.namespace" => run.namespace.to_string(),
@@ -207,7 +209,9 @@ fn value(start: &StartContainer, machine: &Machine, name: &str) -> Option<String
             }
             // A label that this node does not have is empty, as in a constraint it is absent.
             None if name.starts_with("node.label.") => {
-                machine.variables.get(name).cloned().unwrap_or_default()
+                let set =
+                    name.strip_prefix("node.label.").and_then(|label| run.node_labels.get(label));
+                set.or_else(|| machine.variables.get(name)).cloned().unwrap_or_default()
             }
             None => machine.variables.get(name)?.clone(),
         },
@@ -227,6 +231,8 @@ fn environment(start: &StartContainer, machine: &Machine) -> Vec<String> {
         format!("LONGSHORE_NODE={node}"),
         format!("LONGSHORE_ATTEMPT={}", start.attempt),
     ];
+    let token = run.epoch.and_then(|epoch| fencing_token(epoch, start.attempt));
+    variables.extend(token.map(|token| format!("LONGSHORE_EPOCH={token}")));
     variables.extend(run.spec.ports.iter().map(|port| {
         let label = port.label().to_uppercase().replace('-', "_");
         format!("LONGSHORE_PORT_{label}={}", port.host)

@@ -57,6 +57,8 @@ impl Bench {
             version: 1,
             slot: 0,
             attempt_floor: 0,
+            epoch: None,
+            node_labels: std::collections::BTreeMap::new(),
             spec,
         };
         StartContainer {

@@ -212,6 +212,8 @@ impl Leader {
             version: 1,
             slot: 0,
             attempt_floor: 0,
+            epoch: None,
+            node_labels: BTreeMap::new(),
             spec,
         };
         self.assign(task, Want::Run(Box::new(run))).await;

@@ -54,6 +54,8 @@ pub(super) fn run_task(restart: RestartPolicy) -> RunTask {
         version: 1,
         slot: 0,
         attempt_floor: 0,
+        epoch: None,
+        node_labels: BTreeMap::new(),
         spec,
     }
 }

@@ -1,6 +1,7 @@
 //! Drains: what moves, what waits and says why, when a node is drained, and what a cancelled drain leaves.
 
 use longshore_proto::api::{DrainNodes, NameNode, NodeView};
+use longshore_proto::id::BootId;
 use longshore_proto::plan::WhatIf;
 use longshore_proto::spec::{JobSpec, JobType, MigrateOrder, MigratePolicy, OnNodeLoss};
 use longshore_proto::state::{Eligibility, NodeStatus, TaskState};
@@ -8,7 +9,7 @@ use longshore_proto::state::{Eligibility, NodeStatus, TaskState};
 use super::eligibility::names;
 use super::world::{NODE, World, job, key, node_name};
 use crate::cluster::record::Fact;
-use crate::cluster::{Command, NodeCommand};
+use crate::cluster::{Command, Input, NodeCommand};
 
 const ALIVE: &[&str] = &["n1", "n2"];
 
@@ -147,7 +148,7 @@ fn a_lost_node_is_not_drained_and_one_that_has_left_is() {
     assert!(!is_drained(&world, "n1"), "nobody knows what still runs there");
     world.pass(500, ALIVE);
     let mut goodbye = world.heartbeat_of("n1", 0);
-    if let crate::cluster::Input::Heartbeat { heartbeat, .. } = &mut goodbye {
+    if let Input::Heartbeat { heartbeat, .. } = &mut goodbye {
         heartbeat.leaving = true;
     }
     world.run([goodbye]);
@@ -318,5 +319,49 @@ fn a_successor_that_still_waits_is_called_off_with_the_drain() {
     uncordon(&mut world, "n1");
     assert_eq!(world.live("web"), before);
     assert!(world.cluster.state().jobs[&key("web")].blocked.is_empty(), "nothing waits any more");
+    world.check_replay();
+}
+
+/// A heartbeat of a worker that is to end, and asks for its tasks to be moved off.
+fn asks_for_drain(world: &World, node: &str, within_ms: u64) -> Input {
+    let mut beat = world.heartbeat_of(node, 1);
+    if let Input::Heartbeat { heartbeat, .. } = &mut beat {
+        heartbeat.drain_within_ms = Some(within_ms);
+    }
+    beat
+}
+
+#[test]
+fn a_worker_that_is_to_end_has_its_tasks_moved_off_and_its_next_run_is_open() {
+    let mut world = world_with(job("web", 1));
+    let beat = asks_for_drain(&world, "n1", 60_000);
+    world.run([beat]);
+    let drain = view(&world, "n1").drain.unwrap();
+    assert_eq!(
+        (drain.actor.as_str(), drain.deadline_ms),
+        ("its worker, which is to end", Some(60_000))
+    );
+    let records = world.log.len();
+    let beat = asks_for_drain(&world, "n1", 60_000);
+    world.run([beat]);
+    assert_eq!(world.log.len(), records, "it is asked again and again, and begun once");
+    go_on(&mut world, "web", 5);
+    assert_eq!(world.nodes_of("web"), [Some("n2".to_owned())]);
+    let (id, _) = world.identity_of("n1");
+    world.join_as("n1", id, BootId(uuid::Uuid::from_u128(77)), NODE).unwrap();
+    assert_eq!(view(&world, "n1").eligibility, Eligibility::Open);
+    world.check_replay();
+}
+
+#[test]
+fn an_operators_drain_outlives_the_worker() {
+    let mut world = world_with(job("web", 1));
+    drain(&mut world, &["n1"], None);
+    let beat = asks_for_drain(&world, "n1", 60_000);
+    world.run([beat]);
+    assert_eq!(view(&world, "n1").drain.unwrap().deadline_ms, None, "who asked first is heard");
+    let (id, _) = world.identity_of("n1");
+    world.join_as("n1", id, BootId(uuid::Uuid::from_u128(77)), NODE).unwrap();
+    assert_eq!(view(&world, "n1").eligibility, Eligibility::Draining);
     world.check_replay();
 }

@@ -3,6 +3,7 @@
 mod alarms;
 mod drain;
 mod eligibility;
+mod fence;
 mod field;
 mod gangs;
 mod jobs;

@@ -270,6 +270,7 @@ fn a_stranger_under_a_nodes_name_is_not_believed() {
         tasks_running: 0,
         runtime_error: None,
         leaving: true,
+        drain_within_ms: None,
     };
     let facts =
         world.run([Input::Heartbeat { node: node_name("n1"), heartbeat: Box::new(stranger) }]);

@@ -58,6 +58,7 @@ pub(super) fn job(name: &str, instances: u32) -> JobSpec {
         datacenters: vec![],
         priority: 50,
         on_node_loss: OnNodeLoss::Replace,
+        fence: false,
         scheduler: None,
         specs: vec![spec],
     }
@@ -307,6 +308,7 @@ impl World {
             tasks_running: 0,
             runtime_error: None,
             leaving: false,
+            drain_within_ms: None,
         };
         Input::Heartbeat { node: name.clone(), heartbeat: Box::new(heartbeat) }
     }
