@@ -3,7 +3,8 @@
 //! Which of them is [`longshore_core::leadership::mend`]'s to say.
 //!
 //! Healing is one procedure, whatever was lost: the own state goes into the bucket as a snapshot, what still stands
-//! in the stream is purged, and the next record is appended behind it.
+//! in the stream is purged, and the next record is appended behind it. The own store moves there last: whoever dies on
+//! the way finds log and store at odds again when it starts, and joins from its own snapshot or heals once more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,11 +109,9 @@ impl Mender<'_> {
         let end = log.end().await?;
         let store = Arc::clone(self.store);
         let (created, chosen) = (log.created_at(), self.chosen);
-        let shared = tokio::task::spawn_blocking(move || {
-            store.set_log_created(&created)?;
-            store.move_to(end, chosen)?;
-            let point = store.make_point()?;
-            store.write_shared(&point)
+        let shared = tokio::task::spawn_blocking({
+            let created = created.clone();
+            move || store.write_shared(&store.make_moved_point(end, chosen, &created)?)
         });
         let (path, head) = shared
             .await
@@ -121,7 +120,15 @@ impl Mender<'_> {
         bucket.upload(head.index, &path).await?;
         // Only now, because what stands in the stream may be the only copy until then.
         log.look().trim(end + 1).await?;
-        self.store.set_restored(false)?;
+        let store = Arc::clone(self.store);
+        let moved = tokio::task::spawn_blocking(move || {
+            store.set_log_created(&created)?;
+            store.move_to(end, chosen)?;
+            store.set_restored(false)
+        });
+        moved
+            .await
+            .map_err(|_| ManagerError::Bug("the thread that moves the store on ended"))??;
         held.release().await;
         warn!(index = meta.index, "the log is healed: it goes on behind a snapshot of this store");
         Ok(())

@@ -307,6 +307,29 @@ impl Store {
         self.commit(batch)
     }
 
+    /// Writes, as a point of time travel, what the state is once it was [moved](Self::move_to), while this store has
+    /// not moved yet. `created` is when the stream was made that the log goes on in.
+    pub(crate) fn make_moved_point(
+        &self,
+        end: u64,
+        chosen: bool,
+        created: &str,
+    ) -> Result<Point, ManagerError> {
+        let view = self.database.snapshot();
+        let meta = moved(self.load_meta()?, end, chosen);
+        let head = Head { log_created: Some(created.to_owned()), ..self.head_of(&view, &meta)? };
+        let Write { key: meta_key, value } = write_meta(&meta);
+        let value = value.unwrap_or_default();
+        let entries = self.state_entries(&view).map(|entry| match entry {
+            Ok(Entry::State(key, _)) if key == meta_key => Ok(Entry::State(key, value.clone())),
+            other => other,
+        });
+        let bytes = self.written.swap(0, Ordering::Relaxed);
+        let point = self.points.place(head.index, head.at_ms, bytes);
+        snapshot::write(&point.path, &head, entries)?;
+        Ok(point)
+    }
+
     /// Writes the present state as a point of time travel.
     pub(crate) fn make_point(&self) -> Result<Point, ManagerError> {
         let view = self.database.snapshot();
@@ -368,6 +391,10 @@ impl Store {
     fn head(&self, view: &fjall::Snapshot) -> Result<Head, ManagerError> {
         let stored = view.get(&self.state, "meta")?;
         let meta = stored.map(|value| read_meta(&value)).transpose()?.unwrap_or_default();
+        self.head_of(view, &meta)
+    }
+
+    fn head_of(&self, view: &fjall::Snapshot, meta: &Meta) -> Result<Head, ManagerError> {
         let cluster = meta.cluster.ok_or(ManagerError::Empty)?;
         let mut links = Vec::new();
         let from = meta.index.saturating_sub(LINKS).to_be_bytes();

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use longshore_core::agent::{Saved, Write as AgentWrite};
-use longshore_core::cluster::persist::Write as StateWrite;
+use longshore_core::cluster::persist::{Write as StateWrite, write_meta};
 use longshore_core::cluster::record::Hash;
+use longshore_core::cluster::state::Meta;
 use longshore_core::leadership::mend::{Head, LINKS};
 use longshore_proto::id::ClusterId;
 use uuid::Uuid;
@@ -90,7 +91,18 @@ pub struct ManagerContent {
 impl ManagerContent {
     /// The state as a file for others, with what shows that it continues what they hold.
     pub fn snapshot(&self) -> Snapshot {
-        let meta = self.meta();
+        self.snapshot_with(&self.meta(), self.log_created.clone())
+    }
+
+    /// The same as it is once the log goes on elsewhere, with what stands once in it then.
+    pub fn moved_snapshot(&self, meta: &Meta, log_created: &str) -> Snapshot {
+        let mut snapshot = self.snapshot_with(meta, Some(log_created.to_owned()));
+        let StateWrite { key, value } = write_meta(meta);
+        snapshot.state.insert(key, value.unwrap_or_default());
+        snapshot
+    }
+
+    fn snapshot_with(&self, meta: &Meta, log_created: Option<String>) -> Snapshot {
         let from = meta.index.saturating_sub(LINKS);
         let links = self.journal.range(from..=meta.index);
         let head = Head {
@@ -100,7 +112,7 @@ impl ManagerContent {
             epoch: meta.epoch,
             at_ms: meta.at_ms,
             stream_sequence: meta.stream_sequence,
-            log_created: self.log_created.clone(),
+            log_created,
             links: links.map(|(index, record)| (*index, Hash::of(record))).collect(),
             version: String::new(),
         };

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+use longshore_core::cluster::persist::read_meta;
+use longshore_core::cluster::state::Meta;
 use longshore_core::leadership::log::Info;
 use longshore_core::leadership::mend::Head;
 use longshore_proto::id::ManagerId;
@@ -43,6 +45,13 @@ pub struct Snapshot {
     pub head: Head,
     /// The state by key.
     pub state: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Snapshot {
+    /// What stands once in the state.
+    pub fn meta(&self) -> Option<Meta> {
+        read_meta(self.state.get(b"meta".as_slice())?).ok()
+    }
 }
 
 impl std::fmt::Debug for Snapshot {

@@ -7,9 +7,13 @@ use longshore_sim::sabotage::Sabotage;
 /// How many seeds may pass before one catches what is broken.
 const SEEDS: u64 = 80;
 
-/// Runs seeds until one fails, and tells which property it says is broken.
-fn caught(sabotage: Sabotage) -> Option<(u64, &'static str)> {
-    (0..SEEDS).find_map(|seed| Some((seed, run(seed, Some(sabotage), false).violation?.id)))
+/// Runs seeds until one fails, and tells which property it says is broken. That such a cluster does not settle in the
+/// end (an E property) shows little, unless it is what is looked for: then the next seed is asked.
+fn caught(sabotage: Sabotage, wanted: &[&str]) -> Option<(u64, &'static str)> {
+    (0..SEEDS).find_map(|seed| {
+        let id = run(seed, Some(sabotage), false).violation?.id;
+        (wanted.contains(&id) || !id.starts_with("E-")).then_some((seed, id))
+    })
 }
 
 macro_rules! bites {
@@ -17,7 +21,7 @@ macro_rules! bites {
         $(
             #[test]
             fn $test() {
-                let (seed, id) = caught(Sabotage::$sabotage).expect("no seed has caught it");
+                let (seed, id) = caught(Sabotage::$sabotage, &[$($id),+]).expect("no seed has caught it");
                 assert!([$($id),+].contains(&id), "seed {seed} says that {id} is broken");
             }
         )+

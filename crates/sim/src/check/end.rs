@@ -47,11 +47,12 @@ fn converged(state: &State, key: &JobKey, job: &Job) -> Result<(), Violation> {
     for part in &spec.specs {
         let slots = job.slots.get(&part.name).into_iter().flat_map(BTreeMap::values);
         let is_settled = |ids: &&Vec<TaskId>| {
-            let mut tasks = ids.iter().rev().filter_map(|id| state.tasks.get(id));
-            // A move that came to nothing leaves an instance where it was.
+            let tasks = ids.iter().filter_map(|id| state.tasks.get(id));
+            // A move that came to nothing leaves an instance where it was, also when that has ended since.
             let runs =
                 tasks.clone().any(|task| task.state == TaskState::Running && task.stop.is_none());
-            runs || tasks.next().is_some_and(|task| match task.state {
+            let latest = tasks.max_by_key(|task| (!task.state.is_terminal(), task.finished_at_ms));
+            runs || latest.is_some_and(|task| match task.state {
                 TaskState::Completed | TaskState::Failed => task.version >= job.run_version,
                 TaskState::Pending => job.blocked.contains_key(&part.name),
                 _ => false,

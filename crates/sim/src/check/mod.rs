@@ -85,13 +85,6 @@ pub enum Note {
         /// Which manager.
         manager: usize,
     },
-    /// A manager has healed the log: it goes on behind this.
-    Healed {
-        /// The manager's run.
-        manager: ManagerId,
-        /// What stands once in its state.
-        meta: Box<Meta>,
-    },
     /// A manager's election is committed, and it listens.
     Listens {
         /// Which manager.
@@ -406,8 +399,13 @@ impl Checks {
         self.truth.cut(last);
     }
 
-    /// A manager has healed the log with what its store holds. `may_lose` says whether what others knew may be lost.
+    /// A manager has healed the log with what its store holds: a snapshot to go on from lies in the bucket. `may_lose`
+    /// says whether what others knew may be lost.
     pub fn healed(&mut self, meta: &Meta, may_lose: bool) -> Result<(), Violation> {
+        if self.truth.holds(meta) {
+            // The snapshot has come late: it was healed already.
+            return Ok(());
+        }
         if meta.chain != self.truth.state.meta.chain {
             self.is_lossy |= may_lose;
             self.rebuild(meta.chain)?;
@@ -470,10 +468,7 @@ impl Checks {
             Note::Joined { manager, head } => {
                 self.log.joined(&self.truth, *manager, head)?;
             }
-            Note::Heals { .. }
-            | Note::Healed { .. }
-            | Note::Listens { .. }
-            | Note::Alarm { .. } => {}
+            Note::Heals { .. } | Note::Listens { .. } | Note::Alarm { .. } => {}
             // What rests on a decision that was lost may be decided anew, and otherwise.
             Note::Told { .. }
             | Note::AskedToEnd { .. }

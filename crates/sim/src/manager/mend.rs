@@ -41,12 +41,12 @@ enum Step {
     Acquiring,
     /// Where does the log end?
     Ending,
-    /// It writes where its state goes on.
-    Moving { end: u64 },
-    /// It stores its state as a snapshot.
-    Uploading { end: u64 },
+    /// It stores its state as a snapshot that goes on behind the end.
+    Uploading { end: u64, created: String },
     /// It removes what is left of the log.
-    Trimming,
+    Trimming { end: u64, created: String },
+    /// It writes where its state goes on.
+    Moving,
 }
 
 impl Manager {
@@ -121,21 +121,21 @@ impl Manager {
                 _ => self.begin_anew(ctx),
             },
             Step::Ending => match response {
-                Some(Response::Info(Some(info))) => self.move_to(info.last, info.created, ctx),
+                Some(Response::Info(Some(info))) => self.upload(info.last, info.created, ctx),
                 _ => self.begin_anew(ctx),
             },
-            Step::Uploading { end } => match response {
+            Step::Uploading { end, created } => match response {
                 Some(Response::Done) => {
-                    mending.step = Step::Trimming;
+                    mending.step = Step::Trimming { end, created };
                     self.ask(Request::Trim { before: end + 1 }, READ_TIMEOUT, Purpose::Mend, ctx);
                 }
                 _ => ctx.out.push(Output::Exit(Ended::Bucket)),
             },
-            Step::Trimming => match response {
-                Some(Response::Done) => self.healed(ctx),
+            Step::Trimming { end, created } => match response {
+                Some(Response::Done) => self.move_to(end, created, ctx),
                 _ => self.begin_anew(ctx),
             },
-            step @ (Step::Installing | Step::Waiting | Step::Acquiring | Step::Moving { .. }) => {
+            step @ (Step::Installing | Step::Waiting | Step::Acquiring | Step::Moving) => {
                 mending.step = step;
             }
         }
@@ -146,11 +146,7 @@ impl Manager {
         let Phase::Mending(mending) = &mut self.phase else { return };
         match mending.step {
             Step::Installing => self.open(ctx),
-            Step::Moving { end } => {
-                mending.step = Step::Uploading { end };
-                let snapshot = Rc::new(ctx.disk.content().snapshot());
-                self.ask(Request::BucketPut(snapshot, None), READ_TIMEOUT, Purpose::Mend, ctx);
-            }
+            Step::Moving => self.healed(ctx),
             _ => {}
         }
     }
@@ -213,8 +209,15 @@ impl Manager {
         self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::Mend, ctx);
     }
 
+    fn upload(&mut self, end: u64, created: String, ctx: &mut Context<'_>) {
+        let meta = moved(Self::meta(ctx), end, self.chosen);
+        let snapshot = Rc::new(ctx.disk.content().moved_snapshot(&meta, &created));
+        self.step(Step::Uploading { end, created });
+        self.ask(Request::BucketPut(snapshot, None), READ_TIMEOUT, Purpose::Mend, ctx);
+    }
+
     fn move_to(&mut self, end: u64, created: String, ctx: &mut Context<'_>) {
-        self.step(Step::Moving { end });
+        self.step(Step::Moving);
         let meta = moved(Self::meta(ctx), end, self.chosen);
         let records = Vec::new();
         let goes_on = ManagerBatch::Records { writes: vec![write_meta(&meta)], records };
@@ -222,8 +225,6 @@ impl Manager {
     }
 
     fn healed(&mut self, ctx: &mut Context<'_>) {
-        let meta = Box::new(Self::meta(ctx));
-        ctx.notes.push(Note::Healed { manager: self.identity.manager, meta });
         // What an operator has chosen is done once.
         self.chosen = false;
         self.release(ctx);

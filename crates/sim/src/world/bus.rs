@@ -1,5 +1,7 @@
 //! The bus and JetStream: who hears whom, how long it takes, what is lost on the way, and connections that break.
 
+use longshore_core::cluster::state::Meta;
+
 use super::{Checked, Event, Link, Place, World};
 use crate::check::Note;
 use crate::disk::ManagerContent;
@@ -184,9 +186,16 @@ impl World {
                 && self.chaos.strikes(Fault::RefusedWrongly);
             self.jetstream.is_behind = self.server_behind && self.chaos.rng.bool();
             let (before, trims) = (self.jetstream.last(), self.jetstream.trims);
+            let heals = match &request {
+                Request::BucketPut(snapshot, None) => snapshot.meta(),
+                _ => None,
+            };
             let response = self.jetstream.answer(request, self.now);
             if self.jetstream.trims > trims {
                 self.chaos.counts.count(Fault::LogTrimmed);
+            }
+            if let Some(meta) = heals {
+                self.healed(&meta)?;
             }
             if self.jetstream.last() > before
                 && let Some(payload) = self.jetstream.message(before + 1)
@@ -207,6 +216,16 @@ impl World {
         }
         let wait = self.latency();
         self.after(wait, Event::Response { to: from, incarnation, ask, response });
+        Ok(())
+    }
+
+    /// A manager has put a snapshot into the bucket that the log is to go on from.
+    fn healed(&mut self, meta: &Meta) -> Checked {
+        self.trace.say(|| format!("the log goes on from record {}", meta.index));
+        self.chaos.counts.count(Fault::Healed);
+        let may_lose = self.chaos.counts.of(Fault::ManagerDiskLost) > 0;
+        self.checks.healed(meta, may_lose)?;
+        self.operator.healed(self.now);
         Ok(())
     }
 

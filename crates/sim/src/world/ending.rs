@@ -125,7 +125,11 @@ impl World {
             let state = self.managers[leader].process.as_ref().and_then(Manager::settled_state);
             let node = state.and_then(|state| state.nodes.get(&node_name(number)));
             if let (true, Some(node)) = (clear, node) {
-                look.clear.insert(number, (node.revision, process.agent().revision()));
+                let (wanted, has) = (node.revision, process.agent().revision());
+                // As with E-1: it takes a leader over what is left of the log for an old one, and says so.
+                if has <= wanted || !self.is_set_back() {
+                    look.clear.insert(number, (wanted, has));
+                }
             }
         }
         look

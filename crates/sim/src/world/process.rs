@@ -121,15 +121,8 @@ impl World {
         for note in notes {
             self.trace.note(note);
             self.checks.note(note, self.now)?;
-            match note {
-                Note::Joined { .. } => self.chaos.counts.count(Fault::Joined),
-                Note::Healed { meta, .. } => {
-                    self.chaos.counts.count(Fault::Healed);
-                    let may_lose = self.chaos.counts.of(Fault::ManagerDiskLost) > 0;
-                    self.checks.healed(meta, may_lose)?;
-                    self.operator.healed(self.now);
-                }
-                _ => {}
+            if let Note::Joined { .. } = note {
+                self.chaos.counts.count(Fault::Joined);
             }
         }
         Ok(())
