@@ -5,11 +5,12 @@
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError};
 
 use longshore_bus::ApiRequest;
 use longshore_core::leadership::mend::EPOCHS_RESTORED;
+use longshore_proto::COMMAND_HEADER;
 use longshore_proto::api::{BackupMade, BackupPart, Nothing, ReadBackup};
 use longshore_proto::error::{ApiError, ErrorCode};
 
@@ -26,19 +27,42 @@ fn place(store: &Store, index: u64) -> PathBuf {
     store.points().passing(&format!("backup-{index}"))
 }
 
-/// Writes a backup, in the place of the last one.
+/// The last backup, and the command that asked for it.
+#[derive(Debug, Default)]
+pub(crate) struct LastBackup {
+    command: Option<String>,
+    made: Option<BackupMade>,
+}
+
+/// Writes a backup, in the place of the last one. One is written at a time, and once for each command: whoever gets no
+/// answer in time asks again, and shall not begin another one into the same file.
 pub(crate) fn make(request: ApiRequest, store: &Arc<Store>, refused: &AtomicU64, index: u64) {
     if let Err(refusal) = read_payload::<Nothing>(refused, &request) {
         return answer_api::<()>(request, index, Err(refusal));
     }
     let store = Arc::clone(store);
     tokio::task::spawn_blocking(move || {
-        let made = write(&store).map_err(|error| {
+        let command = request.header(COMMAND_HEADER).map(str::to_owned);
+        let made = write_once(&store, command).map_err(|error| {
             ApiError::new(ErrorCode::Internal, format!("the backup was not written: {error}"))
                 .hint("look at the space and the state of the leader's disk")
         });
         answer_api(request, made.as_ref().map_or(index, |made| made.index), made);
     });
+}
+
+fn write_once(store: &Store, command: Option<String>) -> Result<BackupMade, ManagerError> {
+    let mut last = store.backup.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(made) = &last.made
+        && command.is_some()
+        && last.command == command
+    {
+        return Ok(made.clone());
+    }
+    *last = LastBackup::default();
+    let made = write(store)?;
+    *last = LastBackup { command, made: Some(made.clone()) };
+    Ok(made)
 }
 
 fn write(store: &Store) -> Result<BackupMade, ManagerError> {
@@ -98,4 +122,23 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<Head, ManagerError> {
     store.install(&head, entries, EPOCHS_RESTORED)?;
     store.set_restored(true)?;
     Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_is_heard_again_gets_the_backup_that_was_made_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let made = BackupMade { index: 7, bytes: 9 };
+        *store.backup.lock().unwrap() =
+            LastBackup { command: Some("c1".into()), made: Some(made.clone()) };
+        assert_eq!(write_once(&store, Some("c1".into())).unwrap(), made);
+        // Another one is written anew; this store has nothing to write yet.
+        assert!(matches!(write_once(&store, Some("c2".into())), Err(ManagerError::Empty)));
+        assert!(store.backup.lock().unwrap().made.is_none());
+        assert!(matches!(write_once(&store, None), Err(ManagerError::Empty)));
+    }
 }

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tracing::info;
 use uuid::Uuid;
 
+use crate::backup::LastBackup;
 use crate::error::ManagerError;
 use crate::history;
 use crate::points::{Point, Points};
@@ -53,6 +54,8 @@ pub struct Store {
     applied: watch::Sender<u64>,
     /// About how many bytes of journal and history were written since the last point.
     written: AtomicU64,
+    /// The last backup that was made for somebody. Held while one is written.
+    pub(crate) backup: Mutex<LastBackup>,
 }
 
 /// What some records changed, to be written at once. Of several values for one key the last counts.
@@ -108,6 +111,7 @@ impl Store {
             points: Points::open(data_dir).map_err(|error| fail(error.into()))?,
             applied: watch::Sender::new(0),
             written: AtomicU64::new(0),
+            backup: Mutex::default(),
             local,
             database,
             path,
