@@ -263,11 +263,11 @@ mod tests {
     use super::*;
     use crate::codec::{decode, encode};
 
-    fn read(text: &str) -> Constraint {
+    pub(super) fn read(text: &str) -> Constraint {
         text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
-    fn refused(text: &str) -> ConstraintError {
+    pub(super) fn refused(text: &str) -> ConstraintError {
         match text.parse::<Constraint>() {
             Err(error) => error,
             Ok(constraint) => panic!("{text} was read as {constraint:?}"),

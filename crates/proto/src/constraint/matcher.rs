@@ -132,17 +132,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn read(text: &str) -> Constraint {
-        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
-    }
-
-    fn refused(text: &str) -> ConstraintError {
-        match text.parse::<Constraint>() {
-            Err(error) => error,
-            Ok(constraint) => panic!("{text} was read as {constraint:?}"),
-        }
-    }
+    use crate::constraint::tests::{read, refused};
 
     #[test]
     fn a_regular_expression_that_would_explode_is_refused() {

@@ -108,18 +108,7 @@ fn read_quoted(text: &str) -> Result<(String, &str), ConstraintError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Constraint {
-        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
-    }
-
-    fn refused(text: &str) -> ConstraintError {
-        match text.parse::<Constraint>() {
-            Err(error) => error,
-            Ok(constraint) => panic!("{text} was read as {constraint:?}"),
-        }
-    }
+    use crate::constraint::tests::{read, refused};
 
     #[test]
     fn every_operator_is_read_and_written_the_same() {
