@@ -27,7 +27,7 @@ use crate::health;
 use crate::metrics;
 use crate::probe::{self, Probe};
 use crate::rpc;
-use crate::runtime::{Runtime, RuntimeInfo};
+use crate::runtime::{Runtime, RuntimeError, RuntimeInfo};
 use crate::session::Session;
 use crate::store::Store;
 use crate::watch::watch;
@@ -476,10 +476,16 @@ impl Driver {
                 self.answer_with(None, async move { Input::DiskMeasured { used_percent } });
             }
             Action::RemoveStock { item, why } => {
+                let cluster = self.agent.cluster_id();
                 self.answer_with(Some(self.ends.clone()), async move {
                     let result = match &item {
                         StockItem::Image(image) => runtime.remove_image(image.clone()).await,
-                        StockItem::Volume(name) => runtime.remove_volume(name.clone()).await,
+                        StockItem::Volume(name) => match cluster {
+                            Some(cluster) => runtime.remove_volume(name.clone(), cluster).await,
+                            None => Err(RuntimeError::Forbidden(
+                                "this worker belongs to no cluster yet".to_owned(),
+                            )),
+                        },
                     };
                     match &result {
                         Ok(()) => info!("removed the {item}: {why}"),

@@ -14,6 +14,7 @@ use longshore_core::agent::{
     Container, ContainerChange, ContainerEnd, ContainerEvent, ContainerState, ImageFound,
     StartContainer, StartedContainer,
 };
+use longshore_proto::id::ClusterId;
 use longshore_proto::metrics::{PullFigures, Usage};
 use longshore_proto::rpc::FileStat;
 use longshore_proto::spec::PullPolicy;
@@ -93,7 +94,7 @@ impl Runtime for MemoryRuntime {
         std::future::ready(Ok(())).boxed()
     }
 
-    fn remove_volume(&self, _: String) -> Answer<'_, ()> {
+    fn remove_volume(&self, _: String, _: ClusterId) -> Answer<'_, ()> {
         std::future::ready(Ok(())).boxed()
     }
 

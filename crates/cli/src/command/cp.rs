@@ -99,7 +99,8 @@ impl<'a> There<'a> {
             session: SessionId(Uuid::new_v4()),
             task: self.task.id,
             path: self.path.to_owned(),
-            follow_link,
+            // A path that ends like a folder's means what a link leads to, as everywhere.
+            follow_link: follow_link || self.path.ends_with('/') || is_inside(self.path),
         };
         let (node, verb, id) = (self.node.clone(), RpcVerb::CopyFrom, request.session);
         let mut session = Session::open(self.client, node, verb, id, &request).await?;

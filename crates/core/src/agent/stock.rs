@@ -6,8 +6,9 @@
 //! | a volume that was made for tasks of this cluster and node | it was not needed for the time that the operator says, if one is said: it holds data |
 //! | ended containers, once no image is left to go | the disk is too full: the older half each time |
 //!
-//! Whether it goes is looked at once a minute (more often where something is kept for less), and under pressure after each removal anew. While an image is being
-//! removed no task asks for it, so that what was just looked for is still here when its container is made. The
+//! Whether it goes is looked at once a minute (more often where something is kept for less), and under pressure after each removal anew. While something is being
+//! removed no task that needs it starts, so that what was just looked for is still here when its container is made. A
+//! volume stays until this run has heard which tasks there are: it may have been away for longer than volumes are kept. The
 //! runtime has the last word: it removes nothing that any container uses.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,9 +121,9 @@ impl Stock {
         }
     }
 
-    /// Whether an image is being removed just now.
-    pub(super) fn is_leaving(&self, image: &str) -> bool {
-        self.under_way.as_ref().is_some_and(|item| *item == StockItem::image(image))
+    /// Whether something that a task needs is being removed just now.
+    pub(super) fn is_leaving_from(&self, spec: &TaskSpec) -> bool {
+        self.under_way.as_ref().is_some_and(|leaving| needs(spec).any(|item| item == *leaving))
     }
 
     /// The look at the disk that is due now.
@@ -161,6 +162,7 @@ impl Stock {
         &self,
         needed: &BTreeSet<StockItem>,
         keeping: &Keeping,
+        knows_tasks: bool,
         (now_ms, wall_ms): (u64, u64),
     ) -> Option<(StockItem, String)> {
         let unneeded = self
@@ -172,7 +174,7 @@ impl Stock {
                 let age_ms = wall_ms.saturating_sub(used.used_at_ms);
                 let (keep_ms, is_pressed) = match item {
                     StockItem::Image(_) => (keeping.images_ms, self.is_pressed(keeping)),
-                    StockItem::Volume(_) => (keeping.volumes_ms, false),
+                    StockItem::Volume(_) => (keeping.volumes_ms.filter(|_| knows_tasks), false),
                 };
                 (is_pressed || keep_ms.is_some_and(|keep_ms| age_ms >= keep_ms))
                     .then_some((item, used))
@@ -199,7 +201,7 @@ impl Agent {
         let specs = self.tasks.values().filter(|task| task.phase != Phase::Ended);
         let needed: BTreeSet<StockItem> = specs
             .filter_map(|task| task.record().run.as_deref())
-            .flat_map(|run| volumes(&run.spec).chain([StockItem::image(&run.spec.image)]))
+            .flat_map(|run| needs(&run.spec))
             .collect();
         ctx.stock.used_percent = used_percent;
         ctx.stock.touch(&needed, ctx.wall_ms, &mut ctx.writes);
@@ -207,7 +209,7 @@ impl Agent {
         if ctx.stock.under_way.is_some() || !ctx.runtime.is_ready() {
             return;
         }
-        match ctx.stock.next(&needed, &ctx.keeping, moment) {
+        match ctx.stock.next(&needed, &ctx.keeping, self.synced, moment) {
             Some((item, why)) => {
                 ctx.stock.under_way = Some(item.clone());
                 ctx.actions.push(Action::RemoveStock { item, why });
@@ -243,6 +245,11 @@ impl Agent {
         }
         ctx.actions.push(Action::MeasureDisk);
     }
+}
+
+/// What a task needs.
+fn needs(spec: &TaskSpec) -> impl Iterator<Item = StockItem> {
+    volumes(spec).chain([StockItem::image(&spec.image)])
 }
 
 /// The volumes that a task mounts.

@@ -257,10 +257,10 @@ impl Task {
     }
 
     fn may_start(&self, ctx: &Context) -> bool {
-        let image = self.record.run.as_ref().map(|run| run.spec.image.as_str());
+        let spec = self.record.run.as_ref().map(|run| &run.spec);
         ctx.runtime.is_ready()
             && !ctx.shelf.blocks(self.id())
-            && !image.is_some_and(|image| ctx.stock.is_leaving(image))
+            && !spec.is_some_and(|spec| ctx.stock.is_leaving_from(spec))
     }
 
     fn pull(&mut self, ctx: &mut Context) {

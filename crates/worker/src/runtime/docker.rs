@@ -22,6 +22,7 @@ use longshore_core::agent::labels;
 use longshore_core::agent::{
     Container, ContainerEnd, ContainerEvent, ImageFound, StartContainer, StartedContainer,
 };
+use longshore_proto::id::ClusterId;
 use longshore_proto::metrics::{PullFigures, Usage};
 use longshore_proto::name::NodeName;
 use longshore_proto::rpc::FileStat;
@@ -244,8 +245,8 @@ impl Runtime for Docker {
         self.within(END_DEADLINE, "removing the image", remove).boxed()
     }
 
-    fn remove_volume(&self, name: String) -> Answer<'_, ()> {
-        let remove = async move { docker_volume::remove(self, &name).await };
+    fn remove_volume(&self, name: String, cluster: ClusterId) -> Answer<'_, ()> {
+        let remove = async move { docker_volume::remove(self, &name, cluster).await };
         self.within(END_DEADLINE, "removing the volume", remove).boxed()
     }
 

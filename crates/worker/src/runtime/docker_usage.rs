@@ -2,18 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bollard::models::ContainerStatsResponse;
 use bollard::query_parameters::StatsOptionsBuilder;
 use futures_util::stream::{self, StreamExt};
 use longshore_proto::metrics::Usage;
+use tokio::time::{Instant, timeout_at};
 
-use super::docker::{Docker, QUESTION_DEADLINE};
+use super::docker::Docker;
 use super::docker_exec::look_of;
 use crate::usage::Source;
 
 /// How many containers are looked at, or asked for, at once.
 const QUESTIONS_MAX: usize = 4;
+/// How long Docker is waited for where figures are looked for, and again where they are asked for.
+const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Where the figures of containers are; `None` for those that Docker is asked for.
 #[derive(Debug, Default)]
@@ -33,12 +37,14 @@ pub(super) async fn usages(docker: &Docker, ids: Vec<String>) -> BTreeMap<String
         let known = docker.sources.lock();
         ids.iter().filter(|id| !known.contains_key(*id)).cloned().collect()
     };
-    let found = stream::iter(new).map(|id| async move {
-        let source = source_of(docker, &id).await?;
-        Some((id, source))
+    // One that Docker does not answer for costs the others nothing: there is a time for all, and what was found stays.
+    let looked_for = Instant::now() + LOOK_DEADLINE;
+    let look = stream::iter(new).for_each_concurrent(QUESTIONS_MAX, |id| async move {
+        if let Ok(Some(source)) = timeout_at(looked_for, source_of(docker, &id)).await {
+            docker.sources.lock().insert(id, source);
+        }
     });
-    let found: Vec<_> = found.buffer_unordered(QUESTIONS_MAX).collect().await;
-    docker.sources.lock().extend(found.into_iter().flatten());
+    look.await;
 
     let (mut files, mut asked) = (Vec::new(), Vec::new());
     {
@@ -63,8 +69,9 @@ pub(super) async fn usages(docker: &Docker, ids: Vec<String>) -> BTreeMap<String
             None => drop(docker.sources.lock().remove(&id)),
         }
     }
+    let asked_for = Instant::now() + LOOK_DEADLINE;
     let asked = stream::iter(asked).map(|id| async move {
-        let usage = ask(docker, &id).await?;
+        let usage = timeout_at(asked_for, ask(docker, &id)).await.ok()??;
         Some((id, usage))
     });
     let asked: Vec<_> = asked.buffer_unordered(QUESTIONS_MAX).collect().await;
@@ -84,7 +91,7 @@ async fn source_of(docker: &Docker, id: &str) -> Option<Option<Source>> {
 async fn ask(docker: &Docker, id: &str) -> Option<Usage> {
     let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
     let mut stats = docker.client().ok()?.stats(id, Some(options));
-    let answer = tokio::time::timeout(QUESTION_DEADLINE, stats.next()).await.ok()??;
+    let answer = stats.next().await?;
     answer.ok().map(|stats| usage_of(&stats))
 }
 

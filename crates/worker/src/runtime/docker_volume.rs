@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bollard::query_parameters::RemoveVolumeOptionsBuilder;
 use longshore_core::agent::labels;
+use longshore_proto::id::ClusterId;
 
 use super::RuntimeError;
 use super::docker::Docker;
@@ -18,17 +19,24 @@ pub(super) fn labels_of(container: &BTreeMap<String, String>) -> HashMap<String,
         .collect()
 }
 
-/// Takes a volume away that was made for tasks of this node, unless any container uses it.
-pub(super) async fn remove(docker: &Docker, name: &str) -> Result<(), RuntimeError> {
+/// Takes a volume away that was made for tasks of this cluster and node, unless any container uses it.
+pub(super) async fn remove(
+    docker: &Docker,
+    name: &str,
+    cluster: ClusterId,
+) -> Result<(), RuntimeError> {
     let client = docker.client()?;
     let found = match client.inspect_volume(name).await {
         Ok(found) => found,
         Err(error) if status(&error) == Some(404) => return Ok(()),
         Err(error) => return Err(docker.explain(&error, "looking at the volume")),
     };
-    if !docker.is_ours(&found.labels) {
+    // Another cluster may have a node of this name beside this one, and its data is not ours to judge.
+    let is_of_cluster =
+        found.labels.get(labels::CLUSTER).is_some_and(|of| *of == cluster.to_string());
+    if !is_of_cluster || !docker.is_ours(&found.labels) {
         return Err(RuntimeError::Forbidden(format!(
-            "the volume {name} was not made for tasks of this node; it is left alone"
+            "the volume {name} was not made for tasks of this cluster and node; it is left alone"
         )));
     }
     let options = RemoveVolumeOptionsBuilder::default().force(false).build();

@@ -29,6 +29,7 @@ use futures_util::stream::BoxStream;
 use longshore_core::agent::{
     Container, ContainerEnd, ContainerEvent, Failure, ImageFound, StartContainer, StartedContainer,
 };
+use longshore_proto::id::ClusterId;
 use longshore_proto::metrics::{PullFigures, Usage};
 use longshore_proto::rpc::FileStat;
 use longshore_proto::spec::PullPolicy;
@@ -51,8 +52,8 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// Takes an image away, by one of its references, unless any container uses it.
     fn remove_image(&self, image: String) -> Answer<'_, ()>;
 
-    /// Takes a volume away that was made for tasks of this node, unless any container uses it.
-    fn remove_volume(&self, name: String) -> Answer<'_, ()>;
+    /// Takes a volume away that was made for tasks of this cluster and node, unless any container uses it.
+    fn remove_volume(&self, name: String, cluster: ClusterId) -> Answer<'_, ()>;
 
     /// Creates a container and starts it. A container of this name and with these labels is adopted: started
     /// if it never was, left alone if it runs, told if it has ended.

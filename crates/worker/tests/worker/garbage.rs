@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bollard::models::VolumeCreateRequest;
 use bollard::query_parameters::{RemoveImageOptions, RemoveVolumeOptions, TagImageOptionsBuilder};
+use longshore_proto::id::ClusterId;
 use longshore_proto::node::Want;
 use longshore_proto::spec::{Mount, MountSource, PullPolicy, RestartMode};
 use longshore_proto::state::TaskState;
@@ -162,7 +163,22 @@ async fn what_a_container_uses_or_others_have_made_stays() {
 
     let made = VolumeCreateRequest { name: Some(things.theirs.clone()), ..Default::default() };
     docker.create_volume(made).await.unwrap();
-    let refused = node.docker.remove_volume(things.theirs.clone()).await;
+    let (cluster, other) = (ClusterId(Uuid::new_v4()), ClusterId(Uuid::new_v4()));
+    let refused = node.docker.remove_volume(things.theirs.clone(), cluster).await;
     assert!(matches!(refused, Err(RuntimeError::Forbidden(_))), "{refused:?}");
-    node.docker.remove_volume(things.ours.clone()).await.unwrap();
+    // Of a node of this name in another cluster on this machine.
+    let labels = [
+        ("longshore.node".to_owned(), node.name.to_string()),
+        ("longshore.cluster".to_owned(), other.to_string()),
+    ];
+    let made = VolumeCreateRequest {
+        name: Some(things.ours.clone()),
+        labels: Some(labels.into()),
+        ..Default::default()
+    };
+    docker.create_volume(made).await.unwrap();
+    let refused = node.docker.remove_volume(things.ours.clone(), cluster).await;
+    assert!(matches!(refused, Err(RuntimeError::Forbidden(_))), "{refused:?}");
+    node.docker.remove_volume(things.ours.clone(), other).await.unwrap();
+    node.docker.remove_volume(things.ours.clone(), cluster).await.unwrap();
 }
