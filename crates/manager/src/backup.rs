@@ -6,7 +6,7 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, TryLockError};
 
 use longshore_bus::ApiRequest;
 use longshore_core::leadership::mend::EPOCHS_RESTORED;
@@ -43,26 +43,38 @@ pub(crate) fn make(request: ApiRequest, store: &Arc<Store>, refused: &AtomicU64,
     let store = Arc::clone(store);
     tokio::task::spawn_blocking(move || {
         let command = request.header(COMMAND_HEADER).map(str::to_owned);
-        let made = write_once(&store, command).map_err(|error| {
-            ApiError::new(ErrorCode::Internal, format!("the backup was not written: {error}"))
-                .hint("look at the space and the state of the leader's disk")
-        });
+        let made = match write_once(&store, command) {
+            Ok(Some(made)) => Ok(made),
+            // Who asks goes on asking, and no thread waits for it.
+            Ok(None) => Err(ApiError::new(ErrorCode::Unavailable, "a backup is being written")
+                .hint("ask again in a while, or with a longer --timeout")),
+            Err(error) => Err(ApiError::new(
+                ErrorCode::Internal,
+                format!("the backup was not written: {error}"),
+            )
+            .hint("look at the space and the state of the leader's disk")),
+        };
         answer_api(request, made.as_ref().map_or(index, |made| made.index), made);
     });
 }
 
-fn write_once(store: &Store, command: Option<String>) -> Result<BackupMade, ManagerError> {
-    let mut last = store.backup.lock().unwrap_or_else(PoisonError::into_inner);
+/// `None` while a backup is being written.
+fn write_once(store: &Store, command: Option<String>) -> Result<Option<BackupMade>, ManagerError> {
+    let mut last = match store.backup.try_lock() {
+        Ok(last) => last,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return Ok(None),
+    };
     if let Some(made) = &last.made
         && command.is_some()
         && last.command == command
     {
-        return Ok(made.clone());
+        return Ok(Some(made.clone()));
     }
     *last = LastBackup::default();
     let made = write(store)?;
     *last = LastBackup { command, made: Some(made.clone()) };
-    Ok(made)
+    Ok(Some(made))
 }
 
 fn write(store: &Store) -> Result<BackupMade, ManagerError> {
@@ -135,7 +147,11 @@ mod tests {
         let made = BackupMade { index: 7, bytes: 9 };
         *store.backup.lock().unwrap() =
             LastBackup { command: Some("c1".into()), made: Some(made.clone()) };
-        assert_eq!(write_once(&store, Some("c1".into())).unwrap(), made);
+        assert_eq!(write_once(&store, Some("c1".into())).unwrap(), Some(made));
+        {
+            let _writing = store.backup.lock().unwrap();
+            assert_eq!(write_once(&store, Some("c1".into())).unwrap(), None);
+        }
         // Another one is written anew; this store has nothing to write yet.
         assert!(matches!(write_once(&store, Some("c2".into())), Err(ManagerError::Empty)));
         assert!(store.backup.lock().unwrap().made.is_none());

@@ -43,14 +43,19 @@ pub(crate) async fn publish(
     let context = jetstream::new(core.client().clone());
     let mut connections = core.connections();
     // Where the stream ends must be looked up: at first, and whenever the server may be another one.
-    let (mut at, mut is_lost) = (None, true);
+    let (mut at, mut is_lost, mut has_looked) = (None, true, false);
     let oldest_ms = now_ms.saturating_sub(u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX));
     loop {
         if is_lost || connections.has_changed().unwrap_or(false) {
             connections.mark_unchanged();
             is_lost = true;
             match end_of_stream(&context, &core).await {
-                Ok(end) => (at, is_lost) = (end, false),
+                // Behind what is known to be told, something may be missing even if the stream goes further: a broken
+                // connection loses the middle of a batch. What is told twice is one message to the stream.
+                Ok(end) => {
+                    at = if has_looked { at.min(end) } else { end };
+                    (is_lost, has_looked) = (false, true);
+                }
                 Err(error) => {
                     debug!(%error, "the event stream cannot be read yet");
                     tokio::time::sleep(RETRY_DELAY).await;

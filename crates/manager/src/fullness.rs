@@ -71,7 +71,10 @@ impl Fullness {
     /// second what was to last.
     pub(crate) fn refusal(&self) -> Option<String> {
         let (used, limit) = *self.log.borrow();
-        let log = judge_log(used + self.appended_bytes, limit);
+        // A look that came after the last record has counted it.
+        let is_newer = self.log.has_changed().unwrap_or(false);
+        let appended_bytes = if is_newer { 0 } else { self.appended_bytes };
+        let log = judge_log(used + appended_bytes, limit);
         let full = (log.severity == Severity::Critical).then_some(log.text);
         full.or_else(|| self.refusing.borrow().clone())
     }

@@ -60,13 +60,17 @@ pub(crate) async fn keep(
                 Err(error) => failed = Some(error),
             }
         }
-        if let (Some(leader), Some(point)) = (&leader, &newest)
+        if let (Some(leader), Some(point)) = (&mut leader, &newest)
             && (shared != Some(point.index) || is_full)
         {
             // Those who are a little late then join from the snapshot; the log must go on for all.
             let kept = if is_full { 0 } else { keeping.snapshot_records };
-            match share(&store, leader, keeping.replicas, point, kept).await {
-                Ok(()) => shared = Some(point.index),
+            match share(&store, &*leader, keeping.replicas, point, kept).await {
+                Ok(()) => {
+                    shared = Some(point.index);
+                    // What was told while it was made shorter is answered; a log that is still too long is told of again.
+                    leader.relieve.mark_unchanged();
+                }
                 Err(error) => failed = Some(error),
             }
         }
@@ -114,7 +118,7 @@ async fn share(
         return Ok(());
     }
     let (store, shared) = (Arc::clone(store), point.clone());
-    let written = tokio::task::spawn_blocking(move || store.write_shared(&shared)).await;
+    let written = tokio::task::spawn_blocking(move || store.write_shared(&shared.path)).await;
     let (path, head) =
         written.map_err(|_| ManagerError::Bug("the thread that writes snapshots ended"))??;
     if newest != Some(point.index) {

@@ -46,19 +46,22 @@ impl Mender<'_> {
         let start = Instant::now();
         let mut lease = Some(lease);
         loop {
-            match self.join(&meta, &broken).await {
+            // Only who has seen that there is nothing to join from may heal.
+            let may_join_later = match self.join(&meta, &broken).await {
                 Ok(true) => return Ok(()),
-                Ok(false) => {}
+                Ok(false) => false,
                 Err(error) if error.passes() || matches!(error, ManagerError::Bucket { .. }) => {
                     debug!(%error, "the bucket of snapshots cannot be read");
+                    true
                 }
                 Err(error) => return Err(error),
-            }
+            };
             let proves_prefix = self.chosen || self.proves_prefix().await?;
-            if may_heal(&meta, self.name, self.chosen, proves_prefix)
+            if !may_join_later
+                && may_heal(&meta, self.name, self.chosen, proves_prefix)
                 && let Some(lease) = lease.take()
             {
-                return self.heal(&meta, lease).await;
+                return self.heal(&meta, broken, lease).await;
             }
             if start.elapsed() >= Duration::from_millis(PATIENCE_MS) {
                 return Err(broken.into());
@@ -101,17 +104,22 @@ impl Mender<'_> {
     }
 
     /// Makes the own store the truth.
-    async fn heal(&self, meta: &Meta, lease: Lease) -> Result<(), ManagerError> {
+    async fn heal(&self, meta: &Meta, broken: Broken, lease: Lease) -> Result<(), ManagerError> {
         warn!(index = meta.index, "healing the log from this manager's own store");
         let log = Log::make(self.core, self.streams).await?;
-        // Two managers must not heal at once.
-        let held = lease.acquire(watch::Sender::new(true).subscribe()).await;
+        // Two managers must not heal at once, and nobody heals over one that leads.
+        let listed = watch::Sender::new(true).subscribe();
+        let patience = Duration::from_millis(PATIENCE_MS);
+        let Ok(held) = tokio::time::timeout(patience, lease.acquire(listed)).await else {
+            warn!("another manager holds the lease; the log is not healed");
+            return Err(broken.into());
+        };
         let end = log.end().await?;
         let store = Arc::clone(self.store);
         let (created, chosen) = (log.created_at(), self.chosen);
         let shared = tokio::task::spawn_blocking({
             let created = created.clone();
-            move || store.write_shared(&store.make_moved_point(end, chosen, &created)?)
+            move || store.write_moved(end, chosen, &created)
         });
         let (path, head) = shared
             .await
@@ -121,11 +129,7 @@ impl Mender<'_> {
         // Only now, because what stands in the stream may be the only copy until then.
         log.look().trim(end + 1).await?;
         let store = Arc::clone(self.store);
-        let moved = tokio::task::spawn_blocking(move || {
-            store.set_log_created(&created)?;
-            store.move_to(end, chosen)?;
-            store.set_restored(false)
-        });
+        let moved = tokio::task::spawn_blocking(move || store.move_to(end, chosen, &created));
         moved
             .await
             .map_err(|_| ManagerError::Bug("the thread that moves the store on ended"))??;

@@ -304,21 +304,31 @@ impl Store {
         Ok(self.journal.get(index.to_be_bytes())?.is_some_and(|known| *known == *bytes))
     }
 
-    /// Notes that the log goes on behind another message of the stream. None of its records stands there any more.
-    pub(crate) fn move_to(&self, end: u64, chosen: bool) -> Result<(), ManagerError> {
-        let mut batch = Batch::default();
-        batch.write(write_meta(&moved(self.load_meta()?, end, chosen)));
-        self.commit(batch)
-    }
-
-    /// Writes, as a point of time travel, what the state is once it was [moved](Self::move_to), while this store has
-    /// not moved yet. `created` is when the stream was made that the log goes on in.
-    pub(crate) fn make_moved_point(
+    /// Notes that the log goes on behind another message of a stream that was made then. None of its records stands
+    /// there any more.
+    pub(crate) fn move_to(
         &self,
         end: u64,
         chosen: bool,
         created: &str,
-    ) -> Result<Point, ManagerError> {
+    ) -> Result<(), ManagerError> {
+        let Write { key, value } = write_meta(&moved(self.load_meta()?, end, chosen));
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&self.state, key, value.unwrap_or_default());
+        batch.insert(&self.local, "log-created", created.as_bytes());
+        batch.remove(&self.local, "restored");
+        batch.commit()?;
+        self.make_point()?;
+        Ok(())
+    }
+
+    /// Writes what others join from once this store has [moved](Self::move_to), while it has not moved yet.
+    pub(crate) fn write_moved(
+        &self,
+        end: u64,
+        chosen: bool,
+        created: &str,
+    ) -> Result<(PathBuf, Head), ManagerError> {
         let view = self.database.snapshot();
         let meta = moved(self.load_meta()?, end, chosen);
         let head = Head { log_created: Some(created.to_owned()), ..self.head_of(&view, &meta)? };
@@ -328,10 +338,10 @@ impl Store {
             Ok(Entry::State(key, _)) if key == meta_key => Ok(Entry::State(key, value.clone())),
             other => other,
         });
-        let bytes = self.written.swap(0, Ordering::Relaxed);
-        let point = self.points.place(head.index, head.at_ms, bytes);
-        snapshot::write(&point.path, &head, entries)?;
-        Ok(point)
+        // No point of time travel: should the healing come to nothing, the state has never been this.
+        let path = self.points.passing("moving");
+        snapshot::write(&path, &head, entries)?;
+        self.write_shared(&path)
     }
 
     /// Writes the present state as a point of time travel.
@@ -356,9 +366,9 @@ impl Store {
         Ok(head)
     }
 
-    /// Writes what others join from: a point, and the newest part of the history up to it.
-    pub(crate) fn write_shared(&self, point: &Point) -> Result<(PathBuf, Head), ManagerError> {
-        let (head, entries) = snapshot::open(&point.path)?;
+    /// Writes what others join from: a state from a file, and the newest part of the history up to it.
+    pub(crate) fn write_shared(&self, state: &Path) -> Result<(PathBuf, Head), ManagerError> {
+        let (head, entries) = snapshot::open(state)?;
         let (mut bytes, mut events) = (0, Vec::new());
         let end = history::event_key(&history::place(head.index, u32::MAX));
         for guard in self.history.range(history::EVENTS.to_vec()..=end).rev() {
@@ -465,6 +475,8 @@ impl Store {
         }
         last.remove(&self.local, "installing");
         last.remove(&self.local, "must-join");
+        // A restored store that heals the log may join from its own snapshot, where it died on the way.
+        last.remove(&self.local, "restored");
         last.commit()?;
         self.applied.send_replace(head.index);
         // Time travel begins here.

@@ -37,8 +37,8 @@ enum Step {
     Waiting,
     /// It makes the log, if it is gone.
     Making,
-    /// It waits for the lease.
-    Acquiring,
+    /// It waits for the lease, since then.
+    Acquiring { since: Micros },
     /// Where does the log end?
     Ending,
     /// It stores its state as a snapshot that goes on behind the end.
@@ -75,7 +75,7 @@ impl Manager {
 
     /// Whether it waits for the lease in order to heal.
     pub(super) fn heals(&self) -> bool {
-        matches!(&self.phase, Phase::Mending(Mending { step: Step::Acquiring, .. }))
+        matches!(&self.phase, Phase::Mending(Mending { step: Step::Acquiring { .. }, .. }))
     }
 
     fn step(&mut self, step: Step) {
@@ -84,11 +84,20 @@ impl Manager {
         }
     }
 
-    /// Looks for a snapshot.
+    /// Looks for a snapshot; or has waited for the lease for long enough.
     pub(super) fn mend(&mut self, ctx: &mut Context<'_>) {
-        if let Phase::Mending(Mending { step: Step::Waiting, .. }) = &self.phase {
-            self.step(Step::Looking);
-            self.ask(Request::BucketGet, READ_TIMEOUT, Purpose::Mend, ctx);
+        match &self.phase {
+            Phase::Mending(Mending { step: Step::Waiting, .. }) => {
+                self.step(Step::Looking);
+                self.ask(Request::BucketGet, READ_TIMEOUT, Purpose::Mend, ctx);
+            }
+            Phase::Mending(Mending { step: Step::Acquiring { since }, .. })
+                if ctx.now - since >= PATIENCE_MS * MS =>
+            {
+                // Another one leads: nobody heals over it.
+                ctx.out.push(Output::Exit(Ended::Broken));
+            }
+            _ => {}
         }
     }
 
@@ -101,7 +110,9 @@ impl Manager {
                     mending.step = Step::Found(snapshot);
                     self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::Mend, ctx);
                 }
-                _ => self.prove(ctx),
+                Some(Response::Snapshot(None)) => self.prove(ctx),
+                // Only who has seen that there is nothing to join from may heal.
+                _ => self.mend_later(ctx),
             },
             Step::Found(snapshot) => match response {
                 Some(Response::Info(Some(info))) => self.join(&snapshot, info.created, ctx),
@@ -115,7 +126,9 @@ impl Manager {
             },
             Step::Making => match response {
                 Some(Response::Info(Some(_))) => {
-                    mending.step = Step::Acquiring;
+                    mending.step = Step::Acquiring { since: ctx.now };
+                    let at = ctx.now + PATIENCE_MS * MS;
+                    ctx.out.push(Output::Wake(at, Timer::Mend(self.opened)));
                     self.wait_for_lease(ctx);
                 }
                 _ => self.begin_anew(ctx),
@@ -135,7 +148,7 @@ impl Manager {
                 Some(Response::Done) => self.move_to(end, created, ctx),
                 _ => self.begin_anew(ctx),
             },
-            step @ (Step::Installing | Step::Waiting | Step::Acquiring | Step::Moving) => {
+            step @ (Step::Installing | Step::Waiting | Step::Acquiring { .. } | Step::Moving) => {
                 mending.step = step;
             }
         }
