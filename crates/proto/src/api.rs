@@ -157,7 +157,7 @@ pub struct NameNode {
 }
 
 /// The most nodes that one request names.
-pub const NODES_NAMED_MAX: usize = 1_000;
+pub const NODES_NAMED_MAX: usize = 250;
 
 /// Names nodes (`node.cordon`, `node.uncordon`): all of them are changed, or none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

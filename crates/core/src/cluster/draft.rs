@@ -14,8 +14,8 @@ use super::{Identity, publish};
 use crate::mint::Minter;
 use crate::time::Now;
 
-/// Facts beyond this many bytes wait for the next record. One more fact of the largest size still fits: a
-/// job has at most 64 KiB.
+/// Facts beyond this many bytes wait for the next record. What one more input is decided to be may go beyond it, by a
+/// job of 64 KiB or by the nodes and labels of one command, some 200 KiB: the log takes messages of 512 KiB.
 const FULL_BYTES: usize = RECORD_BYTES_MAX - (96 << 10);
 
 /// A record in the making.

@@ -214,7 +214,8 @@ pub(super) fn policy(job: &JobSpec, spec: &SpecName) -> MigratePolicy {
     MigratePolicy { order, ..policy }
 }
 
-/// How many of a part are on the move: have a successor that is not up yet, or, where they end first, are not up.
+/// How many of a part are on the move: have a successor that is not up yet, or, where they end first, live and are not
+/// up. A slot whose task has ended stands still: it is not wanted any more, failed for good, or waits for another try.
 fn moving(state: &State, key: &JobKey, spec: &SpecName, order: MigrateOrder) -> u32 {
     let slots = state.jobs.get(key).and_then(|job| job.slots.get(spec));
     let task = |id: &TaskId| state.tasks.get(id);
@@ -224,7 +225,8 @@ fn moving(state: &State, key: &JobKey, spec: &SpecName, order: MigrateOrder) -> 
         }
         MigrateOrder::StopFirst => {
             let current = state.current(ids).and_then(|id| state.tasks.get(&id));
-            !current.is_some_and(|task| task.is_wanted() && task.is_up())
+            current
+                .is_some_and(|task| !(task.state.is_terminal() || task.is_wanted() && task.is_up()))
         }
     };
     let count = slots.into_iter().flat_map(BTreeMap::values).filter(moves).count();
@@ -317,7 +319,8 @@ fn stop_first(
         match live.scheduler.place(&state.fleet, &group.demand(), policy) {
             Ok(_) => {
                 let Some(task) = state.tasks.get(&id) else { return };
-                if takes_turn(state, task, pass) {
+                // What is not up serves nobody, and need not wait.
+                if !task.is_up() || takes_turn(state, task, pass) {
                     stop_one(draft, id, format!("its node {node} is drained"));
                 }
                 return;

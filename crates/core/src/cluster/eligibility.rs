@@ -55,7 +55,8 @@ fn change(
 ) -> Result<CommandAnswer, ApiError> {
     if names.is_empty() || names.len() > NODES_NAMED_MAX {
         let text = format!("{} nodes are named", names.len());
-        return Err(ApiError::new(ErrorCode::Invalid, text).hint("name 1 to 1000"));
+        let hint = format!("name 1 to {NODES_NAMED_MAX} at once");
+        return Err(ApiError::new(ErrorCode::Invalid, text).hint(hint));
     }
     let mut facts = Vec::new();
     for name in names {
@@ -146,7 +147,10 @@ fn label(
         && !remove.iter().any(|label| node.labels_set.contains_key(label));
     let mut names = Vec::new();
     if !same {
-        let (set, remove) = (set.clone(), remove.clone());
+        // What is not set need not be taken away: the log keeps nothing of it, however much is named.
+        let set = set.clone();
+        let remove =
+            remove.iter().filter(|label| node.labels_set.contains_key(*label)).cloned().collect();
         draft.record(Fact::NodeLabelled { name: name.clone(), set, remove, actor });
         names.push(name.clone());
     }

@@ -355,6 +355,10 @@ impl Cluster {
                 break;
             }
         }
+        // Where placing stopped short it may have displaced tasks: what that means for their slots comes with the next record.
+        for (job, mut slots) in std::mem::take(&mut draft.changes.reconcile) {
+            live.reconcile.entry(job).or_default().append(&mut slots);
+        }
         draft.finish(&self.identity)
     }
 

@@ -89,7 +89,7 @@ fn part(
     slots.look(draft, live, (key, job, name), &numbers);
 
     // Too many: the highest slots go first.
-    let mut candidate = slots.last_kept(u32::MAX);
+    let mut candidate = (slots.filled() > wanted).then(|| slots.last_kept(u32::MAX)).flatten();
     while slots.filled() > wanted {
         let Some(number) = candidate else { break };
         if draft.is_full() {
@@ -312,6 +312,8 @@ pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live) {
         .take(100)
         .collect();
     for job in forgotten {
+        // Should it come again, it begins at its first version, and nothing of before may be taken for it.
+        live.meanings.remove(&job);
         draft.record(Fact::JobForgotten { job });
     }
 }

@@ -221,6 +221,9 @@ pub struct Drain {
     /// Whether its own worker asked, because it is to end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_worker: bool,
+    /// Whether the node was cordoned when its worker asked: it is so again when the worker is back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_cordoned: bool,
     /// Who asked.
     pub actor: String,
     /// When it began.
@@ -529,9 +532,14 @@ impl State {
                 self.apply_eligibility(name, Eligibility::Open, None, changes);
             }
             Fact::NodeDrainRequested { name, deadline_ms, by_worker, actor } => {
+                let is_cordoned = self
+                    .nodes
+                    .get(name)
+                    .is_some_and(|node| node.eligibility == Eligibility::Cordoned);
                 let drain = Drain {
                     deadline_ms: *deadline_ms,
                     by_worker: *by_worker,
+                    was_cordoned: *by_worker && is_cordoned,
                     actor: actor.clone(),
                     started_at_ms: at_ms,
                     is_overdue: false,
@@ -694,7 +702,9 @@ impl State {
                 let is_back = node.facts.boot != facts.boot
                     && node.drain.as_ref().is_some_and(|drain| drain.by_worker);
                 if is_back {
-                    node.eligibility = Eligibility::Open;
+                    let was_cordoned = node.drain.as_ref().is_some_and(|drain| drain.was_cordoned);
+                    node.eligibility =
+                        if was_cordoned { Eligibility::Cordoned } else { Eligibility::Open };
                     node.drain = None;
                     // Its tasks may have successors that wait, which are not wanted any more.
                     for task in node.tasks.iter().filter_map(|id| self.tasks.get(id)) {

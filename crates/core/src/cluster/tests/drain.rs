@@ -270,6 +270,24 @@ fn what_must_end_first_ends_when_there_is_a_place_for_it() {
 }
 
 #[test]
+fn slots_that_are_not_wanted_any_more_hold_no_turn() {
+    let stop_first = |instances| {
+        let mut spec = job("db", instances);
+        let usual = MigratePolicy::usual();
+        spec.specs[0].migrate = Some(MigratePolicy { order: MigrateOrder::StopFirst, ..usual });
+        spec
+    };
+    let mut world = world_with(stop_first(3));
+    world.submit(stop_first(1));
+    go_on(&mut world, "db", 5);
+    assert_eq!(world.live("db").len(), 1);
+    drain(&mut world, &["n1"], None);
+    go_on(&mut world, "db", 5);
+    assert_eq!(world.nodes_of("db"), [Some("n2".to_owned())]);
+    world.check_replay();
+}
+
+#[test]
 fn a_successor_that_fails_is_tried_again_more_and_more_slowly_and_the_service_goes_on() {
     let mut world = world_with(job("web", 1));
     let [old] = world.live("web")[..] else { panic!() };
@@ -350,6 +368,20 @@ fn a_worker_that_is_to_end_has_its_tasks_moved_off_and_its_next_run_is_open() {
     let (id, _) = world.identity_of("n1");
     world.join_as("n1", id, BootId(uuid::Uuid::from_u128(77)), NODE).unwrap();
     assert_eq!(view(&world, "n1").eligibility, Eligibility::Open);
+    world.check_replay();
+}
+
+#[test]
+fn a_cordon_outlives_the_drain_that_a_worker_asked_for() {
+    let mut world = world_with(job("web", 1));
+    world.command(Command::Node(NodeCommand::Cordon(names(&["n1"])))).unwrap();
+    let beat = asks_for_drain(&world, "n1", 60_000);
+    world.run([beat]);
+    assert_eq!(view(&world, "n1").eligibility, Eligibility::Draining);
+    go_on(&mut world, "web", 5);
+    let (id, _) = world.identity_of("n1");
+    world.join_as("n1", id, BootId(uuid::Uuid::from_u128(77)), NODE).unwrap();
+    assert_eq!(view(&world, "n1").eligibility, Eligibility::Cordoned, "nobody has uncordoned it");
     world.check_replay();
 }
 

@@ -122,6 +122,20 @@ fn an_operators_label_stands_before_the_workers_and_leaves_it_there() {
 }
 
 #[test]
+fn the_log_keeps_nothing_of_labels_that_are_taken_away_and_were_not_set() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    changed(&mut world, label(&[("rack", "r1")], &[]));
+    let junk: Vec<String> = (0..2_000).map(|number| format!("{number:0300}")).collect();
+    let remove: Vec<&str> = junk.iter().map(String::as_str).chain(["rack"]).collect();
+    assert_eq!(changed(&mut world, label(&[], &remove)), ["n1"]);
+    let record = world.log.last().unwrap();
+    assert!(record.len() < 1_024, "{} bytes", record.len());
+    assert!(!view(&world, "n1").labels.contains_key("rack"));
+    world.check_replay();
+}
+
+#[test]
 fn another_machine_of_the_name_is_open_and_has_no_labels_of_operators() {
     let mut world = World::new();
     world.join("n1", NODE).unwrap();
