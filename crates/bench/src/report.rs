@@ -139,7 +139,8 @@ fn page(figures: &[Figure]) -> String {
          scheduler are the processor's time of its one thread. For machines above the volume bound (the fewest machines \
          whose capacity is what the tasks want together, whatever their shapes) the limit is what `binpack` needs for the \
          same tasks in the order of their arrival, and the ratio is of the numbers of machines; for a decision with a wish or \
-         with its explanation kept, the same decision without; for 16 shapes on 100000 nodes, the same on 1000.\n",
+         with its explanation kept, the same decision without; for 16 shapes on 100000 nodes, the same on 1000. A part \
+         without rows has not been measured on this machine yet.\n",
     );
     text.push_str(
         "\nFor `log/*` clients submit without pause, each again as soon as it is answered; a command is some six facts. The \
