@@ -321,10 +321,9 @@ impl Judgement {
         points.clamp(-POINTS_MAX, POINTS_MAX)
     }
 
-    /// The cost of a feasible node.
-    fn adjusted(&self, ground: &Ground<'_>, lane: usize, node: &Figures) -> f64 {
+    /// The cost of a feasible node, with the weight of its points.
+    fn adjusted(&self, node: &Figures, weight: f64) -> f64 {
         let penalty = if node.is_stale { STALE_FACTOR } else { 1.0 };
-        let weight = ground.weights.of(self.points(ground, lane));
         dot(&node.live, &self.factors[node.class as usize]) * penalty * weight
     }
 
@@ -332,19 +331,18 @@ impl Judgement {
     pub(super) fn first(&self, ground: &Ground<'_>, lane: usize, node: &Figures) -> f64 {
         match ground.popular {
             Some(popular) => popular.lost_of(node.free, &self.demand.amounts),
-            None => self.adjusted(ground, lane, node),
+            None => self.adjusted(node, ground.weights.of(self.points(ground, lane))),
         }
     }
 
     /// Where a feasible node stands.
     pub(super) fn key(&self, ground: &Ground<'_>, lane: usize, node: &Figures) -> Key {
-        let first = self.first(ground, lane, node);
-        let second = match ground.popular {
-            Some(_) => self.adjusted(ground, lane, node),
-            None => {
-                let weight = ground.weights.of(self.points(ground, lane));
-                self.committed(node) * weight
-            }
+        // Counted once: it is what costs most where tasks of a kind keep apart.
+        let weight = ground.weights.of(self.points(ground, lane));
+        let cost = self.adjusted(node, weight);
+        let (first, second) = match ground.popular {
+            Some(popular) => (popular.lost_of(node.free, &self.demand.amounts), cost),
+            None => (cost, self.committed(node) * weight),
         };
         Key { first, second, tie: node.tie, lane: u32::try_from(lane).unwrap_or(u32::MAX) }
     }
