@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use longshore_proto::spec::SchedulerKind;
 
-use crate::cost::points::{IMAGE_POINTS, POINTS_MAX};
+use crate::cost::points::{IMAGE_POINTS, POINTS_MAX, Weights};
 use crate::cost::{Key, STALE_FACTOR, dot};
 use crate::demand::{Amounts, DIMENSIONS, Dimension};
 use crate::explain::Rejected;
@@ -13,11 +13,11 @@ use crate::filter::{self, Reason, Verdict};
 use crate::fleet::lanes::BLOCK;
 use crate::fleet::{Change, GroupId};
 use crate::index::Ground;
-use crate::index::columns::{Figures, Summary};
+use crate::index::columns::{Figures, Lane64, Summary};
 use crate::index::kernel::{self, Factors};
 use crate::index::profile::Profile;
 use crate::index::subject::{Company, Owned};
-use crate::index::tree::Best;
+use crate::index::tree::{Best, Glance};
 
 /// How each node stands to one demand.
 #[derive(Debug)]
@@ -36,11 +36,24 @@ pub(crate) struct Judgement {
     counts: Box<[u32; Verdict::COUNT]>,
     /// Which nodes have members of the company, as bits.
     pub(super) members: Vec<u64>,
+    /// How many of its kind each node has ([`MANY`] for as many or more), and whether it has the image ([`IMAGE`]):
+    /// counts by node are asked for at each change. Empty like `members`.
+    company_at: Vec<u8>,
     /// How many of its kind each value of each spread has.
     spread_counts: Vec<Vec<i64>>,
     /// The points against each domain that follow from it; empty where nothing is spread.
     domain_points: Vec<i32>,
+    /// What costs are multiplied by for them, above the points of the least crowded domain that counts.
+    apart: Vec<f64>,
+    apart_least: i32,
+    /// How many nodes of each domain can take the task; empty where lanes lie in their own order.
+    domain_feasible: Vec<u32>,
 }
+
+/// So many of its kind, or more: the fleet knows how many.
+const MANY: u8 = 0x7f;
+/// The bit that says that a node has the image.
+const IMAGE: u8 = 0x80;
 
 impl Judgement {
     /// A judgement of nothing yet, in the memory of one that is not needed any more.
@@ -61,8 +74,12 @@ impl Judgement {
             feasible: Vec::new(),
             counts: Box::new([0; Verdict::COUNT]),
             members: Vec::new(),
+            company_at: Vec::new(),
             spread_counts: Vec::new(),
             domain_points: Vec::new(),
+            apart: Vec::new(),
+            apart_least: 0,
+            domain_feasible: Vec::new(),
         };
         let Some(Self { verdicts, feasible, counts, .. }) = reused else { return new };
         Self { verdicts, feasible, counts, ..new }
@@ -74,6 +91,7 @@ impl Judgement {
         self.verdicts.clone_from(&parent.verdicts);
         self.feasible.clone_from(&parent.feasible);
         self.counts.clone_from(&parent.counts);
+        self.domain_feasible.clone_from(&parent.domain_feasible);
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -81,40 +99,68 @@ impl Judgement {
             + self.feasible.len() * 8
             + size_of_val(&*self.counts)
             + self.members.len() * 8
+            + self.company_at.len()
     }
 
     /// Whether blocks are scanned side by side, so that all of them are soon looked at.
     pub(super) fn is_fast(&self, kind: SchedulerKind) -> bool {
-        kind != SchedulerKind::EpvmGuard
-            && !self.profile.has_points()
-            && self.profile.shape().is_in_order()
+        kind != SchedulerKind::EpvmGuard && self.profile.shape().is_in_order()
     }
 
-    /// Whether nothing but costs and room tells nodes apart that take tasks at all and have none of its company.
+    /// Whether nothing but costs and room tells nodes apart that can take the task.
     pub(super) fn is_plain(&self, ground: &Ground<'_>) -> bool {
-        ground.popular.is_none()
-            && !self.profile.has_points()
-            && !self.profile.refuses()
-            && !self.looks_at_company()
-            && !ground.fleet.has_stale()
+        ground.popular.is_none() && !self.looks_at_company() && !ground.fleet.has_stale()
     }
 
     /// Whether a glance tells that a node was and is behind the best two of its block.
-    pub(super) fn stays_behind(&self, lane: u32, node: &Figures, known: &Best) -> bool {
+    pub(super) fn stays_behind(
+        &self,
+        ground: &Ground<'_>,
+        lane: u32,
+        node: &Figures,
+        known: &Glance,
+    ) -> bool {
         let at = lane as usize;
-        lane != known.best.lane
-            && lane != known.next.lane
-            && !self.is_member(at)
-            && self.feasible[at / BLOCK] >> (at % BLOCK) & 1 == 1
+        lane != known.best
+            && lane != known.next
+            && self.is_feasible_at(at)
             && node.standing == Verdict::FEASIBLE
             && (0..DIMENSIONS).all(|r| self.wanted[r] <= node.free[r])
-            && dot(&node.live, &self.factors[node.class as usize]) > known.next.first
+            && self.weighed(ground, at, dot(&node.live, &self.factors[node.class as usize]))
+                > known.next_first
+    }
+
+    /// Whether a node was and is refused by what it says of itself.
+    pub(super) fn stays_refused(&self, lane: u32, node: &Figures) -> bool {
+        let stated = self.profile.verdict(lane as usize);
+        stated != Verdict::FEASIBLE.0
+            && node.standing == Verdict::FEASIBLE
+            && self.verdicts[lane as usize] == stated
+    }
+
+    /// A cost with the weight of the node's points.
+    fn weighed(&self, ground: &Ground<'_>, lane: usize, cost: f64) -> f64 {
+        if self.profile.has_points() || self.company_at.get(lane).is_some_and(|has| *has > 0) {
+            cost * ground.weights.of(self.points(ground, lane))
+        } else {
+            cost
+        }
     }
 
     pub(super) fn count_company(&mut self, ground: &Ground<'_>) {
         let groups = ground.fleet.groups();
         self.members.clear();
         self.members.resize(ground.fleet.lanes().len() / BLOCK, 0);
+        self.company_at.clear();
+        self.company_at.resize(ground.fleet.lanes().len(), 0);
+        if let Some(kin) = self.company.kin {
+            let members = groups.members(kin);
+            members.for_each(|(lane, tasks)| self.company_at[lane as usize] = up_to_many(tasks));
+        }
+        if let Some(image) = self.company.image {
+            let members = groups.members(image);
+            members.for_each(|(lane, _)| self.company_at[lane as usize] |= IMAGE);
+        }
         for group in self.company.groups() {
             for (lane, _) in groups.members(group) {
                 self.members[lane as usize / BLOCK] |= 1 << (lane as usize % BLOCK);
@@ -136,8 +182,10 @@ impl Judgement {
     /// Takes its company for unknown.
     pub(super) fn forget_company(&mut self) {
         self.members.clear();
+        self.company_at.clear();
         self.spread_counts.clear();
         self.domain_points.clear();
+        self.apart.clear();
     }
 
     /// Counts tasks of its kind on a node; gives the domain that they crowd. On a node that is gone it is none.
@@ -163,6 +211,10 @@ impl Judgement {
                 // Each domain is a value of its own.
                 Some(domain) if self.spread_counts.len() == 1 => {
                     self.domain_points[domain] = self.points_of_domain(domain);
+                    if let Some(apart) = self.apart.get_mut(domain) {
+                        let points = self.domain_points[domain] - self.apart_least;
+                        *apart = ground.weights.of(points);
+                    }
                 }
                 Some(_) => self.count_domains(),
                 None => {}
@@ -170,9 +222,12 @@ impl Judgement {
         }
         let lane = change.lane as usize;
         let groups = ground.fleet.groups();
-        let present = self.company.groups().any(|group| groups.count(group, change.lane) > 0);
+        let count = |group: Option<GroupId>| group.map_or(0, |one| groups.count(one, change.lane));
+        let image = if count(self.company.image) > 0 { IMAGE } else { 0 };
+        let company = up_to_many(count(self.company.kin)) | image;
+        self.company_at[lane] = company;
         let word = &mut self.members[lane / BLOCK];
-        *word = *word & !(1 << (lane % BLOCK)) | u64::from(present) << (lane % BLOCK);
+        *word = *word & !(1 << (lane % BLOCK)) | u64::from(company > 0) << (lane % BLOCK);
     }
 
     /// Judges one node again, and notes it; whether it can take the task.
@@ -180,13 +235,24 @@ impl Judgement {
         let verdict = self.judge(ground, lane, node);
         let feasible = verdict == Verdict::FEASIBLE;
         let word = &mut self.feasible[lane / BLOCK];
-        if !feasible || *word >> (lane % BLOCK) & 1 == 0 {
+        let was_feasible = *word >> (lane % BLOCK) & 1 == 1;
+        if !feasible || !was_feasible {
             *word = *word & !(1 << (lane % BLOCK)) | u64::from(feasible) << (lane % BLOCK);
             let was = std::mem::replace(&mut self.verdicts[lane], verdict.0);
             self.counts[usize::from(was)] -= 1;
             self.counts[usize::from(verdict.0)] += 1;
         }
+        if feasible != was_feasible
+            && let Some(domain) = self.profile.shape().ordered_domain_of(lane)
+        {
+            let count = &mut self.domain_feasible[domain];
+            *count = *count + u32::from(feasible) - u32::from(was_feasible);
+        }
         feasible
+    }
+
+    fn is_feasible_at(&self, lane: usize) -> bool {
+        self.feasible[lane / BLOCK] >> (lane % BLOCK) & 1 == 1
     }
 
     /// Whether every node of a block has enough of everything.
@@ -212,6 +278,18 @@ impl Judgement {
             }
             self.verdicts[at * BLOCK..(at + 1) * BLOCK].copy_from_slice(&verdicts);
             then(self, at);
+        }
+        self.domain_feasible.clear();
+        let shape = self.profile.shape();
+        if !shape.is_in_order() {
+            self.domain_feasible.resize(self.profile.domains(), 0);
+            for lane in 0..blocks * BLOCK {
+                if self.is_feasible_at(lane)
+                    && let Some(domain) = shape.ordered_domain_of(lane)
+                {
+                    self.domain_feasible[domain] += 1;
+                }
+            }
         }
     }
 
@@ -281,9 +359,7 @@ impl Judgement {
     /// Judges by the tasks that are there: their kind and their ports.
     fn judge_company(&self, ground: &Ground<'_>, lane: usize) -> Verdict {
         if self.demand.distinct_hosts
-            && self.is_member(lane)
-            && let (Some(kin), Ok(lane)) = (self.company.kin, u32::try_from(lane))
-            && ground.fleet.groups().count(kin, lane) > 0
+            && self.company_at.get(lane).is_some_and(|has| has & !IMAGE > 0)
         {
             return Verdict::of(Reason::OwnKind);
         }
@@ -297,26 +373,20 @@ impl Judgement {
         Verdict::FEASIBLE
     }
 
-    fn is_member(&self, lane: usize) -> bool {
-        self.members.get(lane / BLOCK).is_some_and(|word| word >> (lane % BLOCK) & 1 == 1)
-    }
-
     /// The points against a node, but for spread.
     pub(super) fn points(&self, ground: &Ground<'_>, lane: usize) -> i32 {
         let mut points = self.profile.points(lane);
-        if !self.members.is_empty() && self.is_member(lane) {
-            let lane = u32::try_from(lane).unwrap_or(u32::MAX);
-            let count = |group| {
-                i32::try_from(ground.fleet.groups().count(group, lane)).unwrap_or(POINTS_MAX)
-            };
-            let kin = match self.company.kin {
-                Some(kin) if self.demand.anti_affinity > 0 => {
-                    i32::from(self.demand.anti_affinity).saturating_mul(count(kin))
+        let company = self.company_at.get(lane).copied().unwrap_or(0);
+        if company > 0 {
+            let count = match (company & !IMAGE, self.company.kin) {
+                (MANY, Some(kin)) => {
+                    let lane = u32::try_from(lane).unwrap_or(u32::MAX);
+                    i32::try_from(ground.fleet.groups().count(kin, lane)).unwrap_or(POINTS_MAX)
                 }
-                _ => 0,
+                (count, _) => i32::from(count),
             };
-            let image = self.company.image.is_some_and(|image| count(image) > 0);
-            points += kin.min(POINTS_MAX) - if image { IMAGE_POINTS } else { 0 };
+            let kin = i32::from(self.demand.anti_affinity).saturating_mul(count);
+            points += kin.min(POINTS_MAX) - if company & IMAGE > 0 { IMAGE_POINTS } else { 0 };
         }
         points.clamp(-POINTS_MAX, POINTS_MAX)
     }
@@ -327,11 +397,15 @@ impl Judgement {
         dot(&node.live, &self.factors[node.class as usize]) * penalty * weight
     }
 
+    fn cost(&self, ground: &Ground<'_>, lane: usize, node: &Figures) -> f64 {
+        self.adjusted(node, ground.weights.of(self.points(ground, lane)))
+    }
+
     /// What decides first about a feasible node.
     pub(super) fn first(&self, ground: &Ground<'_>, lane: usize, node: &Figures) -> f64 {
         match ground.popular {
             Some(popular) => popular.lost_of(node.free, &self.demand.amounts),
-            None => self.adjusted(node, ground.weights.of(self.points(ground, lane))),
+            None => self.cost(ground, lane, node),
         }
     }
 
@@ -366,12 +440,7 @@ impl Judgement {
             let lanes = lanes.iter().map(|lane| *lane as usize);
             return self.scan_lanes(ground, lanes, of_stale);
         }
-        let stale = ground.columns.summary(block).stale;
-        let simple = ground.popular.is_none()
-            && !self.profile.has_points()
-            && self.members.get(block).is_none_or(|members| *members == 0);
-        let alike = if of_stale { !stale } else { stale } == 0;
-        if !simple || !alike {
+        if ground.popular.is_some() {
             let feasible = self.feasible[block];
             let lanes = (0..BLOCK).filter(|bit| feasible >> bit & 1 == 1);
             return self.scan_lanes(ground, lanes.map(|bit| block * BLOCK + bit), of_stale);
@@ -392,19 +461,20 @@ impl Judgement {
         self.scan_alike(ground, block, Factors::Each(&each), of_stale, with_next)
     }
 
-    /// What a block's summary says of its best node: at least a bound on what it costs, where only costs count.
+    /// What a block's summary says of its best node: at least a bound on what it costs.
     pub(super) fn glance(&self, ground: &Ground<'_>, block: usize) -> Best {
-        let nobody = self.feasible[block] == 0;
-        let is_plain = self.members.get(block).is_none_or(|members| *members == 0);
-        match ground.fleet.lanes().block_class(block) {
-            _ if nobody => Best::NONE,
-            // Rounded sums rise with what is added up, so nobody's is below that of the least.
-            Some(class) if is_plain => {
-                let lowest = &ground.columns.summary(block).live_least;
-                Best::bounded(dot(lowest, &self.factors[class]))
-            }
-            _ => self.scan(ground, block, false, false),
+        if self.feasible[block] == 0 {
+            return Best::NONE;
         }
+        let Some(class) = ground.fleet.lanes().block_class(block) else {
+            return self.scan(ground, block, false, false);
+        };
+        // Rounded sums and products rise with what goes into them, so nobody's is below that of the least.
+        let lowest = &ground.columns.summary(block).live_least;
+        let cost = dot(lowest, &self.factors[class]);
+        let image = if self.company.image.is_some() { IMAGE_POINTS } else { 0 };
+        let points = self.profile.points_least(block) - image;
+        Best::bounded(if points == 0 { cost } else { cost * ground.weights.of(points) })
     }
 
     /// Scans node by node.
@@ -417,9 +487,14 @@ impl Judgement {
         let mut best = Best::NONE;
         for lane in lanes {
             let node = ground.columns.node(lane);
-            if self.feasible[lane / BLOCK] >> (lane % BLOCK) & 1 == 1 && node.is_stale == of_stale {
-                best.add(self.key(ground, lane, node));
+            let counts = self.is_feasible_at(lane) && node.is_stale == of_stale;
+            // Who is behind the best two need not be looked at more closely.
+            if !counts
+                || ground.popular.is_none() && self.cost(ground, lane, node) > best.next.first
+            {
+                continue;
             }
+            best.add(self.key(ground, lane, node));
         }
         best
     }
@@ -433,12 +508,15 @@ impl Judgement {
         of_stale: bool,
         with_next: bool,
     ) -> Best {
-        let feasible = self.feasible[at];
+        let (block, summary) = (ground.columns.block(at), ground.columns.summary(at));
+        let of_kind = if of_stale { summary.stale } else { !summary.stale };
+        let feasible = self.feasible[at] & of_kind;
         if feasible == 0 {
             return Best::NONE;
         }
-        let (block, summary) = (ground.columns.block(at), ground.columns.summary(at));
-        let least = kernel::least_costs(ground.level, block, factors, feasible, with_next);
+        let weights = self.weights(ground, at);
+        let weights = weights.as_ref();
+        let least = kernel::least_costs(ground.level, block, factors, weights, feasible, with_next);
         let penalty = if of_stale { STALE_FACTOR } else { 1.0 };
         let mut best = Best::NONE;
         let mut add = |first: f64, ties: u64| {
@@ -448,7 +526,8 @@ impl Judgement {
                 let second = if summary.measured >> bit & 1 == 0 {
                     first
                 } else {
-                    self.committed(ground.columns.node(at * BLOCK + bit))
+                    let committed = self.committed(ground.columns.node(at * BLOCK + bit));
+                    weights.map_or(committed, |weights| committed * weights[bit])
                 };
                 let lane = u32::try_from(at * BLOCK + bit).unwrap_or(u32::MAX);
                 best.add(Key { first: first * penalty, second, tie, lane });
@@ -463,6 +542,20 @@ impl Judgement {
             return best;
         }
         Best::only(best.best)
+    }
+
+    /// What points make of the costs of a block; `None` where there are none.
+    fn weights(&self, ground: &Ground<'_>, block: usize) -> Option<Lane64> {
+        let members = self.members.get(block).copied().unwrap_or(0);
+        let weighed = if self.profile.has_points() { u64::MAX } else { members };
+        if weighed == 0 {
+            return None;
+        }
+        let mut weights = [1.0; BLOCK];
+        each_bit(weighed, |bit| {
+            weights[bit] = ground.weights.of(self.points(ground, block * BLOCK + bit));
+        });
+        Some(weights)
     }
 
     /// How many nodes can take the task.
@@ -492,14 +585,26 @@ impl Judgement {
         rejected
     }
 
-    /// Whether tasks of its kind crowd some domains more than others.
-    pub(super) fn spreads(&self) -> bool {
-        !self.domain_points.is_empty()
+    /// What the costs of each domain are multiplied by for being more crowded than the least crowded one with a node
+    /// that can take the task; nothing where nothing is spread.
+    pub(super) fn apart(&self) -> &[f64] {
+        &self.apart
     }
 
-    /// The points against a domain.
-    pub(super) fn domain_points(&self, domain: usize) -> i32 {
-        self.domain_points.get(domain).copied().unwrap_or(0)
+    /// Brings that up to date.
+    pub(super) fn weigh_domains(&mut self, weights: &Weights) {
+        if self.domain_points.is_empty() {
+            return self.apart.clear();
+        }
+        let each = self.domain_points.iter().zip(&self.domain_feasible);
+        let counted = each.map(|(points, nodes)| if *nodes > 0 { *points } else { i32::MAX });
+        let least = counted.min().filter(|least| *least < i32::MAX).unwrap_or(0);
+        if self.apart.is_empty() || self.apart_least != least {
+            self.apart_least = least;
+            let apart = self.domain_points.iter().map(|points| weights.of(points - least));
+            self.apart.clear();
+            self.apart.extend(apart);
+        }
     }
 
     fn points_of_domain(&self, domain: usize) -> i32 {
@@ -516,7 +621,13 @@ impl Judgement {
         let spreads = !self.spread_counts.is_empty();
         let domains = 0..if spreads { self.profile.domains() } else { 0 };
         self.domain_points = domains.map(|domain| self.points_of_domain(domain)).collect();
+        self.apart.clear();
     }
+}
+
+/// A count as a node's company has it.
+fn up_to_many(tasks: u32) -> u8 {
+    u8::try_from(tasks).unwrap_or(MANY).min(MANY)
 }
 
 /// What is wanted, to be compared with what is free.

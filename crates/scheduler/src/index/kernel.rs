@@ -33,11 +33,13 @@ pub(crate) enum Factors<'f> {
     Each(&'f [Lane64; DIMENSIONS]),
 }
 
-/// The two least costs among the feasible nodes of a block; the second only where it is asked for.
+/// The two least costs among the feasible nodes of a block; the second only where it is asked for. `weights` are
+/// what points make of the costs, where there are any.
 pub(crate) fn least_costs(
     level: Level,
     block: &Block,
     factors: Factors<'_>,
+    weights: Option<&Lane64>,
     feasible: u64,
     with_next: bool,
 ) -> Least {
@@ -45,13 +47,13 @@ pub(crate) fn least_costs(
         Factors::Alike(factors) => {
             dispatch!(level, simd => {
                 let factor = |r: usize, _| f64x8::splat(simd, factors[r]);
-                least_costs_by(simd, block, factor, factors[2] != 0.0, feasible, with_next)
+                least_costs_by(simd, block, factor, factors[2] != 0.0, weights, feasible, with_next)
             })
         }
         Factors::Each(factors) => {
             dispatch!(level, simd => {
                 let factor = |r: usize, at| part(simd, &factors[r], at);
-                least_costs_by(simd, block, factor, true, feasible, with_next)
+                least_costs_by(simd, block, factor, true, weights, feasible, with_next)
             })
         }
     }
@@ -73,6 +75,7 @@ fn least_costs_by<S: Simd>(
     block: &Block,
     factor: impl Fn(usize, usize) -> f64x8<S>,
     with_disk: bool,
+    weights: Option<&Lane64>,
     feasible: u64,
     with_next: bool,
 ) -> Least {
@@ -87,6 +90,9 @@ fn least_costs_by<S: Simd>(
             cost += risen(2, disk);
         }
         cost += risen(3, tasks);
+        if let Some(weights) = weights {
+            cost *= part(simd, weights, at);
+        }
         let can = mask64x8::from_bitmask(simd, feasible >> (at * WIDTH) & 0xff);
         *entry = can.select(cost, nothing);
     }

@@ -51,6 +51,8 @@ pub(crate) struct Profile {
     allowed: Vec<u64>,
     /// Points against each node, by lane; empty when there are none.
     points: Vec<i16>,
+    /// The least points against any node of each block; empty likewise.
+    points_least: Vec<i16>,
     /// The texts of the constraints, for explanations.
     texts: Vec<Arc<str>>,
     /// How lanes are grouped into blocks, and blocks into domains.
@@ -70,11 +72,14 @@ impl Profile {
         };
         let verdicts = verdicts(fleet, demand);
         let blocks = verdicts.as_chunks::<BLOCK>().0;
+        let points = points(fleet, demand.affinities);
+        let least = |block: &[i16; BLOCK]| block.iter().copied().min().unwrap_or(0);
         Self {
             generation: fleet.generation(),
             allowed: blocks.iter().map(allowed).collect(),
             verdicts,
-            points: points(fleet, demand.affinities),
+            points_least: points.as_chunks::<BLOCK>().0.iter().map(least).collect(),
+            points,
             texts: demand.constraints.iter().map(|one| Arc::from(one.to_string())).collect(),
             shape,
             domain_values,
@@ -95,11 +100,6 @@ impl Profile {
         self.verdicts.get(lane).copied().unwrap_or(Verdict::FEASIBLE.0)
     }
 
-    /// Whether it may stand in the way of some node.
-    pub(crate) fn refuses(&self) -> bool {
-        !self.verdicts.is_empty()
-    }
-
     /// What it says of a block of nodes; `None` when nothing stands in any node's way.
     pub(crate) fn block_verdicts(&self, block: usize) -> Option<&[u8; BLOCK]> {
         self.verdicts.get(block * BLOCK..(block + 1) * BLOCK)?.as_array()
@@ -113,6 +113,11 @@ impl Profile {
     /// The points against a node.
     pub(crate) fn points(&self, lane: usize) -> i32 {
         self.points.get(lane).copied().map_or(0, i32::from)
+    }
+
+    /// The least points against any node of a block.
+    pub(crate) fn points_least(&self, block: usize) -> i32 {
+        self.points_least.get(block).copied().map_or(0, i32::from)
     }
 
     pub(crate) fn has_points(&self) -> bool {

@@ -101,6 +101,12 @@ impl Shape {
         self.domain_of[self.group_of[block] as usize] as usize
     }
 
+    /// The domain that a lane is in, where lanes are not in their own order.
+    pub(crate) fn ordered_domain_of(&self, lane: usize) -> Option<usize> {
+        self.order.as_ref()?;
+        Some(self.domain_of(self.block_of(lane)?))
+    }
+
     /// Whether blocks hold lanes in their own order.
     pub(crate) fn is_in_order(&self) -> bool {
         self.order.is_none()
@@ -186,22 +192,43 @@ impl Best {
     }
 }
 
+/// What of a [`Best`] tells that a node of its block stays behind: so little that that of all blocks stays at hand.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(16))]
+pub(crate) struct Glance {
+    /// What decides first about whoever comes after the best.
+    pub(crate) next_first: f64,
+    /// The lanes that it is known of, to be looked at more closely.
+    pub(crate) best: u32,
+    pub(crate) next: u32,
+}
+
+impl Glance {
+    const NONE: Self = Self { next_first: f64::INFINITY, best: u32::MAX, next: u32::MAX };
+
+    fn of(known: &Best) -> Self {
+        Self { next_first: known.next.first, best: known.best.lane, next: known.next.lane }
+    }
+}
+
 /// The best of blocks, groups and domains.
 ///
-/// Where the best of a block is in doubt, its bound stands for it, and the block is scanned only when that bound
-/// comes first in its domain: most doubts are never looked into.
+/// Where the best of a block is in doubt, or which block of a group comes first, a bound stands for it, and it is
+/// looked into only when that bound comes first of all: most doubts never are.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     blocks: Vec<Best>,
+    glances: Vec<Glance>,
     /// The bound of each block, by what decides first and next, each close together.
     firsts: Vec<f64>,
     seconds: Vec<f64>,
     ties: Vec<u64>,
     groups: Vec<Top>,
     domains: Vec<Top>,
-    /// Groups and domains to look through again, as bits.
-    dirty_groups: Vec<u64>,
-    dirty_domains: Vec<u64>,
+    /// What decides first about each domain, close together.
+    domain_firsts: Vec<f64>,
+    /// Groups of whose first only a bound is known, as bits.
+    doubtful_groups: Vec<u64>,
 }
 
 /// The first of several blocks.
@@ -219,18 +246,12 @@ fn mark(bits: &mut [u64], index: usize) {
     bits[index / 64] |= 1 << (index % 64);
 }
 
-/// Takes out the marked numbers, the lowest first.
-fn take(bits: &mut [u64]) -> impl Iterator<Item = usize> {
-    bits.iter_mut().enumerate().flat_map(|(word, bits)| {
-        let mut left = std::mem::take(bits);
-        std::iter::from_fn(move || {
-            let bit = left.trailing_zeros() as usize;
-            (left != 0).then(|| {
-                left &= left - 1;
-                word * 64 + bit
-            })
-        })
-    })
+fn unmark(bits: &mut [u64], index: usize) {
+    bits[index / 64] &= !(1 << (index % 64));
+}
+
+fn is_marked(bits: &[u64], index: usize) -> bool {
+    bits[index / 64] >> (index % 64) & 1 == 1
 }
 
 /// How many figures are compared side by side: one after another, each would wait for the one before.
@@ -265,6 +286,20 @@ fn least_where(beside: &[f64], this: f64, figures: &[f64]) -> f64 {
     rest.chain(least).fold(f64::INFINITY, |least, figure| less(figure, least))
 }
 
+/// The least of the products of two lists.
+pub(crate) fn least_product(ones: &[f64], others: &[f64]) -> f64 {
+    let (chunks, rest) = ones.as_chunks::<WIDTH>();
+    let (others, others_rest) = others.as_chunks::<WIDTH>();
+    let mut least = [f64::INFINITY; WIDTH];
+    for (ones, others) in chunks.iter().zip(others) {
+        for i in 0..WIDTH {
+            least[i] = less(ones[i] * others[i], least[i]);
+        }
+    }
+    let rest = rest.iter().zip(others_rest).map(|(one, other)| one * other);
+    rest.chain(least).fold(f64::INFINITY, |least, figure| less(figure, least))
+}
+
 fn range(starts: &[u32], index: usize) -> Range<usize> {
     starts[index] as usize..starts[index + 1] as usize
 }
@@ -278,13 +313,14 @@ impl Tree {
     /// Takes over what another tree knows, in the memory that is there.
     pub(crate) fn copy(&mut self, other: &Self) {
         self.blocks.clone_from(&other.blocks);
+        self.glances.clone_from(&other.glances);
         self.firsts.clone_from(&other.firsts);
         self.seconds.clone_from(&other.seconds);
         self.ties.clone_from(&other.ties);
         self.groups.clone_from(&other.groups);
         self.domains.clone_from(&other.domains);
-        self.dirty_groups.clone_from(&other.dirty_groups);
-        self.dirty_domains.clone_from(&other.dirty_domains);
+        self.domain_firsts.clone_from(&other.domain_firsts);
+        self.doubtful_groups.clone_from(&other.doubtful_groups);
     }
 
     /// A tree that knows nothing.
@@ -294,22 +330,27 @@ impl Tree {
             all.resize(count, one);
         }
         refill(&mut self.blocks, shape.blocks(), Best::NONE);
+        refill(&mut self.glances, shape.blocks(), Glance::NONE);
         refill(&mut self.firsts, shape.blocks(), f64::INFINITY);
         refill(&mut self.seconds, shape.blocks(), f64::INFINITY);
         refill(&mut self.ties, shape.blocks(), u64::MAX);
         refill(&mut self.groups, shape.groups(), Top::NONE);
         refill(&mut self.domains, shape.domains(), Top::NONE);
-        refill(&mut self.dirty_groups, shape.groups().div_ceil(64), 0);
-        refill(&mut self.dirty_domains, shape.domains().div_ceil(64), 0);
+        refill(&mut self.domain_firsts, shape.domains(), f64::INFINITY);
+        refill(&mut self.doubtful_groups, shape.groups().div_ceil(64), 0);
     }
 
     /// Sets what is known of a block, of which [`Tree::finish`] hears later.
     pub(crate) fn fill(&mut self, block: usize, best: Best) {
         self.blocks[block] = best;
-        self.note(block, *best.bound());
+        self.note(block);
     }
 
-    fn note(&mut self, block: usize, bound: Key) {
+    /// Puts what is asked of a block most often where it is close together.
+    fn note(&mut self, block: usize) {
+        let known = &self.blocks[block];
+        let bound = known.bound();
+        self.glances[block] = Glance::of(known);
         self.firsts[block] = bound.first;
         self.seconds[block] = bound.second;
         self.ties[block] = bound.tie;
@@ -348,54 +389,66 @@ impl Tree {
         }
     }
 
-    /// The best of a block as far as is known, and the bound of the others.
-    pub(crate) fn block(&self, block: usize) -> &Best {
-        &self.blocks[block]
+    /// What tells at a glance that a node of a block stays behind.
+    pub(crate) fn glance(&self, block: usize) -> &Glance {
+        &self.glances[block]
     }
 
     /// A node's key is now this; [`Key::NONE`] takes it out.
     pub(crate) fn touch(&mut self, shape: &Shape, lane: u32, key: Key) {
         let Some(block) = shape.block_of(lane as usize) else { return };
-        let known = &mut self.blocks[block];
-        known.touch(lane, key);
+        self.blocks[block].touch(lane, key);
+        self.note(block);
         self.lift(shape, block);
     }
 
-    /// Scans what is in doubt and would come first.
-    pub(crate) fn mend(&mut self, shape: &Shape, mut scan: impl FnMut(usize) -> Best) {
-        let mut groups = std::mem::take(&mut self.dirty_groups);
-        for group in take(&mut groups) {
-            self.look_through_group(shape, group);
-            mark(&mut self.dirty_domains, shape.domain_of[group] as usize);
-        }
-        self.dirty_groups = groups;
-        let mut domains = std::mem::take(&mut self.dirty_domains);
-        for domain in take(&mut domains) {
-            loop {
-                self.look_through_domain(shape, domain);
-                let block = self.domains[domain].block as usize;
-                if self.blocks.get(block).is_none_or(Best::is_certain) {
-                    break;
-                }
-                self.fill(block, scan(block));
-                self.look_through_group(shape, shape.group_of[block] as usize);
-            }
-        }
-        self.dirty_domains = domains;
-    }
-
-    /// What is known of a block has changed: the group's first follows where it is better, or was this block.
+    /// What is known of a block has changed: where it is better, what is above it follows; where it was the first
+    /// of its group and is worse, what was known of the group is a bound from now on.
     fn lift(&mut self, shape: &Shape, block: usize) {
         let bound = *self.blocks[block].bound();
-        self.note(block, bound);
         let at = shape.group_of[block] as usize;
         let group = &mut self.groups[at];
         if bound.is_before(&group.bound) {
-            *group = Top { bound, block: number(block) };
-            mark(&mut self.dirty_domains, shape.domain_of[at] as usize);
+            let top = Top { bound, block: number(block) };
+            *group = top;
+            unmark(&mut self.doubtful_groups, at);
+            let domain = shape.domain_of[at] as usize;
+            if bound.is_before(&self.domains[domain].bound) {
+                self.set_domain(domain, top);
+            }
         } else if group.block as usize == block {
-            mark(&mut self.dirty_groups, at);
+            mark(&mut self.doubtful_groups, at);
         }
+    }
+
+    /// Makes sure of the first of a domain. True when it was sure before.
+    pub(crate) fn make_sure(
+        &mut self,
+        shape: &Shape,
+        domain: usize,
+        mut scan: impl FnMut(usize) -> Best,
+    ) -> bool {
+        let mut was_sure = true;
+        loop {
+            let block = self.domains[domain].block as usize;
+            let Some(known) = self.blocks.get(block) else { return was_sure };
+            let group = shape.group_of[block] as usize;
+            if !is_marked(&self.doubtful_groups, group) {
+                if known.is_certain() {
+                    return was_sure;
+                }
+                self.fill(block, scan(block));
+            }
+            was_sure = false;
+            self.look_through(shape, group);
+        }
+    }
+
+    /// Looks through a group, and through its domain.
+    fn look_through(&mut self, shape: &Shape, group: usize) {
+        unmark(&mut self.doubtful_groups, group);
+        self.look_through_group(shape, group);
+        self.look_through_domain(shape, shape.domain_of[group] as usize);
     }
 
     fn look_through_group(&mut self, shape: &Shape, group: usize) {
@@ -434,12 +487,36 @@ impl Tree {
                 top = *group;
             }
         }
+        self.set_domain(domain, top);
+    }
+
+    fn set_domain(&mut self, domain: usize, top: Top) {
+        self.domain_firsts[domain] = top.bound.first;
         self.domains[domain] = top;
     }
 
-    /// The best of a domain.
+    /// The best of a domain, or the bound of it: see [`Tree::make_sure`].
     pub(crate) fn domain(&self, domain: usize) -> &Key {
         &self.domains[domain].bound
+    }
+
+    /// What decides first about each domain.
+    pub(crate) fn domain_firsts(&self) -> &[f64] {
+        &self.domain_firsts
+    }
+
+    /// Looks away from a domain's best: another stands for it while `act` looks.
+    pub(crate) fn with_domain<T>(
+        &mut self,
+        domain: usize,
+        instead: Key,
+        act: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let top = self.domains[domain];
+        self.set_domain(domain, Top { bound: instead, block: NOWHERE });
+        let found = act(self);
+        self.set_domain(domain, top);
+        found
     }
 
     /// The best of a domain but for the best of one of its blocks.
@@ -470,17 +547,22 @@ impl Tree {
                 consider(self.groups[group]);
             }
             let first = top.block as usize;
-            if self.blocks.get(first).is_none_or(Best::is_certain) {
-                return top.bound;
+            let Some(known) = self.blocks.get(first) else { return top.bound };
+            let group = shape.group_of[first] as usize;
+            // What was found of the block's own group was looked for just now.
+            if group == own || !is_marked(&self.doubtful_groups, group) {
+                if known.is_certain() {
+                    return top.bound;
+                }
+                self.fill(first, scan(first));
             }
-            self.fill(first, scan(first));
-            self.look_through_group(shape, shape.group_of[first] as usize);
+            self.look_through(shape, group);
         }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.blocks.len() * (size_of::<Best>() + size_of::<f64>())
-            + (self.groups.len() + self.domains.len()) * size_of::<Top>()
+        let of_block = size_of::<Best>() + size_of::<Glance>() + 3 * size_of::<f64>();
+        self.blocks.len() * of_block + (self.groups.len() + self.domains.len()) * size_of::<Top>()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::index::columns;
 use crate::index::judgement::Judgement;
 use crate::index::profile::Profile;
 use crate::index::subject::{Company, Owned};
-use crate::index::tree::Tree;
+use crate::index::tree::{self, Tree};
 
 /// When more nodes have changed than so many for each block, all blocks are scanned instead of looking at each
 /// change: that is what a block costs where its nodes are computed side by side, and where one by one.
@@ -151,7 +151,6 @@ impl View {
                 }
             }
         }
-        self.mend(ground);
     }
 
     /// From how many changes on it is sooner done to look at everything.
@@ -176,7 +175,7 @@ impl View {
         let block = self.nodes.profile.shape().block_of(lane as usize);
         block.is_some_and(|block| {
             let node = ground.columns.node(lane as usize);
-            self.nodes.stays_behind(lane, node, self.fresh.block(block))
+            self.nodes.stays_behind(ground, lane, node, self.fresh.glance(block))
         })
     }
 
@@ -184,15 +183,18 @@ impl View {
     fn touch(&mut self, ground: &Ground<'_>, lane: u32) {
         let at = lane as usize;
         let node = ground.columns.node(at);
+        if self.nodes.stays_refused(lane, node) {
+            return;
+        }
         let feasible = self.nodes.judge_again(ground, at, node);
         let shape = self.nodes.profile.shape();
         if !self.stale.fits(shape) {
             let Some(block) = shape.block_of(at) else { return };
-            let known = self.fresh.block(block);
+            let known = self.fresh.glance(block);
             // Most nodes neither were among the first of their block nor are now, and this tells at a glance.
-            if lane != known.best.lane
-                && lane != known.next.lane
-                && (!feasible || self.nodes.first(ground, at, node) > known.next.first)
+            if lane != known.best
+                && lane != known.next
+                && (!feasible || self.nodes.first(ground, at, node) > known.next_first)
             {
                 return;
             }
@@ -204,16 +206,6 @@ impl View {
         let (to_fresh, to_stale) = if node.is_stale { (Key::NONE, key) } else { (key, Key::NONE) };
         self.fresh.touch(shape, lane, to_fresh);
         self.stale.touch(shape, lane, to_stale);
-    }
-
-    /// Scans what is in doubt and would come first.
-    fn mend(&mut self, ground: &Ground<'_>) {
-        let Self { nodes, fresh, stale, .. } = self;
-        let shape = nodes.profile.shape();
-        fresh.mend(shape, |block| nodes.scan(ground, block, false, true));
-        if stale.fits(shape) {
-            stale.mend(shape, |block| nodes.scan(ground, block, true, true));
-        }
     }
 
     /// Looks at everything, with nothing taken for known.
@@ -280,74 +272,65 @@ impl View {
     }
 
     /// Stage 3: the best node.
-    pub(crate) fn pick(&self, ground: &Ground<'_>) -> Option<Pick> {
-        self.pick_by(ground, |tree, _, domain| *tree.domain(domain))
+    pub(crate) fn pick(&mut self, ground: &Ground<'_>) -> Option<Pick> {
+        let fresh = self.first(ground, false);
+        let stale = self.has_stale().then(|| self.first(ground, true)).flatten();
+        self.choose(ground, fresh, stale)
     }
 
     /// The node that would have been picked were it not for the best one.
     pub(crate) fn next(&mut self, ground: &Ground<'_>, best: &Pick) -> Option<Pick> {
-        let Self { nodes, fresh, stale, .. } = self;
-        let shape = nodes.profile.shape();
-        let lane = best.lane as usize;
-        let block = shape.block_of(lane)?;
-        let (among_stale, home) = (ground.columns.node(lane).is_stale, shape.domain_of(block));
-        let scan = |block| nodes.scan(ground, block, among_stale, true);
-        let tree = if among_stale { stale } else { fresh };
-        let without = tree.domain_without(shape, block, scan);
-        self.pick_by(ground, |tree, of_stale, domain| {
-            let is_home = of_stale == among_stale && domain == home;
-            if is_home { without } else { *tree.domain(domain) }
-        })
+        let among_stale = ground.columns.node(best.lane as usize).is_stale;
+        let of_kind = |view: &mut Self, of_stale| {
+            if of_stale == among_stale {
+                view.first_but(ground, of_stale, best.lane)
+            } else {
+                view.first(ground, of_stale)
+            }
+        };
+        let fresh = of_kind(self, false);
+        let stale = self.has_stale().then(|| of_kind(self, true)).flatten();
+        self.choose(ground, fresh, stale)
     }
 
-    /// The best of what stands for each domain. How crowded domains are is told by the best of all nodes.
-    fn pick_by(
+    fn has_stale(&self) -> bool {
+        self.stale.fits(self.nodes.profile.shape())
+    }
+
+    /// Of the best measured node and the best of the others, the one that is picked.
+    fn choose(
         &self,
         ground: &Ground<'_>,
-        key: impl Fn(&Tree, bool, usize) -> Key,
+        fresh: Option<Pick>,
+        stale: Option<Pick>,
     ) -> Option<Pick> {
-        let has_stale = self.stale.fits(self.nodes.profile.shape());
-        let domains = 0..self.nodes.profile.domains();
-        let least = if !self.nodes.spreads() {
-            0
-        } else {
-            let present = domains.clone().filter(|domain| {
-                self.fresh.domain(*domain).is_some()
-                    || has_stale && self.stale.domain(*domain).is_some()
-            });
-            present.map(|domain| self.nodes.domain_points(domain)).min().unwrap_or(0)
-        };
-        let best = |tree: &Tree, of_stale: bool| {
-            let mut best: Option<(Rank, f64)> = None;
-            for domain in domains.clone() {
-                let key = key(tree, of_stale, domain);
-                // Being crowded makes nothing cheaper, so who is behind without it is so with it.
-                if !key.is_some() || best.is_some_and(|(best, _)| key.first > best.first) {
-                    continue;
-                }
-                let apart = ground.weights.of(self.nodes.domain_points(domain) - least);
-                let rank = Rank::new(ground.kind, key, apart);
-                if best.is_none_or(|(best, _)| rank.order(&best).is_lt()) {
-                    best = Some((rank, apart));
-                }
-            }
-            best.map(|(rank, apart)| Pick { lane: rank.key.lane, apart })
-        };
-        let fresh = best(&self.fresh, false);
-        if !has_stale {
-            return fresh;
-        }
-        match (fresh, best(&self.stale, true)) {
-            (Some(fresh), Some(stale)) => {
-                let lane = fresh.lane as usize;
-                let weight = ground.weights.of(self.nodes.points(ground, lane));
-                let node = ground.columns.node(lane);
-                let standing = self.nodes.committed(node) * weight * fresh.apart;
-                let cost = self.terms(ground, stale).total();
-                Some(if cost < standing { stale } else { fresh })
-            }
-            (fresh, stale) => fresh.or(stale),
-        }
+        let (Some(fresh), Some(stale)) = (fresh, stale) else { return fresh.or(stale) };
+        let lane = fresh.lane as usize;
+        let weight = ground.weights.of(self.nodes.points(ground, lane));
+        let node = ground.columns.node(lane);
+        let standing = self.nodes.committed(node) * weight * fresh.apart;
+        let cost = self.terms(ground, stale).total();
+        Some(if cost < standing { stale } else { fresh })
+    }
+
+    /// The best of the nodes with or without a fresh measurement.
+    fn first(&mut self, ground: &Ground<'_>, of_stale: bool) -> Option<Pick> {
+        self.nodes.weigh_domains(ground.weights);
+        let Self { nodes, fresh, stale, .. } = self;
+        first_of(ground, nodes, if of_stale { stale } else { fresh }, of_stale, None)
+    }
+
+    /// The same but for the one that is the best. How crowded domains are is told by the best of all nodes.
+    fn first_but(&mut self, ground: &Ground<'_>, of_stale: bool, best: u32) -> Option<Pick> {
+        self.nodes.weigh_domains(ground.weights);
+        let Self { nodes, fresh, stale, .. } = self;
+        let shape = nodes.profile.shape();
+        let block = shape.block_of(best as usize)?;
+        let home = shape.domain_of(block);
+        let tree = if of_stale { stale } else { fresh };
+        let scan = |block| nodes.scan(ground, block, of_stale, true);
+        let without = tree.domain_without(shape, block, scan);
+        tree.with_domain(home, without, |tree| first_of(ground, nodes, tree, of_stale, Some(home)))
     }
 
     /// What a picked node costs, by what it costs it for.
@@ -358,6 +341,52 @@ impl View {
         let factors = &self.nodes.factors[node.class as usize];
         cost::terms(&node.live, factors, !node.is_stale, weight * pick.apart)
     }
+}
+
+/// The best of a tree's domains; of one of them it may be known already.
+fn first_of(
+    ground: &Ground<'_>,
+    nodes: &Judgement,
+    tree: &mut Tree,
+    of_stale: bool,
+    known: Option<usize>,
+) -> Option<Pick> {
+    let shape = nodes.profile.shape();
+    loop {
+        let (domain, apart) = first_domain(ground.kind, tree, nodes.apart())?;
+        let scan = |block| nodes.scan(ground, block, of_stale, true);
+        if known == Some(domain) || tree.make_sure(shape, domain, scan) {
+            return Some(Pick { lane: tree.domain(domain).lane, apart });
+        }
+    }
+}
+
+/// The domain whose best comes first as far as is known, and what its costs are multiplied by.
+fn first_domain(kind: SchedulerKind, tree: &Tree, apart: &[f64]) -> Option<(usize, f64)> {
+    let firsts = tree.domain_firsts();
+    if let [first] = firsts {
+        return (*first < f64::INFINITY).then(|| (0, apart.first().copied().unwrap_or(1.0)));
+    }
+    let product = |domain: usize| firsts[domain] * apart.get(domain).copied().unwrap_or(1.0);
+    // Being crowded changes nothing about how many places are lost.
+    let decides = |domain: usize| match kind {
+        SchedulerKind::EpvmGuard => firsts[domain],
+        _ => product(domain),
+    };
+    let least = match kind {
+        SchedulerKind::EpvmGuard => tree::least(firsts),
+        _ if apart.is_empty() => tree::least(firsts),
+        _ => tree::least_product(firsts, apart),
+    };
+    if least == f64::INFINITY {
+        return None;
+    }
+    let equal = (0..firsts.len()).filter(|domain| decides(*domain) == least).map(|domain| {
+        let apart = apart.get(domain).copied().unwrap_or(1.0);
+        (Rank::new(kind, *tree.domain(domain), apart), domain, apart)
+    });
+    let first = equal.min_by(|(one, ..), (other, ..)| one.order(other));
+    first.map(|(_, domain, apart)| (domain, apart))
 }
 
 /// A node that was picked.
