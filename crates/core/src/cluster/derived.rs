@@ -2,6 +2,7 @@
 //! up to date by [`State::apply`], and rebuilt here when state is loaded.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use longshore_proto::id::TaskId;
 use longshore_proto::name::NodeName;
@@ -24,7 +25,7 @@ impl State {
             .map(|(key, command)| (remembered_from_ms(key, command.at_ms), key.clone()));
         self.commands_by_time = by_time.collect();
         for job in self.jobs.values_mut() {
-            job.slots.clear();
+            Arc::make_mut(job).slots.clear();
         }
         for node in self.nodes.values_mut() {
             node.tasks.clear();
@@ -82,7 +83,7 @@ impl State {
         if let Some(key) = self.waiting_key(task) {
             self.waiting.entry(key).or_default().insert(id);
         }
-        if let Some(job) = self.jobs.get_mut(&job) {
+        if let Some(job) = self.jobs.get_mut(&job).map(Arc::make_mut) {
             // Most slots never have another task: a list of one takes a quarter of the usual first room.
             let new = || Vec::with_capacity(1);
             job.slots.entry(spec).or_default().entry(slot).or_insert_with(new).push(id);

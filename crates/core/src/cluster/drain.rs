@@ -235,7 +235,7 @@ fn moving(state: &State, key: &JobKey, spec: &SpecName, order: MigrateOrder) -> 
 
 /// Whether one more of a part may move now. If so, it counts.
 fn takes_turn(state: &State, task: &Task, pass: &mut Pass) -> bool {
-    let Some(job) = state.jobs.get(&task.job).and_then(super::state::Job::spec) else {
+    let Some(job) = state.jobs.get(&task.job).and_then(|job| job.spec()) else {
         return false;
     };
     let policy = policy(job, &task.spec);

@@ -10,7 +10,7 @@
 //! | [`input`], [`effect`] | what may arrive; what is wanted done, sealed until a receipt |
 //! | [`record`] | the log: facts in chained records |
 //! | [`state`] | the fold of the facts; nothing else changes state |
-//! | [`tasks`] | the tasks by id, in little memory |
+//! | [`shared_map`] | a sorted map in little memory that is copied at once: jobs, and tasks by the million |
 //! | [`derived`](self) | what of the state follows from the rest |
 //! | [`changes`] | what one record touched |
 //! | [`draft`](self) | a record in the making |
@@ -52,10 +52,10 @@ mod publish;
 mod reconcile;
 pub mod record;
 mod room;
+pub mod shared_map;
 mod slot;
 pub mod snapshot;
 pub mod state;
-pub mod tasks;
 mod view;
 mod whatif;
 

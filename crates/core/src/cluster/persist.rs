@@ -3,6 +3,8 @@
 //! One value per object, so that a record writes only what it touched. Each value begins with a byte that
 //! names its format; an unknown one is an error, never a guess.
 
+use std::sync::Arc;
+
 use longshore_proto::codec::{self, DecodeError};
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, NodeName};
@@ -111,7 +113,12 @@ pub(super) fn writes(state: &State, changes: &Changes) -> Vec<Write> {
     if changes.meta {
         all.push(write(meta_key(), &(), Some(&state.meta)));
     }
-    all.extend(changes.jobs.iter().map(|key| write(job_key(key), key, state.jobs.get(key))));
+    all.extend(
+        changes
+            .jobs
+            .iter()
+            .map(|key| write(job_key(key), key, state.jobs.get(key).map(Arc::as_ref))),
+    );
     all.extend(changes.tasks.iter().map(|id| write(task_key(*id), id, state.tasks.get(id))));
     all.extend(changes.nodes.iter().map(|name| write(node_key(name), name, state.nodes.get(name))));
     all.extend(
@@ -136,7 +143,7 @@ pub enum Loaded {
     /// What stands once.
     Meta(Box<Meta>),
     /// A job.
-    Job(JobKey, Box<Job>),
+    Job(JobKey, Arc<Job>),
     /// A task.
     Task(TaskId, Box<Task>),
     /// A node.
@@ -156,7 +163,7 @@ impl Loaded {
             b"meta" => Self::Meta(Box::new(read_meta(value)?)),
             b"job" => {
                 let (key, job) = read::<JobKey, Job>("job", value)?;
-                Self::Job(key, Box::new(job))
+                Self::Job(key, Arc::new(job))
             }
             b"task" => {
                 let (id, task) = read::<TaskId, Task>("task", value)?;
@@ -195,13 +202,15 @@ impl State {
         for one in loaded {
             match one {
                 Loaded::Meta(meta) => state.meta = *meta,
-                Loaded::Job(key, job) => drop(state.jobs.insert(key, *job)),
+                Loaded::Job(key, job) => drop(state.jobs.insert(key, job)),
                 Loaded::Task(id, task) => tasks.push((id, task)),
                 Loaded::Node(name, node) => drop(state.nodes.insert(name, *node)),
                 Loaded::Command(key, command) => drop(state.commands.insert(key, *command)),
             }
         }
-        state.tasks = tasks.into_iter().collect();
+        // In the order of ids they take the least room.
+        tasks.sort_unstable_by_key(|(id, _)| *id);
+        state.tasks = tasks.into_iter().map(|(id, task)| (id, *task)).collect();
         state.derive_all();
         state
     }

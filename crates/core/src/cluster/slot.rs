@@ -10,26 +10,31 @@ use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, SpecName};
 use longshore_proto::state::TaskState;
 
-use super::state::{State, Task};
+use super::state::{State, Task, Tasks};
+
+/// The task that a slot stands for, of its tasks in the order of their making: the latest that is up, else the
+/// latest that is to be, else the latest that is ending, else the one that ended last.
+pub(super) fn current(tasks: &Tasks, ids: &[TaskId]) -> Option<TaskId> {
+    if let [only] = ids {
+        return tasks.contains_key(only).then_some(*only);
+    }
+    let rank = |(place, id): (usize, &TaskId)| {
+        let task = tasks.get(id)?;
+        let (class, ended_at_ms) = match task.state {
+            _ if task.state.is_terminal() => (0, task.finished_at_ms),
+            _ if task.stop.is_some() => (1, None),
+            _ if task.is_up() => (3, None),
+            _ => (2, None),
+        };
+        Some(((class, ended_at_ms, place), *id))
+    };
+    ids.iter().enumerate().filter_map(rank).max().map(|(_, id)| id)
+}
 
 impl State {
-    /// The task that a slot stands for, of its tasks in the order of their making: the latest that is up, else
-    /// the latest that is to be, else the latest that is ending, else the one that ended last.
+    /// The task that a slot stands for: see [`current`].
     pub(super) fn current(&self, ids: &[TaskId]) -> Option<TaskId> {
-        if let [only] = ids {
-            return self.tasks.contains_key(only).then_some(*only);
-        }
-        let rank = |(place, id): (usize, &TaskId)| {
-            let task = self.tasks.get(id)?;
-            let (class, ended_at_ms) = match task.state {
-                _ if task.state.is_terminal() => (0, task.finished_at_ms),
-                _ if task.stop.is_some() => (1, None),
-                _ if task.is_up() => (3, None),
-                _ => (2, None),
-            };
-            Some(((class, ended_at_ms, place), *id))
-        };
-        ids.iter().enumerate().filter_map(rank).max().map(|(_, id)| id)
+        current(&self.tasks, ids)
     }
 
     /// The tasks of a slot whose successor is up, each with it: they have been exchanged and may end.

@@ -20,7 +20,8 @@ use super::drain;
 use super::place::Group;
 use super::reconcile::same_container;
 use super::room::displaceable;
-use super::state::{Job, State, Task};
+use super::slot;
+use super::state::{Job, Jobs, State, Task, Tasks};
 use super::{Cluster, Settings};
 
 /// How many of the best nodes, and of the others, an explanation lists.
@@ -65,12 +66,15 @@ pub(super) struct Waiting {
     is_wanted: bool,
 }
 
-/// A copy of what plans are made of. Everybody's decisions wait while it is made, so what only follows from it is
-/// worked out later, by [`Snapshot::settle`].
+/// A copy of what plans are made of. Everybody's decisions wait while it is made, so it only takes what is copied at
+/// once, and what follows from that is worked out later, by [`Snapshot::settle`].
 #[derive(Debug)]
 pub struct Snapshot {
     pub(super) settings: Settings,
     pub(super) fleet: Fleet,
+    /// Jobs and tasks as they stand; given back once they were looked at.
+    jobs: Jobs,
+    tasks: Tasks,
     pub(super) parts: Vec<Part>,
     pub(super) held: Vec<Held>,
     pub(super) waiting: Vec<Waiting>,
@@ -80,11 +84,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A copy of the nodes alone.
-    fn of_fleet(state: &State, settings: &Settings) -> Self {
+    pub(super) fn of(state: &State, settings: &Settings) -> Self {
         Self {
             settings: settings.clone(),
             fleet: state.fleet.clone(),
+            jobs: state.jobs.clone(),
+            tasks: state.tasks.clone(),
             parts: Vec::new(),
             held: Vec::new(),
             waiting: Vec::new(),
@@ -93,29 +98,30 @@ impl Snapshot {
         }
     }
 
-    /// A copy of the nodes and the tasks.
-    pub(super) fn of(state: &State, settings: &Settings) -> Self {
-        let mut snapshot = Self::of_fleet(state, settings);
+    /// Looks at every task.
+    fn gather(&mut self) {
+        let jobs = std::mem::take(&mut self.jobs);
+        let tasks = std::mem::take(&mut self.tasks);
         let mut parts: BTreeMap<VersionOf<'_>, Option<(usize, bool)>> = BTreeMap::new();
         let mut last = None;
         // In the order in which tasks lie, which is that of their making: those of a part mostly lie together.
-        for (id, task) in &state.tasks {
+        for (id, task) in &tasks {
             if task.state.is_terminal() {
                 continue;
             }
             let name = (&task.job, &task.spec, task.version);
             let known = match last {
                 Some((same, known)) if same == name => known,
-                _ => *parts
-                    .entry(name)
-                    .or_insert_with(|| snapshot.part(state, (name.0, name.1), name.2)),
+                _ => {
+                    *parts.entry(name).or_insert_with(|| self.part(&jobs, (name.0, name.1), name.2))
+                }
             };
             last = Some((name, known));
             let Some((part, may_move)) = known else { continue };
             let Task { slot, created_index, .. } = *task;
             let (id, is_wanted) = (*id, task.is_wanted());
             match &task.node {
-                Some(node) => snapshot.held.push(Held {
+                Some(node) => self.held.push(Held {
                     task: id,
                     part,
                     slot,
@@ -128,16 +134,17 @@ impl Snapshot {
                 }),
                 None => {
                     let waiting = Waiting { task: id, part, slot, created_index, is_wanted };
-                    snapshot.waiting.push(waiting);
+                    self.waiting.push(waiting);
                 }
             }
         }
-        snapshot.completed = completed(state);
-        snapshot
+        self.completed = completed(&jobs, &tasks);
     }
 
-    /// Puts tasks in the order of their jobs, parts and slots, and finds out which of one slot stand for each other.
+    /// Looks at every task, puts them in the order of their jobs, parts and slots, and finds out which of one slot
+    /// stand for each other.
     pub(super) fn settle(&mut self) {
+        self.gather();
         let mut by_name: Vec<usize> = (0..self.parts.len()).collect();
         by_name.sort_by_key(|part| &self.parts[*part].group.name);
         // Versions of one part share their slots, and so their rank.
@@ -172,11 +179,11 @@ impl Snapshot {
     /// Takes in a part of a version, and whether its tasks may be moved.
     fn part(
         &mut self,
-        state: &State,
+        jobs: &Jobs,
         (key, name): (&JobKey, &SpecName),
         version: u64,
     ) -> Option<(usize, bool)> {
-        let job = state.jobs.get(key)?;
+        let job = jobs.get(key)?;
         let spec = job.versions.get(&version)?;
         let group = Group::of((key.clone(), name.clone()), Arc::clone(spec))?;
         let may_move = may_move(job, spec, group.spec());
@@ -301,17 +308,17 @@ pub(super) fn shown(fleet: &Fleet, base_log2: u32) -> Footing {
 }
 
 /// How many instances of parts of batch jobs have completed, and are nobody's place any more.
-fn completed(state: &State) -> BTreeMap<(JobKey, SpecName), u32> {
+fn completed(jobs: &Jobs, tasks: &Tasks) -> BTreeMap<(JobKey, SpecName), u32> {
     let mut completed = BTreeMap::new();
-    for (key, job) in &state.jobs {
+    for (key, job) in jobs {
         if job.spec().is_none_or(|spec| spec.job_type != JobType::Batch) {
             continue;
         }
         for (name, slots) in &job.slots {
             let has_completed = |ids: &&Vec<TaskId>| {
-                let mut tasks = ids.iter().filter_map(|id| state.tasks.get(id));
-                let current = state.current(ids).and_then(|id| state.tasks.get(&id));
-                tasks.all(|task| task.state.is_terminal())
+                let mut all = ids.iter().filter_map(|id| tasks.get(id));
+                let current = slot::current(tasks, ids).and_then(|id| tasks.get(&id));
+                all.all(|task| task.state.is_terminal())
                     && current.is_some_and(|task| {
                         task.state == TaskState::Completed && task.version >= job.run_version
                     })
@@ -353,7 +360,8 @@ pub(super) fn may_move(job: &Job, version: &JobSpec, spec: &TaskSpec) -> bool {
 #[derive(Debug)]
 pub struct Explaining {
     known: plan::TaskExplained,
-    part: Option<usize>,
+    /// What it is of, unless it has ended.
+    of: Option<(JobKey, SpecName, u64)>,
     snapshot: Snapshot,
 }
 
@@ -376,14 +384,9 @@ impl Cluster {
     ) -> Result<Explaining, ApiError> {
         let view = self.task_get(namespace, name)?;
         let task = self.state.tasks.get(&view.id);
-        // Only one that waits may displace others.
-        let mut snapshot = match view.state {
-            TaskState::Pending => self.snapshot(),
-            _ => Snapshot::of_fleet(&self.state, &self.settings),
-        };
-        let part = task.filter(|task| !task.state.is_terminal()).and_then(|task| {
-            Some(snapshot.part(&self.state, (&task.job, &task.spec), task.version)?.0)
-        });
+        let of = task
+            .filter(|task| !task.state.is_terminal())
+            .map(|task| (task.job.clone(), task.spec.clone(), task.version));
         let known = plan::TaskExplained {
             task: TaskRef {
                 id: Some(view.id),
@@ -402,15 +405,21 @@ impl Cluster {
             now: None,
             room: Vec::new(),
         };
-        Ok(Explaining { known, part, snapshot })
+        Ok(Explaining { known, of, snapshot: self.snapshot() })
     }
 }
 
 impl Explaining {
     /// Looks at every node.
     pub fn finish(self) -> plan::TaskExplained {
-        let Self { mut known, part, mut snapshot } = self;
-        let Some(part) = part else { return known };
+        let Self { mut known, of, mut snapshot } = self;
+        let Some((job, spec, version)) = of else { return known };
+        // Only one that waits may displace others.
+        let jobs = snapshot.jobs.clone();
+        if known.state == TaskState::Pending {
+            snapshot.gather();
+        }
+        let Some((part, _)) = snapshot.part(&jobs, (&job, &spec), version) else { return known };
         let group = &snapshot.parts[part].group;
         let demand = group.demand();
         if let Some(node) = &known.node {

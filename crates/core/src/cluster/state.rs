@@ -25,7 +25,7 @@ use super::changes::{Changes, touch_slot};
 use super::persist::{self, Write};
 use super::publish;
 use super::record::{CommandAnswer, CommandKey, Fact, Hash, NodeFacts, Record};
-use super::tasks::Tasks;
+use super::shared_map::SharedMap;
 
 /// How many ended tasks a slot remembers besides the current one.
 const ENDED_TASKS_PER_SLOT: usize = 4;
@@ -104,6 +104,21 @@ pub struct Job {
 }
 
 impl Job {
+    /// One that has no version yet.
+    fn new(version: u64, at_ms: u64) -> Self {
+        Self {
+            versions: BTreeMap::new(),
+            version,
+            run_version: version,
+            status: JobStatus::Pending,
+            stop_requested: false,
+            blocked: BTreeMap::new(),
+            created_at_ms: at_ms,
+            changed_at_ms: at_ms,
+            slots: BTreeMap::new(),
+        }
+    }
+
     /// The current version's spec.
     pub fn spec(&self) -> Option<&Arc<JobSpec>> {
         self.versions.get(&self.version)
@@ -254,13 +269,20 @@ pub struct Command {
 /// typical machine, then the job.
 pub type WaitingKey = (Reverse<u8>, Reverse<u64>, JobKey, SpecName, u64);
 
+/// Jobs by name. Each has a pointer of its own, so that a copy of the state is made at once and changing one job does
+/// not copy its neighbours.
+pub type Jobs = SharedMap<JobKey, Arc<Job>>;
+
+/// Tasks by id: there may be a million of them.
+pub type Tasks = SharedMap<TaskId, Task>;
+
 /// Everything that a manager knows for certain.
 #[derive(Debug, Clone, Default)]
 pub struct State {
     /// What stands once.
     pub meta: Meta,
     /// Jobs.
-    pub jobs: BTreeMap<JobKey, Job>,
+    pub jobs: Jobs,
     /// Tasks, the ended ones that are remembered among them.
     pub tasks: Tasks,
     /// Nodes.
@@ -377,7 +399,7 @@ impl State {
     /// Whether a task must have ended, for certain, before another of its slot may start: its job is fenced as it is
     /// wanted now.
     pub(super) fn is_fenced(&self, task: &Task) -> bool {
-        self.jobs.get(&task.job).and_then(Job::spec).is_some_and(|job| job.fence)
+        self.jobs.get(&task.job).and_then(|job| job.spec()).is_some_and(|job| job.fence)
     }
 
     /// Folds one fact of the record that is being made or replayed.
@@ -415,7 +437,7 @@ impl State {
                 self.apply_submit(*version, job, at_ms, changes)
             }
             Fact::JobStopRequested { job, .. } => {
-                if let Some(job) = self.jobs.get_mut(job) {
+                if let Some(job) = self.jobs.get_mut(job).map(Arc::make_mut) {
                     job.stop_requested = true;
                 }
                 changes.touch_job(job);
@@ -425,14 +447,14 @@ impl State {
                 changes.touch_job(job);
             }
             Fact::JobStatusChanged { job, status } => {
-                if let Some(job) = self.jobs.get_mut(job) {
+                if let Some(job) = self.jobs.get_mut(job).map(Arc::make_mut) {
                     job.status = *status;
                     job.changed_at_ms = at_ms;
                 }
                 changes.touch_job(job);
             }
             Fact::PlacementBlocked { job, spec, reason } => {
-                if let Some(job) = self.jobs.get_mut(job) {
+                if let Some(job) = self.jobs.get_mut(job).map(Arc::make_mut) {
                     job.blocked.insert(spec.clone(), reason.clone());
                 }
                 changes.touch_job(job);
@@ -593,17 +615,10 @@ impl State {
         changes: &mut Changes,
     ) {
         let key = spec.key();
-        let job = self.jobs.entry(key.clone()).or_insert_with(|| Job {
-            versions: BTreeMap::new(),
-            version,
-            run_version: version,
-            status: JobStatus::Pending,
-            stop_requested: false,
-            blocked: BTreeMap::new(),
-            created_at_ms: at_ms,
-            changed_at_ms: at_ms,
-            slots: BTreeMap::new(),
-        });
+        if !self.jobs.contains_key(&key) {
+            self.jobs.insert(key.clone(), Arc::new(Job::new(version, at_ms)));
+        }
+        let Some(job) = self.jobs.get_mut(&key).map(Arc::make_mut) else { return };
         if job.stop_requested || job.status.is_terminal() {
             job.run_version = version;
         }
@@ -620,7 +635,7 @@ impl State {
     }
 
     fn apply_scale(&mut self, key: &JobKey, version: u64, spec: &SpecName, instances: u32) {
-        let Some(job) = self.jobs.get_mut(key) else { return };
+        let Some(job) = self.jobs.get_mut(key).map(Arc::make_mut) else { return };
         let Some(current) = job.spec() else { return };
         let mut scaled = JobSpec::clone(current);
         for candidate in scaled.specs.iter_mut().filter(|candidate| candidate.name == *spec) {
@@ -633,9 +648,9 @@ impl State {
 
     fn apply_forget(&mut self, key: &JobKey, changes: &mut Changes) {
         let Some(job) = self.jobs.remove(key) else { return };
-        for task in job.slots.into_values().flat_map(BTreeMap::into_values).flatten() {
-            self.tasks.remove(&task);
-            changes.tasks.insert(task);
+        for task in job.slots.values().flat_map(BTreeMap::values).flatten() {
+            self.tasks.remove(task);
+            changes.tasks.insert(*task);
         }
         changes.touch_job(key);
     }
@@ -805,7 +820,7 @@ impl State {
         if group.is_empty() {
             self.waiting.remove(&key);
             let (_, _, job, spec, _) = key;
-            if let Some(stored) = self.jobs.get_mut(&job)
+            if let Some(stored) = self.jobs.get_mut(&job).map(Arc::make_mut)
                 && stored.blocked.remove(&spec).is_some()
             {
                 changes.jobs.insert(job);
@@ -845,6 +860,7 @@ impl State {
         let Some(ids) = self
             .jobs
             .get_mut(job)
+            .map(Arc::make_mut)
             .and_then(|job| job.slots.get_mut(spec))
             .and_then(|slots| slots.get_mut(&slot))
         else {
@@ -855,13 +871,13 @@ impl State {
                 |id: &TaskId| self.tasks.get(id).is_none_or(|task| task.state.is_terminal());
             let Some(place) = ids.iter().position(ended) else { return };
             let oldest = ids.remove(place);
-            self.tasks.remove(&oldest);
+            drop(self.tasks.remove(&oldest));
             changes.tasks.insert(oldest);
         }
     }
 
     fn prune_versions(&mut self, key: &JobKey) {
-        let Some(job) = self.jobs.get_mut(key) else { return };
+        let Some(job) = self.jobs.get_mut(key).map(Arc::make_mut) else { return };
         if job.versions.len() <= VERSIONS_PER_JOB {
             return;
         }
