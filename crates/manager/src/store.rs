@@ -8,11 +8,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, UserKey, UserValue};
-use longshore_core::cluster::persist::{LoadError, Loaded, Write, read_meta, write_meta};
+use longshore_core::cluster::persist::{
+    Assembly, LoadError, Loaded, Names, Write, read_meta, write_meta,
+};
 use longshore_core::cluster::record::{Hash, Record};
 use longshore_core::cluster::state::{Meta, State};
 use longshore_core::leadership::mend::{Head, LINKS, moved};
@@ -36,6 +38,12 @@ const LAYOUT: &[u8] = b"2";
 const SHARED_HISTORY_BYTES: usize = 64 << 20;
 /// How many keys are written or removed at once where many are.
 const CHUNK: usize = 5_000;
+/// How many entries are read at once when the state is loaded: the fewer, the less memory is used beside it.
+const LOAD_CHUNK: usize = 500;
+/// How many bytes of the store's blocks are kept in memory: the state is there anyway, and the history is seldom asked
+/// for.
+const CACHE_BYTES: u64 = 4 << 20;
+
 /// This manager's own disk.
 pub struct Store {
     database: Database,
@@ -100,7 +108,7 @@ impl Store {
         std::fs::create_dir_all(&path).map_err(|error| fail(error.into()))?;
         // Memtables are small because the journal is kept until every keyspace has flushed.
         let options = || KeyspaceCreateOptions::default().max_memtable_size(16 << 20);
-        let database = Database::builder(&path).open().map_err(fail)?;
+        let database = Database::builder(&path).cache_size(CACHE_BYTES).open().map_err(fail)?;
         let open = |name| database.keyspace(name, options).map_err(fail);
         let local = open("local")?;
         let store = Self {
@@ -200,44 +208,61 @@ impl Store {
         Ok(stored.map(|value| read_meta(&value)).transpose()?.unwrap_or_default())
     }
 
-    /// Reads the state: one thread walks through the store, the others read what it finds.
+    /// Reads the state: one thread walks through the store, some read what it finds, and this one puts it together in
+    /// the order of keys. Only a few chunks are on their way at any time.
     pub fn load(&self) -> Result<State, ManagerError> {
+        type Pairs = Vec<(UserKey, UserValue)>;
         let readers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let (sender, receiver) = sync_channel::<Vec<(UserKey, UserValue)>>(readers * 2);
+        let (sender, receiver) = sync_channel::<(usize, Result<Pairs, fjall::Error>)>(readers);
         let receiver = Mutex::new(receiver);
         let next = || receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let read = || -> Result<Vec<Loaded>, LoadError> {
-            let mut all = Ok(Vec::new());
+        let (out, pieces) = sync_channel(readers);
+        let read = |out: SyncSender<(usize, Result<Vec<Loaded>, ManagerError>)>| {
+            let mut names = Names::default();
             // To the end, whatever is found: whoever sends waits for somebody who takes.
-            while let Ok(pairs) = next() {
-                for (key, value) in pairs {
-                    all = all.and_then(|mut all: Vec<Loaded>| {
-                        all.push(Loaded::read(&key, &value)?);
-                        Ok(all)
-                    });
+            let mut wanted = true;
+            while let Ok((at, pairs)) = next() {
+                if !wanted {
+                    continue;
                 }
+                let loaded = pairs.map_err(ManagerError::from).and_then(|pairs| {
+                    let read =
+                        pairs.iter().map(|(key, value)| Loaded::read(key, value, &mut names));
+                    Ok(read.collect::<Result<Vec<Loaded>, LoadError>>()?)
+                });
+                wanted = out.send((at, loaded)).is_ok();
             }
-            all
         };
-        let loaded = std::thread::scope(|scope| -> Result<Vec<Loaded>, ManagerError> {
-            let readers: Vec<_> = (0..readers).map(|_| scope.spawn(read)).collect();
+        let walk = |sender: SyncSender<(usize, Result<Pairs, fjall::Error>)>| {
             let mut pairs = self.state.iter().map(fjall::Guard::into_inner).peekable();
-            while pairs.peek().is_some() {
-                let chunk = pairs.by_ref().take(CHUNK).collect::<Result<_, _>>()?;
-                if sender.send(chunk).is_err() {
+            for at in 0.. {
+                let chunk = pairs.by_ref().take(LOAD_CHUNK).collect();
+                if sender.send((at, chunk)).is_err() || pairs.peek().is_none() {
                     break;
                 }
             }
-            drop(sender);
-            let mut all = Vec::new();
-            for reader in readers {
-                let read =
-                    reader.join().map_err(|_| ManagerError::Bug("a reading thread ended"))?;
-                all.append(&mut read?);
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(move || walk(sender));
+            for _ in 0..readers {
+                let out = out.clone();
+                scope.spawn(move || read(out));
             }
-            Ok(all)
-        })?;
-        Ok(State::assemble(loaded))
+            drop(out);
+            let mut assembly = Assembly::default();
+            let (mut due, mut early) = (0, BTreeMap::new());
+            for (at, loaded) in pieces {
+                early.insert(at, loaded?);
+                while let Some(loaded) = early.remove(&due) {
+                    loaded.into_iter().for_each(|piece| assembly.add(piece));
+                    due += 1;
+                }
+            }
+            if !early.is_empty() {
+                return Err(ManagerError::Bug("a reading thread ended"));
+            }
+            Ok(assembly.finish())
+        })
     }
 
     /// Commits what some records changed, their bytes and their events, all of it or nothing, and synced.

@@ -6,7 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use longshore_core::cluster::record::{RECORD_FORMAT, Record};
@@ -204,13 +204,25 @@ fn backups_of_every_version_are_restored() {
     for version in 1..=SNAPSHOT_FORMAT {
         let path = file(&format!("backup-{version}.snapshot"));
         let (head, entries) = snapshot::open(&path).unwrap();
-        let events = entries.filter(|entry| matches!(entry, Ok(Entry::Event(_)))).count();
+        let (mut events, mut tasks) = (0, BTreeMap::new());
+        for entry in entries {
+            match entry.unwrap() {
+                Entry::Event(_) => events += 1,
+                Entry::State(key, value) if key.starts_with(b"task/") => {
+                    tasks.insert(key, Some(value));
+                }
+                Entry::State(..) => {}
+            }
+        }
         assert!(events > 10, "{events} events");
         let folder = tempfile::tempdir().unwrap();
         let restored = longshore_manager::restore(&path, folder.path()).unwrap();
         assert_eq!(restored, head);
         let store = Store::open(folder.path()).unwrap();
         let mut state = store.load().unwrap();
+        // However tasks are kept in memory, they are stored as they were, byte for byte.
+        let stored = state.dump().into_iter().filter(|write| write.key.starts_with(b"task/"));
+        assert_eq!(stored.map(|write| (write.key, write.value)).collect::<BTreeMap<_, _>>(), tasks);
         assert_eq!((state.meta.index, state.meta.chain), (head.index, head.chain));
         assert!(state.meta.epoch > head.epoch, "beyond every reign that the backup has missed");
         state.meta.epoch = head.epoch;

@@ -4,8 +4,8 @@
 //! (a byte `0x80`, the empty map, may become a structure of hundreds of bytes). So the bytes are walked once
 //! before serde sees them: without recursion, counting depth, members and values.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// The largest payload that is decoded, in bytes: NATS servers' usual `max_payload`.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
@@ -58,7 +58,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
 }
 
 /// Decodes what this process, or one of its own kind, has stored: without the bounds on size.
-pub fn decode_trusted<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+pub fn decode_trusted<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
     deserializer.set_max_depth(DEPTH_MAX * 4);
     T::deserialize(&mut deserializer).map_err(|error| DecodeError::Shape(error.to_string()))

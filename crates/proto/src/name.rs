@@ -3,6 +3,7 @@
 //! One rule for all of them (`[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`, the DNS label of RFC 1123), so that a
 //! name is a legal NATS token, a legal host name and a legal part of a container's name.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -99,6 +100,12 @@ macro_rules! name_type {
 
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
                 &self.0
             }
         }

@@ -46,8 +46,8 @@ pub(super) fn hint(cluster_id: ClusterId, revision: Revision) -> AssignDelta {
 fn assignment(state: &State, id: TaskId) -> Option<Assignment> {
     let task = state.tasks.get(&id)?;
     let node = task.node.as_ref().filter(|_| !task.state.is_terminal())?;
-    let want = match &task.stop {
-        Some(reason) => Want::Stop { reason: reason.clone() },
+    let want = match task.stop() {
+        Some(reason) => Want::Stop { reason: reason.to_owned() },
         None => Want::Run(Box::new(RunTask {
             namespace: task.job.namespace.clone(),
             job: task.job.name.clone(),

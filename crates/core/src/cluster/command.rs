@@ -156,8 +156,8 @@ fn stop_task(
     let Some(job) = draft.state.jobs.get(&task.job) else { return Err(no_job(&task.job)) };
     let instances =
         job.spec().and_then(|spec| spec.spec(&task.spec)).map_or(0, |spec| spec.instances);
-    let left = instances.saturating_sub(u32::from(task.stop.is_none()));
-    if task.stop.is_none() && !job.stop_requested {
+    let left = instances.saturating_sub(u32::from(!task.is_to_stop()));
+    if !task.is_to_stop() && !job.stop_requested {
         let others: u32 = job.spec().map_or(0, |job| {
             job.specs.iter().filter(|s| s.name != task.spec).map(|s| s.instances).sum()
         });
@@ -185,7 +185,7 @@ fn stop_task(
 /// Asks a task to end: its node if it has one, at once if not.
 pub(super) fn stop_one(draft: &mut Draft<'_>, id: TaskId, reason: String) {
     let Some(task) = draft.state.tasks.get(&id) else { return };
-    if task.state.is_terminal() || task.stop.is_some() {
+    if task.state.is_terminal() || task.is_to_stop() {
         return;
     }
     let fact = if task.node.is_none() {

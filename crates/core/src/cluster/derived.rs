@@ -10,6 +10,7 @@ use longshore_proto::state::{Eligibility, TaskState};
 use longshore_scheduler::plan::size;
 use longshore_scheduler::{Demand, Fleet, GroupId, Machine};
 
+use super::place::Group;
 use super::record::NodeFacts;
 use super::state::{Node, State, Task, WaitingKey, remembered_from_ms};
 
@@ -18,7 +19,6 @@ impl State {
     pub(super) fn derive_all(&mut self) {
         self.fleet = Fleet::default();
         self.waiting.clear();
-        self.share_names();
         let by_time = self
             .commands
             .iter()
@@ -34,38 +34,45 @@ impl State {
         for name in &names {
             self.derive_node(name);
         }
-        let mut ids: Vec<(u64, TaskId)> =
-            self.tasks.iter().map(|(id, task)| (task.created_index, *id)).collect();
-        ids.sort_unstable();
-        for (_, id) in ids {
-            self.derive_task(id);
-        }
+        self.derive_tasks();
     }
 
-    /// Tasks name their job, part and node by the text that those have: what was read from a store has one of its
-    /// own for each, which would be a hundred bytes a task.
-    fn share_names(&mut self) {
-        for task in self.tasks.values_mut() {
-            if let Some((key, job)) = self.jobs.get_key_value(&task.job) {
-                task.job = key.clone();
-                let spec = job.versions.get(&task.version).and_then(|spec| spec.spec(&task.spec));
-                if let Some(spec) = spec {
-                    task.spec = spec.name.clone();
+    /// Tasks of a part mostly lie together: what they share is looked up once for all of them.
+    fn derive_tasks(&mut self) {
+        let tasks = std::mem::take(&mut self.tasks);
+        let mut rest = tasks.iter().peekable();
+        while let Some((_, first)) = rest.peek().copied() {
+            let name = (first.job.clone(), first.spec.clone());
+            let version = self.task_job_spec(first).map(Arc::clone);
+            let group = version.and_then(|version| Group::of(name, version));
+            let waiting = self.part_waiting_key(first);
+            let job = self.jobs.get_mut(&first.job).map(Arc::make_mut);
+            let mut slots = job.map(|job| job.slots.entry(first.spec.clone()).or_default());
+            let is_alike = |task: &Task| {
+                (task.version, &task.job, &task.spec) == (first.version, &first.job, &first.spec)
+            };
+            while let Some((id, task)) = rest.next_if(|(_, task)| is_alike(task)) {
+                if let Some(slots) = &mut slots {
+                    let age = |id: &TaskId| tasks.get(id).map(|task| (task.created_index, *id));
+                    slots.entry(task.slot).or_default().insert(*id, age);
+                }
+                if task.state == TaskState::Pending
+                    && let Some(key) = &waiting
+                {
+                    self.waiting.entry(key.clone()).or_default().insert(*id);
+                }
+                let Some(name) = task.node.as_ref().filter(|_| task.state.holds_resources()) else {
+                    continue;
+                };
+                if let Some(group) = &group {
+                    self.fleet.reserve(name, &group.demand());
+                }
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.tasks.insert(*id);
                 }
             }
-            let known =
-                |name: &NodeName| self.nodes.get_key_value(name).map(|(name, _)| name.clone());
-            if let Some(name) = task.node.as_ref().and_then(known) {
-                task.node = Some(name);
-            }
-            if let Some((runner_up, name)) = task.why.as_mut().and_then(|why| {
-                let runner_up = why.runner_up.as_mut()?;
-                let name = known(&runner_up.node)?;
-                Some((runner_up, name))
-            }) {
-                runner_up.node = name;
-            }
         }
+        self.tasks = tasks;
     }
 
     pub(super) fn derive_node(&mut self, name: &NodeName) {
@@ -76,33 +83,25 @@ impl State {
         }
     }
 
+    /// Takes in a task that was just made, and waits for a node.
     pub(super) fn derive_task(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get(&id) else { return };
         let (job, spec, slot) = (task.job.clone(), task.spec.clone(), task.slot);
-        let (node, state) = (task.node.clone(), task.state);
         if let Some(key) = self.waiting_key(task) {
             self.waiting.entry(key).or_default().insert(id);
         }
         if let Some(job) = self.jobs.get_mut(&job).map(Arc::make_mut) {
-            // Most slots never have another task: a list of one takes a quarter of the usual first room.
-            let new = || Vec::with_capacity(1);
-            job.slots.entry(spec).or_default().entry(slot).or_insert_with(new).push(id);
-        }
-        if let Some(name) = node
-            && state.holds_resources()
-        {
-            self.with_demand(id, |fleet, demand| fleet.reserve(&name, demand));
-            if let Some(node) = self.nodes.get_mut(&name) {
-                node.tasks.insert(id);
-            }
+            job.slots.entry(spec).or_default().entry(slot).or_default().push(id);
         }
     }
 
     /// Where a task stands among those that wait; `None` when it does not wait.
     pub(super) fn waiting_key(&self, task: &Task) -> Option<WaitingKey> {
-        if task.state != TaskState::Pending {
-            return None;
-        }
+        if task.state == TaskState::Pending { self.part_waiting_key(task) } else { None }
+    }
+
+    /// Where those of a task's part and version that wait stand.
+    fn part_waiting_key(&self, task: &Task) -> Option<WaitingKey> {
         let job = self.task_job_spec(task)?;
         let spec = job.spec(&task.spec)?;
         Some((

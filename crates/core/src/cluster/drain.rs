@@ -22,7 +22,7 @@ use super::command::stop_one;
 use super::draft::Draft;
 use super::place::{self, Blocked, Group};
 use super::record::Fact;
-use super::state::{Drain, Node, State, Task};
+use super::state::{Drain, Node, SlotTasks, State, Task};
 use super::{Live, Settings};
 use crate::time::Time;
 
@@ -180,7 +180,7 @@ impl Standing {
     /// `None` for a task that has ended.
     fn of(state: &State, id: TaskId) -> Option<Self> {
         let task = state.tasks.get(&id).filter(|task| !task.state.is_terminal())?;
-        if task.stop.is_some() {
+        if task.is_to_stop() {
             return Some(Self::Ending);
         }
         let job = state.jobs.get(&task.job)?.spec()?;
@@ -219,7 +219,7 @@ pub(super) fn policy(job: &JobSpec, spec: &SpecName) -> MigratePolicy {
 fn moving(state: &State, key: &JobKey, spec: &SpecName, order: MigrateOrder) -> u32 {
     let slots = state.jobs.get(key).and_then(|job| job.slots.get(spec));
     let task = |id: &TaskId| state.tasks.get(id);
-    let moves = |ids: &&Vec<TaskId>| match order {
+    let moves = |ids: &&SlotTasks| match order {
         MigrateOrder::StartFirst => {
             ids.len() > 1 && ids.iter().filter_map(task).filter(|task| task.is_wanted()).count() > 1
         }
@@ -379,7 +379,7 @@ fn why_here(state: &State, drain: &Drain, id: TaskId, task: &Task) -> Option<Str
     };
     Some(match Standing::of(state, id)? {
         Standing::Ending => {
-            format!("it is ending: {}", task.stop.as_deref().unwrap_or("it was told to"))
+            format!("it is ending: {}", task.stop().unwrap_or("it was told to"))
         }
         Standing::Idle => "it does not run yet, and is about to end".to_owned(),
         Standing::JobWaits => {
@@ -404,7 +404,7 @@ fn why_here(state: &State, drain: &Drain, id: TaskId, task: &Task) -> Option<Str
         }
         Standing::StartFirst => match last_successor(state, task, id) {
             Some((_, last)) if last.state == TaskState::Failed => {
-                let why = last.reason.as_deref().unwrap_or("it gave no reason");
+                let why = last.reason().unwrap_or("it gave no reason");
                 format!("its last successor failed ({why}); another follows")
             }
             _ => turn(),

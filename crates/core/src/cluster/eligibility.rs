@@ -202,7 +202,7 @@ fn confirm_lost(
     let is_lost = |id: &&TaskId| {
         let job = draft.state.tasks.get(id).and_then(|task| {
             let job = draft.state.jobs.get(&task.job)?.spec()?;
-            Some((job, task.stop.is_some()))
+            Some((job, task.is_to_stop()))
         });
         job.is_some_and(|(job, is_ending)| {
             job.fence && (is_ending || job.on_node_loss == OnNodeLoss::Replace)

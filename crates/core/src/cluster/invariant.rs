@@ -180,8 +180,9 @@ pub fn derived(state: &State) -> Vec<Violation> {
 
 /// History stays bounded.
 pub fn bounds(state: &State) -> Vec<Violation> {
-    let longest =
-        |job: &super::state::Job| job.slots.values().flat_map(BTreeMap::values).map(Vec::len).max();
+    let longest = |job: &super::state::Job| {
+        job.slots.values().flat_map(BTreeMap::values).map(|ids| ids.len()).max()
+    };
     state
         .jobs
         .iter()

@@ -83,6 +83,18 @@ pub(super) struct Part {
     waiting: u32,
 }
 
+/// What the slots of a part of a job were found to mean. Most jobs have one part, so there is room for no more than
+/// there are.
+pub(super) fn of_part<'a>(parts: &'a mut Vec<(SpecName, Part)>, name: &SpecName) -> &'a mut Part {
+    let known = parts.iter().position(|(of, _)| of == name);
+    let place = known.unwrap_or_else(|| {
+        parts.reserve_exact(1);
+        parts.push((name.clone(), Part::default()));
+        parts.len() - 1
+    });
+    &mut parts[place].1
+}
+
 impl Part {
     /// Whether this was looked at for a job as it is now.
     pub(super) fn is_of(&self, job: &Job) -> bool {
@@ -279,7 +291,7 @@ fn meaning(
             && wanted.is_some_and(|wanted| wanted.all_at_once));
     let of_this_run = task.version >= stored.run_version;
     Some(match task.state {
-        _ if !task.state.is_terminal() && task.stop.is_some() => Slot::Stopping,
+        _ if !task.state.is_terminal() && task.is_to_stop() => Slot::Stopping,
         TaskState::Pending
         | TaskState::Assigned
         | TaskState::Preparing
@@ -292,7 +304,7 @@ fn meaning(
             Slot::Completed
         }
         // That it had to go is not its fault, however it went.
-        _ if task.displaced_by.is_some() => {
+        _ if task.displaced_by().is_some() => {
             Slot::Vacant(Vacancy { replaces: Some(id), failures: task.failures })
         }
         TaskState::Completed | TaskState::Failed if current && of_this_run => {
@@ -315,7 +327,7 @@ fn follow(
     policy: Option<&ReschedulePolicy>,
 ) -> Slot {
     let Some(policy) = policy else { return Slot::Failed };
-    let ran_ms = match (task.started_at_ms, task.finished_at_ms) {
+    let ran_ms = match (task.started_at_ms, task.finished_at_ms()) {
         (Some(started), Some(finished)) => finished.saturating_sub(started),
         _ => 0,
     };

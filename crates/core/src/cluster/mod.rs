@@ -10,6 +10,7 @@
 //! | [`input`], [`effect`] | what may arrive; what is wanted done, sealed until a receipt |
 //! | [`record`] | the log: facts in chained records |
 //! | [`state`] | the fold of the facts; nothing else changes state |
+//! | [`task`](self) | a task, in little memory; and as it is stored |
 //! | [`shared_map`] | a sorted map in little memory that is copied at once: jobs, and tasks by the million |
 //! | [`derived`](self) | what of the state follows from the rest |
 //! | [`changes`] | what one record touched |
@@ -56,6 +57,7 @@ pub mod shared_map;
 mod slot;
 pub mod snapshot;
 pub mod state;
+mod task;
 mod view;
 mod whatif;
 
@@ -138,7 +140,7 @@ struct Live {
     /// Jobs to look at again, and which of their slots.
     reconcile: BTreeMap<JobKey, Slots>,
     /// What the slots of jobs were found to mean, so that a look costs what has changed and not what there is.
-    meanings: BTreeMap<JobKey, BTreeMap<SpecName, meaning::Part>>,
+    meanings: BTreeMap<JobKey, Vec<(SpecName, meaning::Part)>>,
     /// Whether waiting tasks may fit now.
     place: bool,
     /// When another machine last asked to join under a node's name.

@@ -99,7 +99,7 @@ fn search(state: &State, fleet: &mut Fleet, bounds: Bounds) -> Found {
 /// A task as it may be moved; `None` when it may not.
 fn movable(state: &State, id: TaskId) -> Option<Movable<'_>> {
     let task = state.tasks.get(&id)?;
-    if task.state != TaskState::Running || task.stop.is_some() {
+    if task.state != TaskState::Running || task.is_to_stop() {
         return None;
     }
     let job = state.jobs.get(&task.job)?;

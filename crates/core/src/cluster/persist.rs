@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use longshore_proto::codec::{self, DecodeError};
 use longshore_proto::id::TaskId;
-use longshore_proto::name::{JobKey, NodeName};
-use serde::de::DeserializeOwned;
+use longshore_proto::name::{JobKey, NameError, NodeName};
 use serde::{Deserialize, Serialize};
 
 use super::changes::Changes;
 use super::record::CommandKey;
 use super::state::{Command, Job, Meta, Node, State, Task};
+pub use super::task::Names;
+use super::task::Stored;
 
 /// The format of every value.
 const VALUE_FORMAT: u8 = 1;
@@ -93,9 +94,9 @@ fn write<K: Serialize, V: Serialize>(at: Vec<u8>, key: &K, value: Option<&V>) ->
     Write { key: at, value }
 }
 
-fn read<K: DeserializeOwned, V: DeserializeOwned>(
+fn read<'a, K: Deserialize<'a>, V: Deserialize<'a>>(
     kind: &'static str,
-    value: &[u8],
+    value: &'a [u8],
 ) -> Result<(K, V), LoadError> {
     match value.split_first() {
         Some((&VALUE_FORMAT, bytes)) => {
@@ -139,13 +140,17 @@ pub fn read_meta(value: &[u8]) -> Result<Meta, LoadError> {
 
 /// A stored object that was read: many can be read side by side.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are tasks, and each would be an allocation more"
+)]
 pub enum Loaded {
     /// What stands once.
     Meta(Box<Meta>),
     /// A job.
     Job(JobKey, Arc<Job>),
     /// A task.
-    Task(TaskId, Box<Task>),
+    Task(TaskId, Task),
     /// A node.
     Node(NodeName, Box<Node>),
     /// A command.
@@ -153,11 +158,11 @@ pub enum Loaded {
 }
 
 impl Loaded {
-    /// Reads a key and its value.
+    /// Reads a key and its value. Tasks read with the same names share them.
     ///
     /// # Errors
     /// The key is none of ours, or the value does not decode.
-    pub fn read(key: &[u8], value: &[u8]) -> Result<Self, LoadError> {
+    pub fn read(key: &[u8], value: &[u8], names: &mut Names) -> Result<Self, LoadError> {
         let kind = key.split(|byte| *byte == b'/').next().unwrap_or_default();
         Ok(match kind {
             b"meta" => Self::Meta(Box::new(read_meta(value)?)),
@@ -166,8 +171,12 @@ impl Loaded {
                 Self::Job(key, Arc::new(job))
             }
             b"task" => {
-                let (id, task) = read::<TaskId, Task>("task", value)?;
-                Self::Task(id, Box::new(task))
+                let (id, stored) = read::<TaskId, Stored<'_>>("task", value)?;
+                let shape = |error: NameError| LoadError::Value {
+                    kind: "task",
+                    source: DecodeError::Shape(error.to_string()),
+                };
+                Self::Task(id, stored.read(names).map_err(shape)?)
             }
             b"node" => {
                 let (name, node) = read::<NodeName, Node>("node", value)?;
@@ -182,6 +191,31 @@ impl Loaded {
     }
 }
 
+/// State that is being rebuilt from what was read, piece by piece, so that nothing of it is there twice. Pieces may come
+/// in any order; tasks in the order of their ids take the least time and room.
+#[derive(Debug, Default)]
+pub struct Assembly(State);
+
+impl Assembly {
+    /// Takes in a piece.
+    pub fn add(&mut self, piece: Loaded) {
+        let state = &mut self.0;
+        match piece {
+            Loaded::Meta(meta) => state.meta = *meta,
+            Loaded::Job(key, job) => drop(state.jobs.insert(key, job)),
+            Loaded::Task(id, task) => drop(state.tasks.insert(id, task)),
+            Loaded::Node(name, node) => drop(state.nodes.insert(name, *node)),
+            Loaded::Command(key, command) => drop(state.commands.insert(key, *command)),
+        }
+    }
+
+    /// The state, once there are no more pieces.
+    pub fn finish(mut self) -> State {
+        self.0.derive_all();
+        self.0
+    }
+}
+
 impl State {
     /// Rebuilds state from everything that is stored, in any order.
     pub fn load<'a>(
@@ -189,30 +223,12 @@ impl State {
             Item = Result<(std::borrow::Cow<'a, [u8]>, std::borrow::Cow<'a, [u8]>), LoadError>,
         >,
     ) -> Result<Self, LoadError> {
-        let read = stored.into_iter().map(|pair| {
+        let (mut names, mut assembly) = (Names::default(), Assembly::default());
+        for pair in stored {
             let (key, value) = pair?;
-            Loaded::read(&key, &value)
-        });
-        Ok(Self::assemble(read.collect::<Result<Vec<_>, _>>()?))
-    }
-
-    /// Rebuilds state from everything that was read, in any order.
-    pub fn assemble(loaded: impl IntoIterator<Item = Loaded>) -> Self {
-        let (mut state, mut tasks) = (Self::default(), Vec::new());
-        for one in loaded {
-            match one {
-                Loaded::Meta(meta) => state.meta = *meta,
-                Loaded::Job(key, job) => drop(state.jobs.insert(key, job)),
-                Loaded::Task(id, task) => tasks.push((id, task)),
-                Loaded::Node(name, node) => drop(state.nodes.insert(name, *node)),
-                Loaded::Command(key, command) => drop(state.commands.insert(key, *command)),
-            }
+            assembly.add(Loaded::read(&key, &value, &mut names)?);
         }
-        // In the order of ids they take the least room.
-        tasks.sort_unstable_by_key(|(id, _)| *id);
-        state.tasks = tasks.into_iter().map(|(id, task)| (id, *task)).collect();
-        state.derive_all();
-        state
+        Ok(assembly.finish())
     }
 
     /// Everything that is stored, as it would be loaded: for snapshots, and to compare two managers.

@@ -18,7 +18,7 @@ use longshore_scheduler::{Demand, GroupId, Placement, Policy, Reason, Unplaceabl
 use super::draft::Draft;
 use super::record::Fact;
 use super::room::{self, Kept};
-use super::state::{State, WaitingKey};
+use super::state::{SlotTasks, State, WaitingKey};
 use super::{Live, Settings};
 use crate::time::Time;
 
@@ -248,7 +248,7 @@ fn members(state: &State, group: &Group) -> (usize, usize) {
     let (key, name) = &group.name;
     let Some(job) = state.jobs.get(key) else { return (0, 0) };
     let wanted = job.spec().and_then(|spec| spec.spec(name)).map_or(0, |spec| spec.instances);
-    let counts = |ids: &Vec<TaskId>| {
+    let counts = |ids: &SlotTasks| {
         let current = state.current(ids).and_then(|id| state.tasks.get(&id));
         current.is_some_and(|task| match task.state {
             TaskState::Completed | TaskState::Failed => task.version >= job.run_version,

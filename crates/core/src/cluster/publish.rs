@@ -181,7 +181,7 @@ fn task_event(state: &State, blank: &Event, id: TaskId) -> Option<Event> {
         node: task.node.clone(),
         state: Some(reached.as_str().to_owned()),
         attempt: Some(task.attempt),
-        reason: task.reason.clone(),
+        reason: task.reason().map(str::to_owned),
         ..blank.clone()
     })
 }

@@ -13,7 +13,7 @@ use super::Live;
 use super::changes::touch_slot;
 use super::command::stop_one;
 use super::draft::Draft;
-use super::meaning::{Part, Slot, Vacancy};
+use super::meaning::{self, Part, Slot, Vacancy};
 use super::record::Fact;
 
 /// A job that ended so long ago is forgotten, in milliseconds of the leader's clock.
@@ -50,7 +50,7 @@ pub(super) fn job(
     let mut tally = Tally::default();
     let mut fits = true;
     for name in present {
-        let slots = meanings.entry(name.clone()).or_default();
+        let slots = meaning::of_part(&mut meanings, &name);
         let numbers = changed.range((name.clone(), 0)..=(name.clone(), u32::MAX));
         let numbers = numbers.map(|(_, number)| *number).collect();
         fits &= part(draft, live, (key, &spec, &name), numbers, stop, slots, &mut tally);
@@ -167,7 +167,7 @@ fn lose(
             let gone = matches!(status, NodeStatus::Lost | NodeStatus::Left)
                 && (!job.fence || known.has_stopped());
             // A task that is to end anyway is not waited for.
-            if gone && (job.on_node_loss == OnNodeLoss::Replace || task.stop.is_some()) {
+            if gone && (job.on_node_loss == OnNodeLoss::Replace || task.is_to_stop()) {
                 if draft.is_full() {
                     return false;
                 }

@@ -172,7 +172,7 @@ fn occupants<'a>(state: &'a State, node: &NodeName) -> Vec<Occupant<'a>> {
         Some(Occupant {
             task: *id,
             priority: job.priority,
-            is_ending: task.stop.is_some() || task.state == TaskState::Stopping,
+            is_ending: task.is_to_stop() || task.state == TaskState::Stopping,
             resources: spec.resources,
             ports: &spec.ports,
             kin: Some(GroupId::of_spec(&task.job, &task.spec)),

@@ -12,6 +12,69 @@ use longshore_proto::state::TaskState;
 
 use super::state::{State, Task, Tasks};
 
+/// The tasks of one slot, in the order of their making. Most slots only ever have one, which needs no list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SlotTasks {
+    /// One.
+    One([TaskId; 1]),
+    /// Several, or none.
+    Several(Vec<TaskId>),
+}
+
+impl Default for SlotTasks {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
+}
+
+impl std::ops::Deref for SlotTasks {
+    type Target = [TaskId];
+
+    fn deref(&self) -> &[TaskId] {
+        match self {
+            Self::One(one) => one,
+            Self::Several(several) => several,
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a SlotTasks {
+    type Item = &'a TaskId;
+    type IntoIter = std::slice::Iter<'a, TaskId>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl SlotTasks {
+    /// Adds one that is newer than the others.
+    pub(super) fn push(&mut self, id: TaskId) {
+        match self {
+            Self::Several(several) if several.is_empty() => *self = Self::One([id]),
+            Self::Several(several) => several.push(id),
+            Self::One([one]) => *self = Self::Several(vec![*one, id]),
+        }
+    }
+
+    /// Adds one in its place by age, whichever is told of first.
+    pub(super) fn insert<A: Ord>(&mut self, id: TaskId, age: impl Fn(&TaskId) -> A) {
+        self.push(id);
+        if let Self::Several(several) = self {
+            several.sort_by_key(age);
+        }
+    }
+
+    /// Takes one out.
+    pub(super) fn remove(&mut self, id: TaskId) {
+        let rest: Vec<TaskId> = self.iter().copied().filter(|other| *other != id).collect();
+        *self = match rest.as_slice() {
+            [one] => Self::One([*one]),
+            _ => Self::Several(rest),
+        };
+    }
+}
+
 /// The task that a slot stands for, of its tasks in the order of their making: the latest that is up, else the
 /// latest that is to be, else the latest that is ending, else the one that ended last.
 pub(super) fn current(tasks: &Tasks, ids: &[TaskId]) -> Option<TaskId> {
@@ -21,8 +84,8 @@ pub(super) fn current(tasks: &Tasks, ids: &[TaskId]) -> Option<TaskId> {
     let rank = |(place, id): (usize, &TaskId)| {
         let task = tasks.get(id)?;
         let (class, ended_at_ms) = match task.state {
-            _ if task.state.is_terminal() => (0, task.finished_at_ms),
-            _ if task.stop.is_some() => (1, None),
+            _ if task.state.is_terminal() => (0, task.finished_at_ms()),
+            _ if task.is_to_stop() => (1, None),
             _ if task.is_up() => (3, None),
             _ => (2, None),
         };
@@ -51,7 +114,7 @@ impl State {
     /// The tasks of one slot, in the order of their making.
     pub(super) fn slot(&self, job: &JobKey, spec: &SpecName, slot: u32) -> &[TaskId] {
         let slots = self.jobs.get(job).and_then(|job| job.slots.get(spec));
-        slots.and_then(|slots| slots.get(&slot)).map_or(&[], Vec::as_slice)
+        slots.and_then(|slots| slots.get(&slot)).map_or(&[], |ids| ids)
     }
 
     /// Whether a task is the one that its slot stands for.
@@ -62,7 +125,7 @@ impl State {
 
     /// Why a task was put where it is, for people.
     pub(super) fn placement(&self, task: &Task) -> Option<String> {
-        let Some(why) = &task.why else { return task.placement.clone() };
+        let Some(why) = task.why() else { return task.placement_text().map(str::to_owned) };
         let spec = self.task_spec(task);
         Some(why.sentence(|place| {
             let place = usize::try_from(place).unwrap_or(usize::MAX);
@@ -81,6 +144,6 @@ impl Task {
 
     /// Whether it lives and nobody told it to end.
     pub(super) fn is_wanted(&self) -> bool {
-        !self.state.is_terminal() && self.stop.is_none()
+        !self.state.is_terminal() && !self.is_to_stop()
     }
 }

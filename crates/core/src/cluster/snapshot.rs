@@ -21,7 +21,7 @@ use super::place::Group;
 use super::reconcile::same_container;
 use super::room::displaceable;
 use super::slot;
-use super::state::{Job, Jobs, State, Task, Tasks};
+use super::state::{Job, Jobs, SlotTasks, State, Task, Tasks};
 use super::{Cluster, Settings};
 
 /// How many of the best nodes, and of the others, an explanation lists.
@@ -127,10 +127,10 @@ impl Snapshot {
                     slot,
                     created_index,
                     node: node.clone(),
-                    is_ending: task.stop.is_some() || task.state == TaskState::Stopping,
+                    is_ending: task.is_to_stop() || task.state == TaskState::Stopping,
                     is_wanted,
                     has_successor: false,
-                    is_movable: may_move && task.state == TaskState::Running && task.stop.is_none(),
+                    is_movable: may_move && task.state == TaskState::Running && !task.is_to_stop(),
                 }),
                 None => {
                     let waiting = Waiting { task: id, part, slot, created_index, is_wanted };
@@ -315,7 +315,7 @@ fn completed(jobs: &Jobs, tasks: &Tasks) -> BTreeMap<(JobKey, SpecName), u32> {
             continue;
         }
         for (name, slots) in &job.slots {
-            let has_completed = |ids: &&Vec<TaskId>| {
+            let has_completed = |ids: &&SlotTasks| {
                 let mut all = ids.iter().filter_map(|id| tasks.get(id));
                 let current = slot::current(tasks, ids).and_then(|id| tasks.get(&id));
                 all.all(|task| task.state.is_terminal())
@@ -400,7 +400,7 @@ impl Cluster {
             state: view.state,
             node: view.node,
             reason: view.reason,
-            why: task.and_then(|task| task.why.as_deref().cloned()),
+            why: task.and_then(Task::why),
             placement: view.placement,
             now: None,
             room: Vec::new(),

@@ -11,13 +11,11 @@ use std::sync::Arc;
 
 use longshore_proto::alarm::Severity;
 use longshore_proto::event::Event;
-use longshore_proto::explain::Why;
-use longshore_proto::health::HealthReport;
 use longshore_proto::id::{ClusterId, ManagerId, Revision, TaskId};
 use longshore_proto::name::{JobKey, NodeName, SpecName, UserName};
 use longshore_proto::node::TaskReport;
-use longshore_proto::spec::{JobSpec, Port, TaskSpec};
-use longshore_proto::state::{Eligibility, JobStatus, Mover, NodeStatus, TaskState, is_legal_move};
+use longshore_proto::spec::{JobSpec, TaskSpec};
+use longshore_proto::state::{Eligibility, JobStatus, NodeStatus, TaskState};
 use longshore_scheduler::Fleet;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +24,9 @@ use super::persist::{self, Write};
 use super::publish;
 use super::record::{CommandAnswer, CommandKey, Fact, Hash, NodeFacts, Record};
 use super::shared_map::SharedMap;
+pub use super::slot::SlotTasks;
+use super::task::PackedWhy;
+pub use super::task::Task;
 
 /// How many ended tasks a slot remembers besides the current one.
 const ENDED_TASKS_PER_SLOT: usize = 4;
@@ -100,7 +101,7 @@ pub struct Job {
     pub changed_at_ms: u64,
     /// Its tasks by part and slot, oldest first. Derived.
     #[serde(skip)]
-    pub slots: BTreeMap<SpecName, BTreeMap<u32, Vec<TaskId>>>,
+    pub slots: BTreeMap<SpecName, BTreeMap<u32, SlotTasks>>,
 }
 
 impl Job {
@@ -122,73 +123,6 @@ impl Job {
     /// The current version's spec.
     pub fn spec(&self) -> Option<&Arc<JobSpec>> {
         self.versions.get(&self.version)
-    }
-}
-
-/// A task.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Task {
-    /// Its job.
-    pub job: JobKey,
-    /// Its part of the job.
-    pub spec: SpecName,
-    /// Its place among the instances.
-    pub slot: u32,
-    /// The job's version that it runs.
-    pub version: u64,
-    /// Where it is.
-    pub node: Option<NodeName>,
-    /// Where it stands.
-    pub state: TaskState,
-    /// The worker's count of starts.
-    pub attempt: u64,
-    /// Why it is to end, once it is.
-    pub stop: Option<String>,
-    /// When the manager last decided on it.
-    pub revision: Revision,
-    /// Its container.
-    pub container_id: Option<String>,
-    /// Its ports with those that its worker has chosen; empty where there was nothing to choose.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ports: Vec<Port>,
-    /// Its health, where it is asked for and it runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health: Option<HealthReport>,
-    /// The exit code of the attempt that ended last.
-    pub exit_code: Option<i64>,
-    /// Why it is as it is.
-    pub reason: Option<String>,
-    /// Why it is where it is, as versions of before kept it.
-    pub placement: Option<String>,
-    /// Why it is where it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub why: Option<Box<Why>>,
-    /// The more important job that needs its place.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub displaced_by: Option<JobKey>,
-    /// The task that it replaces.
-    pub replaces: Option<TaskId>,
-    /// How many tasks in a row failed in this slot before it.
-    pub failures: u32,
-    /// The record that made it: ids of one millisecond do not tell which came first.
-    pub created_index: u64,
-    /// When it was made.
-    pub created_at_ms: u64,
-    /// When its container last started.
-    pub started_at_ms: Option<u64>,
-    /// When it ended.
-    pub finished_at_ms: Option<u64>,
-}
-
-impl Task {
-    /// Whether a worker's report says something that is not known: a step forward, or another health.
-    pub fn is_news(&self, report: &TaskReport) -> bool {
-        let (from, to) = ((self.attempt, self.state), (report.attempt, report.state));
-        let place = |health: Option<HealthReport>| health.map_or(0, |health| health.sequence);
-        is_legal_move(from, to, Mover::Worker)
-            || (from == to
-                && self.state == TaskState::Running
-                && place(report.health) > place(self.health))
     }
 }
 
@@ -461,31 +395,14 @@ impl State {
             }
             Fact::JobForgotten { job } => self.apply_forget(job, changes),
             Fact::TaskCreated { task, job, spec, slot, version, replaces, failures } => {
-                let created = Task {
-                    job: job.clone(),
-                    spec: spec.clone(),
-                    slot: *slot,
-                    version: *version,
-                    node: None,
-                    state: TaskState::Pending,
-                    attempt: 0,
-                    stop: None,
-                    revision,
-                    container_id: None,
-                    ports: Vec::new(),
-                    health: None,
-                    exit_code: None,
-                    reason: None,
-                    placement: None,
-                    why: None,
-                    displaced_by: None,
-                    replaces: *replaces,
-                    failures: *failures,
-                    created_index: revision.index,
-                    created_at_ms: at_ms,
-                    started_at_ms: None,
-                    finished_at_ms: None,
-                };
+                // By the names that the job has: what was read from the log has texts of its own.
+                let names = self.jobs.get_key_value(job).map(|(job, stored)| {
+                    let part = stored.spec().and_then(|of| of.spec(spec));
+                    (job.clone(), part.map_or(spec, |part| &part.name).clone())
+                });
+                let names = names.unwrap_or_else(|| (job.clone(), spec.clone()));
+                let mut created = Task::new(names, *slot, *version, revision, at_ms);
+                (created.replaces, created.failures) = (*replaces, *failures);
                 changes.touch_task(*task, &created);
                 self.tasks.insert(*task, created);
                 self.derive_task(*task);
@@ -494,14 +411,17 @@ impl State {
             Fact::TaskPlaced { task, node, explanation, why } => {
                 self.apply_place(*task, node, revision, changes);
                 if let Some(stored) = self.tasks.get_mut(task) {
-                    stored.placement = Some(explanation.clone()).filter(|text| !text.is_empty());
-                    stored.why.clone_from(why);
+                    let text = Some(explanation.clone()).filter(|text| !text.is_empty());
+                    stored.set_rare(|rare| rare.placement = text);
+                    stored.why = why.as_deref().map(PackedWhy::pack);
                 }
             }
             Fact::TaskStopRequested { task, reason, displaced_by } => {
                 if let Some(stored) = self.tasks.get_mut(task) {
-                    stored.stop = Some(reason.clone());
-                    stored.displaced_by.clone_from(displaced_by);
+                    stored.set_rare(|rare| {
+                        rare.stop = Some(reason.clone());
+                        rare.displaced_by.clone_from(displaced_by);
+                    });
                     stored.revision = revision;
                     changes.touch_task(*task, stored);
                     if let Some(node) = stored.node.clone() {
@@ -664,11 +584,13 @@ impl State {
     ) {
         self.leave_waiting(id, changes);
         self.with_demand(id, |fleet, demand| fleet.reserve(node, demand));
+        // By the name that the node has: what was read from the log has a text of its own.
+        let known = self.nodes.get_key_value(node).map_or(node, |(name, _)| name).clone();
         if let Some(task) = self.tasks.get_mut(&id) {
-            task.node = Some(node.clone());
+            task.node = Some(known);
             task.state = TaskState::Assigned;
             task.revision = revision;
-            task.reason = None;
+            task.set_rare(|rare| rare.reason = None);
             changes.touch_task(id, task);
         }
         if let Some(node) = self.nodes.get_mut(node) {
@@ -686,21 +608,24 @@ impl State {
         let has_moved = (task.attempt, task.state) != (report.attempt, report.state);
         task.health = report.health;
         task.attempt = report.attempt;
-        if report.exit_code.is_some() {
-            task.exit_code = report.exit_code;
+        if let Some(id) = report.container_id.as_deref() {
+            task.container = Some(id.into());
         }
-        if report.container_id.is_some() {
-            task.container_id.clone_from(&report.container_id);
-        }
-        if report.state == TaskState::Running && has_moved {
+        let has_started = report.state == TaskState::Running && has_moved;
+        if has_started {
             task.started_at_ms = Some(at_ms);
-            task.ports.clone_from(&report.ports);
         }
+        task.set_rare(|rare| {
+            rare.exit_code = report.exit_code.or(rare.exit_code);
+            if has_started {
+                rare.ports.clone_from(&report.ports);
+            }
+        });
         if report.state.is_terminal() {
             self.end_task(report.task, report.state, report.reason.as_ref(), at_ms, changes);
         } else {
             task.state = report.state;
-            task.reason.clone_from(&report.reason);
+            task.set_rare(|rare| rare.reason.clone_from(&report.reason));
             changes.touch_task(report.task, task);
         }
     }
@@ -806,8 +731,10 @@ impl State {
         }
         if let Some(task) = self.tasks.get_mut(&id) {
             task.state = state;
-            task.reason = reason.cloned();
-            task.finished_at_ms = Some(at_ms);
+            task.set_rare(|rare| {
+                rare.reason = reason.cloned();
+                rare.finished_at_ms = Some(at_ms);
+            });
             changes.touch_task(id, task);
         }
     }
@@ -869,8 +796,8 @@ impl State {
         while ids.len() > ENDED_TASKS_PER_SLOT + 1 {
             let ended =
                 |id: &TaskId| self.tasks.get(id).is_none_or(|task| task.state.is_terminal());
-            let Some(place) = ids.iter().position(ended) else { return };
-            let oldest = ids.remove(place);
+            let Some(oldest) = ids.iter().copied().find(ended) else { return };
+            ids.remove(oldest);
             drop(self.tasks.remove(&oldest));
             changes.tasks.insert(oldest);
         }

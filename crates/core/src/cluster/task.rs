@@ -290,8 +290,11 @@ impl PackedWhy {
             unmet,
             cost: cost.map(terms),
             runner_up: runner_up.map(|(node, cost)| RunnerUp { node, cost: terms(cost) }),
-            moved_from: moved_from
-                .map(|(node, cost, cost_now): (_, f64, f64)| MovedFrom { node, cost, cost_now }),
+            moved_from: moved_from.map(|(node, cost, cost_now): (_, f64, f64)| MovedFrom {
+                node,
+                cost,
+                cost_now,
+            }),
         })
     }
 }
@@ -312,28 +315,22 @@ impl fmt::Debug for PackedWhy {
 pub(super) struct Stored<'a> {
     #[serde(borrow)]
     job: StoredJob<'a>,
-    #[serde(borrow)]
-    spec: Cow<'a, str>,
+    spec: &'a str,
     slot: u32,
     version: u64,
-    #[serde(borrow)]
-    node: Option<Cow<'a, str>>,
+    node: Option<&'a str>,
     state: TaskState,
     attempt: u64,
-    #[serde(borrow)]
-    stop: Option<Cow<'a, str>>,
+    stop: Option<&'a str>,
     revision: Revision,
-    #[serde(borrow)]
-    container_id: Option<Cow<'a, str>>,
+    container_id: Option<&'a str>,
     #[serde(default, skip_serializing_if = "is_empty")]
     ports: Cow<'a, [Port]>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     health: Option<HealthReport>,
     exit_code: Option<i64>,
-    #[serde(borrow)]
-    reason: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    placement: Option<Cow<'a, str>>,
+    reason: Option<&'a str>,
+    placement: Option<&'a str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     why: Option<Why>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -348,10 +345,8 @@ pub(super) struct Stored<'a> {
 
 #[derive(Serialize, Deserialize)]
 struct StoredJob<'a> {
-    #[serde(borrow)]
-    namespace: Cow<'a, str>,
-    #[serde(borrow)]
-    name: Cow<'a, str>,
+    namespace: &'a str,
+    name: &'a str,
 }
 
 fn is_empty(ports: &[Port]) -> bool {
@@ -362,24 +357,21 @@ impl Serialize for Task {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let container = self.container_id();
         let stored = Stored {
-            job: StoredJob {
-                namespace: self.job.namespace.as_str().into(),
-                name: self.job.name.as_str().into(),
-            },
-            spec: self.spec.as_str().into(),
+            job: StoredJob { namespace: self.job.namespace.as_str(), name: self.job.name.as_str() },
+            spec: self.spec.as_str(),
             slot: self.slot,
             version: self.version,
-            node: self.node.as_ref().map(|node| node.as_str().into()),
+            node: self.node.as_ref().map(NodeName::as_str),
             state: self.state,
             attempt: self.attempt,
-            stop: self.stop().map(Cow::from),
+            stop: self.stop(),
             revision: self.revision,
-            container_id: container.map(Cow::from),
+            container_id: container.as_deref(),
             ports: self.ports().into(),
             health: self.health,
             exit_code: self.exit_code(),
-            reason: self.reason().map(Cow::from),
-            placement: self.placement_text().map(Cow::from),
+            reason: self.reason(),
+            placement: self.placement_text(),
             why: self.why(),
             displaced_by: self.displaced_by().map(Cow::Borrowed),
             replaces: self.replaces,
@@ -396,9 +388,9 @@ impl Serialize for Task {
 impl Stored<'_> {
     /// The task, named by the names that are known already.
     pub(super) fn read(self, names: &mut Names) -> Result<Task, NameError> {
-        let job = names.job(&self.job.namespace, &self.job.name)?;
-        let spec = names.spec(&self.spec)?;
-        let node = self.node.map(|node| names.node(&node)).transpose()?;
+        let job = names.job(self.job.namespace, self.job.name)?;
+        let spec = names.spec(self.spec)?;
+        let node = self.node.map(|node| names.node(node)).transpose()?;
         let mut task =
             Task::new((job, spec), self.slot, self.version, self.revision, self.created_at_ms);
         task.node = node;
@@ -407,19 +399,19 @@ impl Stored<'_> {
         task.started_at_ms = self.started_at_ms;
         task.health = self.health;
         task.why = self.why.as_ref().map(PackedWhy::pack);
-        task.container = self.container_id.map(|id| ContainerId::from(&*id));
+        task.container = self.container_id.map(ContainerId::from);
         task.failures = self.failures;
         task.replaces = self.replaces;
         task.state = self.state;
         task.set_rare(|rare| {
             *rare = Rare {
-                stop: self.stop.map(Cow::into_owned),
-                reason: self.reason.map(Cow::into_owned),
+                stop: self.stop.map(str::to_owned),
+                reason: self.reason.map(str::to_owned),
                 exit_code: self.exit_code,
                 finished_at_ms: self.finished_at_ms,
                 displaced_by: self.displaced_by.map(Cow::into_owned),
                 ports: self.ports.into_owned(),
-                placement: self.placement.map(Cow::into_owned),
+                placement: self.placement.map(str::to_owned),
             };
         });
         Ok(task)
@@ -440,9 +432,8 @@ pub struct Names {
 
 impl Names {
     fn job(&mut self, namespace: &str, name: &str) -> Result<JobKey, NameError> {
-        let is_it = |job: &&JobKey| {
-            (job.namespace.as_str(), job.name.as_str()) == (namespace, name)
-        };
+        let is_it =
+            |job: &&JobKey| (job.namespace.as_str(), job.name.as_str()) == (namespace, name);
         if let Some(job) = self.job.as_ref().filter(is_it) {
             return Ok(job.clone());
         }
@@ -471,4 +462,98 @@ where
     let name = N::try_from(text)?;
     names.insert(name.clone());
     Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A million of them are kept: whoever adds a field to every task does it knowingly.
+    #[test]
+    fn a_task_takes_little_room() {
+        assert!(size_of::<Task>() <= 240, "a task has {} bytes", size_of::<Task>());
+        let cost = CostTerms { cpu: 1.5, memory: 0.7, tasks: 0.01, ..CostTerms::default() };
+        let why = Why {
+            scheduler: SchedulerKind::Epvm,
+            nodes: 10_000,
+            feasible: 9_000,
+            removed: BTreeMap::from([(Reason::Cpu, 600), (Reason::Memory, 400)]),
+            unmet: vec![],
+            cost: Some(cost),
+            runner_up: Some(RunnerUp { node: "node-1234".parse().unwrap(), cost }),
+            moved_from: None,
+        };
+        let packed = PackedWhy::pack(&why).0.len();
+        assert!(packed <= 100, "a reason has {packed} bytes");
+    }
+
+    #[test]
+    fn ids_of_containers_come_back_as_they_were() {
+        let docker = format!("{:064x}", u128::MAX);
+        for text in
+            [docker.as_str(), "", "c-1", &docker[1..], &docker.to_uppercase(), &"g".repeat(64)]
+        {
+            let id = ContainerId::from(text);
+            assert_eq!(id.to_string(), text);
+            assert_eq!(matches!(id, ContainerId::Bytes(_)), text == docker);
+        }
+    }
+
+    #[test]
+    fn tasks_that_are_read_share_their_names() {
+        let mut names = Names::default();
+        let of = |names: &mut Names, job: &str| {
+            (names.job("default", job).unwrap(), names.spec("main").unwrap())
+        };
+        let (one, other, third) = (of(&mut names, "a"), of(&mut names, "a"), of(&mut names, "b"));
+        let is_same = |one: &str, other: &str| std::ptr::eq(one, other);
+        assert!(is_same(one.0.name.as_str(), other.0.name.as_str()));
+        assert!(is_same(one.0.namespace.as_str(), third.0.namespace.as_str()));
+        assert!(is_same(one.1.as_str(), third.1.as_str()));
+        assert_eq!(third.0.name.as_str(), "b");
+        assert!(names.node("no name").is_err());
+    }
+
+    fn cost() -> impl Strategy<Value = CostTerms> {
+        let term = || prop_oneof![Just(0.0), Just(1.0), 0.0..1e9, Just(f64::MIN_POSITIVE)];
+        (term(), term(), term(), term(), term(), term()).prop_map(
+            |(cpu, memory, disk, tasks, stale_penalty, preference)| CostTerms {
+                cpu,
+                memory,
+                disk,
+                tasks,
+                stale_penalty,
+                preference,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn reasons_come_back_as_they_were(
+            scheduler in 0..SchedulerKind::ALL.len(),
+            (nodes, feasible) in any::<(u32, u32)>(),
+            removed in proptest::collection::btree_map(0..Reason::ALL.len(), any::<u32>(), 0..4),
+            unmet in proptest::collection::vec(any::<(u32, u32)>(), 0..3),
+            (cost, next) in (proptest::option::of(cost()), proptest::option::of(cost())),
+            moved in proptest::option::of(0.0..9.0),
+        ) {
+            let node: NodeName = "n1".parse().unwrap();
+            let why = Why {
+                scheduler: SchedulerKind::ALL[scheduler],
+                nodes,
+                feasible,
+                removed: removed.into_iter().map(|(at, count)| (Reason::ALL[at], count)).collect(),
+                unmet,
+                cost,
+                runner_up: next.map(|cost| RunnerUp { node: node.clone(), cost }),
+                moved_from: moved.map(|cost| MovedFrom { node: node.clone(), cost, cost_now: 0.0 }),
+            };
+            prop_assert_eq!(PackedWhy::pack(&why).unpack(), Some(why));
+        }
+    }
 }

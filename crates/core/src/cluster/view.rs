@@ -131,7 +131,7 @@ impl Cluster {
             (task.state == TaskState::Pending).then(|| job.blocked.get(&task.spec).cloned())?
         };
         let stopping = || {
-            let stop = task.stop.as_ref()?;
+            let stop = task.stop()?;
             (!task.state.is_terminal()).then(|| format!("stopping: {stop}"))
         };
         let unproven = || {
@@ -159,21 +159,24 @@ impl Cluster {
             silent: on_silent_node && !task.state.is_terminal(),
             attempt: task.attempt,
             node: task.node.clone(),
-            container_id: task.container_id.clone(),
+            container_id: task.container_id(),
             image: spec.map(|spec| spec.image.clone()).unwrap_or_default(),
-            ports: if task.ports.is_empty() {
+            ports: if task.ports().is_empty() {
                 spec.map(|spec| spec.ports.clone()).unwrap_or_default()
             } else {
-                task.ports.clone()
+                task.ports().to_vec()
             },
             health: task.health.map(|health| health.status),
-            exit_code: task.exit_code,
-            reason: unproven().or_else(|| task.reason.clone()).or_else(stopping).or_else(blocked),
+            exit_code: task.exit_code(),
+            reason: unproven()
+                .or_else(|| task.reason().map(str::to_owned))
+                .or_else(stopping)
+                .or_else(blocked),
             placement: self.state.placement(task),
             replaces: task.replaces,
             created_at_ms: task.created_at_ms,
             started_at_ms: task.started_at_ms,
-            finished_at_ms: task.finished_at_ms,
+            finished_at_ms: task.finished_at_ms(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use longshore_core::cluster::changes::Changes;
 use longshore_core::cluster::record::{Fact, Hash, Record};
-use longshore_core::cluster::state::State;
+use longshore_core::cluster::state::{SlotTasks, State};
 use longshore_core::cluster::{Settings, invariant};
 use longshore_proto::id::{ManagerId, NodeId, TaskId};
 use longshore_proto::name::{JobKey, NodeName};
@@ -284,9 +284,9 @@ fn capacity(state: &State, name: &NodeName) -> Result<(), Violation> {
 fn count(state: &State, key: &JobKey) -> Result<(), Violation> {
     let Some(job) = state.jobs.get(key) else { return Ok(()) };
     for (name, slots) in &job.slots {
-        let live = |ids: &Vec<TaskId>| {
+        let live = |ids: &SlotTasks| {
             let tasks = ids.iter().filter_map(|id| state.tasks.get(id));
-            tasks.filter(|task| !task.state.is_terminal() && task.stop.is_none()).count()
+            tasks.filter(|task| !task.state.is_terminal() && !task.is_to_stop()).count()
         };
         let instances = slots.values().filter(|ids| live(ids) > 0).count();
         let most = slots.values().map(live).max().unwrap_or(0);
@@ -308,7 +308,7 @@ fn count(state: &State, key: &JobKey) -> Result<(), Violation> {
 /// Whether one of a slot's live tasks takes the place of another one.
 fn moves_on(state: &State, ids: &[TaskId]) -> bool {
     let live = |id: &TaskId| {
-        state.tasks.get(id).is_some_and(|task| !task.state.is_terminal() && task.stop.is_none())
+        state.tasks.get(id).is_some_and(|task| !task.state.is_terminal() && !task.is_to_stop())
     };
     ids.iter()
         .filter(|id| live(id))
@@ -319,7 +319,8 @@ fn moves_on(state: &State, ids: &[TaskId]) -> bool {
 /// I-21: history stays bounded.
 fn history(state: &State, key: &JobKey) -> Result<(), Violation> {
     let Some(job) = state.jobs.get(key) else { return Ok(()) };
-    let longest = job.slots.values().flat_map(BTreeMap::values).map(Vec::len).max().unwrap_or(0);
+    let longest =
+        job.slots.values().flat_map(BTreeMap::values).map(|ids| ids.len()).max().unwrap_or(0);
     if longest > SLOT_TASKS_MAX {
         return violated("I-21", format!("a slot of {key} remembers {longest} tasks"));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longshore_core::cluster::state::{Job, Node, State, Task};
+use longshore_core::cluster::state::{Job, Node, SlotTasks, State, Task};
 use longshore_proto::id::TaskId;
 use longshore_proto::name::JobKey;
 use longshore_proto::spec::{Port, Resources, TaskSpec};
@@ -46,12 +46,13 @@ fn converged(state: &State, key: &JobKey, job: &Job) -> Result<(), Violation> {
     }
     for part in &spec.specs {
         let slots = job.slots.get(&part.name).into_iter().flat_map(BTreeMap::values);
-        let is_settled = |ids: &&Vec<TaskId>| {
+        let is_settled = |ids: &&SlotTasks| {
             let tasks = ids.iter().filter_map(|id| state.tasks.get(id));
             // A move that came to nothing leaves an instance where it was, also when that has ended since.
             let runs =
-                tasks.clone().any(|task| task.state == TaskState::Running && task.stop.is_none());
-            let latest = tasks.max_by_key(|task| (!task.state.is_terminal(), task.finished_at_ms));
+                tasks.clone().any(|task| task.state == TaskState::Running && !task.is_to_stop());
+            let latest =
+                tasks.max_by_key(|task| (!task.state.is_terminal(), task.finished_at_ms()));
             runs || latest.is_some_and(|task| match task.state {
                 TaskState::Completed | TaskState::Failed => task.version >= job.run_version,
                 TaskState::Pending => job.blocked.contains_key(&part.name),

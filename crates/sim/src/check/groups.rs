@@ -120,7 +120,7 @@ fn whole(state: &State, job: &JobKey, spec: &SpecName, version: u64) -> Result<(
     let waits = |id: &TaskId| {
         state.tasks.get(id).is_some_and(|task| {
             task.state == TaskState::Pending
-                && task.stop.is_none()
+                && !task.is_to_stop()
                 && !takes_a_place(state, *id, task)
         })
     };
@@ -151,7 +151,7 @@ fn handed_over(state: &State, id: TaskId) -> Result<(), Violation> {
         state.tasks.get(other).is_some_and(|other| {
             other.replaces == Some(id)
                 && !other.state.is_terminal()
-                && other.stop.is_none()
+                && !other.is_to_stop()
                 && !is_up(other)
         })
     });
@@ -171,7 +171,7 @@ fn is_up(task: &Task) -> bool {
 
 fn slot<'a>(state: &'a State, task: &Task) -> &'a [TaskId] {
     let slots = state.jobs.get(&task.job).and_then(|job| job.slots.get(&task.spec));
-    slots.and_then(|slots| slots.get(&task.slot)).map_or(&[], Vec::as_slice)
+    slots.and_then(|slots| slots.get(&task.slot)).map_or(&[], |ids| ids)
 }
 
 /// The task that goes on while this one takes its place.

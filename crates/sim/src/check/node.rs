@@ -281,7 +281,7 @@ impl Node {
             return Ok(());
         }
         let wanted = known.is_some_and(|task| {
-            task.stop.is_none()
+            !task.is_to_stop()
                 && !task.state.is_terminal()
                 && task.attempt <= attempt
                 && self.minted.get(&id).is_none_or(|minted| *minted <= attempt)

@@ -175,7 +175,7 @@ fn a_batch_task_may_finish_until_the_deadline() {
     assert_eq!(world.live("sum"), [other], "what has finished is not done again");
     let facts = world.pass(31_000, ALIVE);
     assert!(facts.contains(&Fact::NodeDrainOverdue { name: node_name("n1") }));
-    let stop = world.task(other).stop.clone().unwrap();
+    let stop = world.task(other).stop().unwrap().to_owned();
     assert_eq!(stop, "its node n1 is drained, and the deadline has come");
     world.end_all("sum");
     assert_eq!(world.nodes_of("sum"), [Some("n2".to_owned())], "it begins anew elsewhere");
@@ -194,9 +194,9 @@ fn a_deadline_begins_anew_under_another_leader_and_the_drain_goes_on() {
     world.pass(50_000, ALIVE);
     world.change_leader();
     world.pass(50_000, ALIVE);
-    assert_eq!(world.task(task).stop, None);
+    assert_eq!(world.task(task).stop(), None);
     world.pass(11_000, ALIVE);
-    assert!(world.task(task).stop.is_some());
+    assert!(world.task(task).is_to_stop());
     // Once it has come, it stays come.
     world.change_leader();
     assert!(view(&world, "n1").drain.unwrap().overdue);
@@ -255,14 +255,14 @@ fn what_must_end_first_ends_when_there_is_a_place_for_it() {
     drain(&mut world, &["n1"], None);
     world.pass(5_000, ALIVE);
     let [task] = world.live("one")[..] else { panic!() };
-    assert_eq!(world.task(task).stop, None);
+    assert_eq!(world.task(task).stop(), None);
     let told = waits(&world, "n1");
     let wanted = "it must end here before it starts elsewhere, and has no place there: no node fits: of 2 nodes, 1 is \
                   cordoned, 1 is draining";
     assert_eq!(told, [wanted]);
     uncordon(&mut world, "n2");
     world.pass(500, ALIVE);
-    assert!(world.task(task).stop.is_some());
+    assert!(world.task(task).is_to_stop());
     assert_eq!(world.live("one"), [task], "nothing starts before it has ended");
     world.end_all("one");
     assert_eq!(world.nodes_of("one"), [Some("n2".to_owned())]);
@@ -301,7 +301,7 @@ fn a_successor_that_fails_is_tried_again_more_and_more_slowly_and_the_service_go
                 tries += 1;
             }
         }
-        assert_eq!(world.task(old).stop, None);
+        assert_eq!(world.task(old).stop(), None);
     }
     assert!((4..=8).contains(&tries), "{tries} tries in five minutes");
     let told = waits(&world, "n1");

@@ -172,7 +172,7 @@ fn a_fence_that_is_put_up_exchanges_the_container_for_one_with_a_token() {
     let [before] = world.live("db")[..] else { panic!() };
     world.told.clear();
     world.submit(fenced(1));
-    assert!(world.task(before).stop.is_some());
+    assert!(world.task(before).is_to_stop());
     world.end_all("db");
     let [after] = world.live("db")[..] else { panic!() };
     let epochs: Vec<Option<u64>> = world
@@ -296,7 +296,7 @@ impl Machines {
             for id in tasks.iter().copied().collect::<Vec<_>>() {
                 let task = self.world.task(id).clone();
                 let runs = self.machines[name].running.contains(&id);
-                if task.stop.is_none() && !runs {
+                if !task.is_to_stop() && !runs {
                     // One that ran before the machine went down is restarted: an attempt is another holder.
                     let attempt = task.attempt + 1;
                     self.start(name, id, attempt);
@@ -308,7 +308,7 @@ impl Machines {
             let state = self.world.cluster.state();
             let wanted: BTreeSet<TaskId> = state.nodes[name].tasks.iter().copied().collect();
             let ending: Vec<TaskId> =
-                wanted.iter().copied().filter(|id| state.tasks[id].stop.is_some()).collect();
+                wanted.iter().copied().filter(|id| state.tasks[id].is_to_stop()).collect();
             let machine = self.machines.get_mut(name).unwrap();
             machine.running.retain(|id| wanted.contains(id) && !ending.contains(id));
             for id in ending {

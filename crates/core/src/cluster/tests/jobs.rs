@@ -26,7 +26,7 @@ fn a_job_is_stored_created_and_placed_in_one_record() {
     assert_eq!(live.len(), 2);
     for id in &live {
         assert_eq!(world.task(*id).state, TaskState::Assigned);
-        let why = world.task(*id).why.as_deref().unwrap();
+        let why = world.task(*id).why().unwrap();
         assert_eq!((why.nodes, why.feasible), (1, 1), "{why:?}");
     }
     let (node, delta) = world.told.last().unwrap();
@@ -152,7 +152,7 @@ fn a_service_is_running_when_all_of_it_runs_and_stays_so_while_one_restarts() {
     let id = world.live("web")[0];
     world.report(id, 2, TaskState::Preparing, Some(137));
     assert_eq!(world.task(id).attempt, 2);
-    assert_eq!(world.task(id).exit_code, Some(137));
+    assert_eq!(world.task(id).exit_code(), Some(137));
     assert_eq!(status(&world, "web"), JobStatus::Running);
 }
 
@@ -330,7 +330,7 @@ fn a_change_is_rolled_out_one_task_at_a_time_in_its_own_slot() {
     assert_eq!(world.submit(changed), 2);
     for slot in 0..3 {
         let stopping: Vec<_> =
-            world.live("web").into_iter().filter(|id| world.task(*id).stop.is_some()).collect();
+            world.live("web").into_iter().filter(|id| world.task(*id).is_to_stop()).collect();
         assert_eq!(stopping.len(), 1, "one at a time");
         assert_eq!(world.task(stopping[0]).slot, slot);
         world.report(stopping[0], 1, TaskState::Stopped, None);
@@ -342,7 +342,7 @@ fn a_change_is_rolled_out_one_task_at_a_time_in_its_own_slot() {
         world
             .live("web")
             .iter()
-            .all(|id| world.task(*id).version == 2 && world.task(*id).stop.is_none())
+            .all(|id| world.task(*id).version == 2 && !world.task(*id).is_to_stop())
     );
     world.check_replay();
 }
@@ -357,12 +357,11 @@ fn more_instances_leave_what_runs_alone() {
     world.submit(job("web", 4));
     let after = world.live("web");
     assert_eq!(after.len(), 4);
-    assert!(before.iter().all(|id| after.contains(id) && world.task(*id).stop.is_none()));
+    assert!(before.iter().all(|id| after.contains(id) && !world.task(*id).is_to_stop()));
     world.submit(job("web", 1));
-    let stopping =
-        world.live("web").into_iter().filter(|id| world.task(*id).stop.is_some()).count();
+    let stopping = world.live("web").into_iter().filter(|id| world.task(*id).is_to_stop()).count();
     assert_eq!(stopping, 3, "the highest slots go");
-    assert!(world.task(before[0]).stop.is_none());
+    assert!(!world.task(before[0]).is_to_stop());
 }
 
 #[test]
@@ -446,7 +445,7 @@ fn a_job_of_several_parts_counts_each() {
     spec.specs.pop();
     world.submit(spec);
     let stopping: Vec<_> =
-        world.live("shop").into_iter().filter(|id| world.task(*id).stop.is_some()).collect();
+        world.live("shop").into_iter().filter(|id| world.task(*id).is_to_stop()).collect();
     assert_eq!(stopping.len(), 1, "the part that is gone is stopped");
     assert_eq!(world.task(stopping[0]).spec.as_str(), "db");
 }

@@ -57,13 +57,13 @@ fn a_task_moves_by_a_successor_that_runs_before_it_ends() {
     let successor = world.task(new);
     assert_eq!(successor.node.as_ref().unwrap().as_str(), "n2");
     assert_eq!((successor.replaces, successor.slot), (Some(old), world.task(old).slot));
-    let why = successor.why.clone().unwrap();
+    let why = successor.why().unwrap();
     assert!(why.sentence(|_| String::new()).starts_with("moved from n1 to balance"), "{why:?}");
-    assert_eq!(world.task(old).stop, None, "it goes on until the other runs");
+    assert_eq!(world.task(old).stop(), None, "it goes on until the other runs");
     assert_eq!(status(&world, "web"), JobStatus::Running);
 
     world.report(new, 1, TaskState::Running, None);
-    let reason = world.task(old).stop.clone().unwrap();
+    let reason = world.task(old).stop().unwrap().to_owned();
     assert_eq!(reason, "its successor on n2 runs");
     assert_eq!(status(&world, "web"), JobStatus::Running);
     world.report(old, 1, TaskState::Stopped, None);
@@ -79,10 +79,10 @@ fn a_successor_whose_health_is_asked_for_must_be_healthy_first() {
     let plan = rebalance(&mut world, 1);
     let (old, new) = (plan.moves[0].task.id.unwrap(), plan.moves[0].successor.unwrap());
     world.report_health(new, HealthReport { status: Health::Starting, sequence: 1 });
-    assert_eq!(world.task(old).stop, None, "it runs, and nobody knows whether it works");
+    assert_eq!(world.task(old).stop(), None, "it runs, and nobody knows whether it works");
     assert_eq!(status(&world, "web"), JobStatus::Running);
     world.report_health(new, HealthReport { status: Health::Healthy, sequence: 2 });
-    assert!(world.task(old).stop.is_some());
+    assert!(world.task(old).is_to_stop());
     world.check_replay();
 }
 
@@ -94,7 +94,7 @@ fn a_successor_that_comes_to_nothing_leaves_everything_as_it_was() {
         let (old, new) = (plan.moves[0].task.id.unwrap(), plan.moves[0].successor.unwrap());
         world.report(new, 1, TaskState::Failed, Some(1));
         assert_eq!(world.live("web").len(), 6);
-        assert_eq!(world.task(old).stop, None);
+        assert_eq!(world.task(old).stop(), None);
         world.pass(20_000, ALIVE);
         assert_eq!(world.live("web").len(), 6, "a failed move is not tried again by itself");
         assert_eq!(status(&world, "web"), JobStatus::Running);
@@ -137,7 +137,7 @@ fn who_stops_an_instance_that_moves_stops_both() {
     let (old, new) = (plan.moves[0].task.id.unwrap(), plan.moves[0].successor.unwrap());
     let stop = Command::StopTask { namespace: key("web").namespace, id: new.to_string() };
     world.command(stop).unwrap();
-    assert!(world.task(old).stop.is_some() && world.task(new).stop.is_some());
+    assert!(world.task(old).is_to_stop() && world.task(new).is_to_stop());
     world.end_all("web");
     assert_eq!(world.live("web").len(), 5);
 

@@ -19,7 +19,7 @@ fn tasks(name: &str, instances: u32, cpu_millis: u64, priority: u8) -> JobSpec {
 
 fn told_to_end(world: &World, name: &str) -> Vec<TaskId> {
     let ids = world.live(name).into_iter();
-    ids.filter(|id| world.task(*id).stop.is_some()).collect()
+    ids.filter(|id| world.task(*id).is_to_stop()).collect()
 }
 
 /// One node that is full of ten tasks of priority 10.
@@ -38,7 +38,7 @@ fn a_more_important_task_displaces_as_few_as_it_needs_and_they_wait() {
     let displaced = told_to_end(&world, "low");
     assert_eq!(displaced.len(), 3);
     for id in &displaced {
-        let reason = world.task(*id).stop.clone().unwrap();
+        let reason = world.task(*id).stop().unwrap().to_owned();
         assert_eq!(reason, "displaced by default/high.main of priority 90");
     }
     let reason = world.waits_because("high");

@@ -60,6 +60,26 @@ fn draining_moves_what_fits_and_says_what_does_not() {
 }
 
 #[test]
+fn an_answer_is_of_the_moment_of_its_question() {
+    let mut world = World::new();
+    for node in ["n1", "n2"] {
+        world.join(node, NODE).unwrap();
+    }
+    world.submit(of_cpu("web", 3, 300, 50));
+    world.start_all("web");
+    let question = WhatIf::Drain { nodes: nodes(&["n1"]) };
+    let snapshot = world.cluster.snapshot();
+    let at_once = ask(&world, &question);
+    // It is worked out beside the loop, which goes on.
+    world.submit(of_cpu("other", 2, 100, 50));
+    world.start_all("other");
+    world.submit(of_cpu("web", 1, 200, 60));
+    world.pass(5_000, &["n1", "n2"]);
+    assert_eq!(snapshot.whatif(&question), Ok(at_once.clone()));
+    assert_ne!(ask(&world, &question), at_once);
+}
+
+#[test]
 fn losing_nodes_leaves_what_waits_for_them() {
     let mut world = World::new();
     for node in ["n1", "n2", "n3"] {

@@ -162,7 +162,7 @@ proptest! {
                     continue;
                 }
                 let attempt = task.attempt.max(1);
-                if task.stop.is_some() {
+                if task.is_to_stop() {
                     world.report(id, attempt, TaskState::Stopped, None);
                 } else if task.state < TaskState::Running {
                     world.report(id, attempt, TaskState::Running, None);

@@ -404,7 +404,7 @@ impl World {
         let mut facts = Vec::new();
         for id in self.live(name) {
             let task = self.task(id);
-            if task.stop.is_some() {
+            if task.is_to_stop() {
                 facts.extend(self.report(id, task.attempt.max(1), TaskState::Stopped, None));
             }
         }
