@@ -5,6 +5,7 @@
 //! kept: nothing less important is placed there in between. None of this is stored. A new leader finds the same
 //! tasks ending and comes to the same end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use longshore_proto::name::NodeName;
@@ -38,6 +39,8 @@ pub(super) struct Wish {
     /// Where a search has stopped that goes on with the next pass, and how many nodes it has looked at so far.
     stopped_at: Option<NodeName>,
     looked: usize,
+    /// Where it has found seats so far that are too few: those that belong together need all of theirs at once.
+    found: Vec<NodeName>,
 }
 
 /// What came of a wish for room.
@@ -110,26 +113,30 @@ pub(super) fn make(
     });
     let missing = waiting - nodes.len();
     let mut looked_at = before.as_ref().map_or(now, |wish| wish.looked_at);
-    let (mut stopped_at, mut looked) =
-        before.map_or((None, 0), |wish| (wish.stopped_at, wish.looked));
+    let (mut stopped_at, mut looked, mut found) =
+        before.map_or((None, 0, Vec::new()), |wish| (wish.stopped_at, wish.looked, wish.found));
     if missing > 0 && is_due {
         looked_at = now;
         let state = &*draft.state;
         let find = |node: &NodeName| occupants(state, node);
-        // Those that belong together need all their seats from one search.
-        let nodes_max = if group.spec().all_at_once { usize::MAX } else { NODES_MAX };
         let wanted = Wanted {
             seats: missing,
             priority_max: Some(most),
-            nodes_max,
+            nodes_max: NODES_MAX,
             after: stopped_at.as_ref(),
+            besides: &found,
         };
-        let found = preempt::seats(&state.fleet, &demand, wanted, find);
-        looked = if stopped_at.is_some() { looked + found.nodes } else { found.nodes };
-        let goes_on = found.seats.len() < missing && looked < state.fleet.len();
-        stopped_at = found.stopped_at.filter(|_| goes_on);
-        let seats = found.seats;
+        let search = preempt::seats(&state.fleet, &demand, wanted, find);
+        looked = if stopped_at.is_some() { looked + search.nodes } else { search.nodes };
+        let goes_on = search.seats.len() < missing && looked < state.fleet.len();
+        stopped_at = search.stopped_at.filter(|_| goes_on);
+        let seats = search.seats;
+        found.clear();
         if group.spec().all_at_once && seats.len() < missing {
+            if stopped_at.is_some() {
+                let nodes: BTreeSet<NodeName> = seats.into_iter().map(|seat| seat.node).collect();
+                found.extend(nodes);
+            }
             kept.give_back_from(&mut draft.state.fleet, first);
             nodes.clear();
         } else {
@@ -156,7 +163,7 @@ pub(super) fn make(
         live.wishes.remove(&group.name);
     } else {
         let job = Arc::clone(&group.job);
-        let wish = Wish { nodes, job, looked_at, stopped_at, looked };
+        let wish = Wish { nodes, job, looked_at, stopped_at, looked, found };
         live.wishes.insert(group.name.clone(), wish);
     }
     made

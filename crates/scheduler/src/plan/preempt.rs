@@ -9,7 +9,7 @@
 //! displaced twice for the same wish.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use longshore_proto::id::TaskId;
 use longshore_proto::name::NodeName;
@@ -58,12 +58,14 @@ pub struct Wanted<'a> {
     pub nodes_max: usize,
     /// Begins with the node after this one by name, and goes on from the first after the last.
     pub after: Option<&'a NodeName>,
+    /// These nodes are looked at besides: where an earlier search, of other nodes, has found seats.
+    pub besides: &'a [NodeName],
 }
 
 impl Wanted<'_> {
     /// So many seats, wherever they are.
     pub fn anywhere(seats: usize, priority_max: Option<u8>) -> Self {
-        Self { seats, priority_max, nodes_max: usize::MAX, after: None }
+        Self { seats, priority_max, nodes_max: usize::MAX, after: None, besides: &[] }
     }
 }
 
@@ -72,7 +74,7 @@ impl Wanted<'_> {
 pub struct Found {
     /// The cheapest seats on the nodes that were looked at.
     pub seats: Vec<Seat>,
-    /// How many nodes' occupants were looked at.
+    /// How many nodes' occupants were looked at, those not counted that are looked at besides.
     pub nodes: usize,
     /// The node that was looked at last, when there were more than might be looked at.
     pub stopped_at: Option<NodeName>,
@@ -85,28 +87,35 @@ pub fn seats<'a>(
     wanted: Wanted<'_>,
     mut occupants: impl FnMut(&NodeName) -> Vec<Occupant<'a>>,
 ) -> Found {
-    let Wanted { seats: wanted, priority_max, nodes_max, after } = wanted;
+    let Wanted { seats: wanted, priority_max, nodes_max, after, besides } = wanted;
     let wish = Wish::of(demand);
     let mut benches: BTreeMap<u32, Bench<'a>> = BTreeMap::new();
     let mut cheapest = BinaryHeap::new();
     let (mut nodes, mut stopped_at) = (0, None);
     let mut last: Option<&NodeName> = None;
-    for lane in fleet.in_turn(after) {
-        let Some(node) = fleet.at(lane) else { continue };
-        if !is_in_question(filter::reason_against(fleet, node, demand)) {
-            continue;
+    let mut look_at = |lane: u32, node: &Node| {
+        let bench = Bench::new(fleet, node, lane, &wish, occupants(&node.name), priority_max);
+        if let Some((price, victims)) = bench.price(&wish) {
+            cheapest.push(Reverse((price, lane, victims)));
+            benches.insert(lane, bench);
         }
+    };
+    let is_in_question = |node: &Node| is_in_question(filter::reason_against(fleet, node, demand));
+    let besides: BTreeSet<u32> = besides.iter().filter_map(|node| fleet.lane(node)).collect();
+    for lane in &besides {
+        if let Some(node) = fleet.at(*lane).filter(|node| is_in_question(node)) {
+            look_at(*lane, node);
+        }
+    }
+    for lane in fleet.in_turn(after).filter(|lane| !besides.contains(lane)) {
+        let Some(node) = fleet.at(lane).filter(|node| is_in_question(node)) else { continue };
         if nodes == nodes_max {
             stopped_at = last.cloned();
             break;
         }
         nodes += 1;
         last = Some(&node.name);
-        let bench = Bench::new(fleet, node, lane, &wish, occupants(&node.name), priority_max);
-        if let Some((price, victims)) = bench.price(&wish) {
-            cheapest.push(Reverse((price, lane, victims)));
-            benches.insert(lane, bench);
-        }
+        look_at(lane, node);
     }
     let mut seats = Vec::new();
     while seats.len() < wanted {
@@ -487,6 +496,28 @@ mod tests {
         let (asked, stopped_at) = search(Some(&name("n8")), 9);
         assert_eq!(asked, ["n9", "n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"]);
         assert_eq!(stopped_at, None, "there are no more");
+    }
+
+    #[test]
+    fn two_searches_find_together_what_one_finds() {
+        let held: Vec<(String, [Held; 1])> = (1..=9)
+            .map(|number| {
+                (format!("n{number}"), [(number, 10 + u8::try_from(number % 4).unwrap(), 8)])
+            })
+            .collect();
+        let nodes: Vec<(&str, &[Held])> =
+            held.iter().map(|(node, held)| (node.as_str(), held.as_slice())).collect();
+        let cluster = Cluster::new(&nodes);
+        let search = |wanted: Wanted<'_>| {
+            seats(&cluster.fleet, &demand(8, 0), wanted, |node| cluster.tasks[node].clone())
+        };
+        let four = Wanted::anywhere(4, Some(50));
+        let first = search(Wanted { nodes_max: 5, ..four });
+        let besides: Vec<NodeName> = first.seats.into_iter().map(|seat| seat.node).collect();
+        let (after, besides) = (first.stopped_at.as_ref(), besides.as_slice());
+        let second = search(Wanted { nodes_max: 5, after, besides, ..four });
+        assert_eq!(second.seats, search(four).seats);
+        assert_eq!(second.nodes, 5);
     }
 
     #[test]

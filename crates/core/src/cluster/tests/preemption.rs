@@ -95,6 +95,28 @@ fn a_search_that_was_cut_short_goes_on_with_the_next_pass() {
 }
 
 #[test]
+fn a_gang_is_searched_room_for_over_several_passes() {
+    let mut world = World::new();
+    let names: Vec<String> = (0..2 * NODES_MAX).map(|number| format!("n{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for node in &names {
+        world.join(node, NODE).unwrap();
+    }
+    let nodes = u32::try_from(names.len()).unwrap();
+    world.submit(tasks("low", nodes, NODE.cpu_millis, 10));
+    world.start_all("low");
+    let mut gang = tasks("gang", nodes / 2 + 2, NODE.cpu_millis, 90);
+    gang.specs[0].all_at_once = true;
+    world.submit(gang);
+    assert_eq!(told_to_end(&world, "low"), [], "one pass finds room for too few");
+    world.pass(500, &names);
+    assert_eq!(told_to_end(&world, "low").len(), names.len() / 2 + 2);
+    world.end_all("low");
+    assert!(world.nodes_of("gang").iter().all(Option::is_some), "they are placed together");
+    world.check_replay();
+}
+
+#[test]
 fn near_priorities_and_the_switch_keep_everybody_in_place() {
     let mut world = full();
     world.submit(tasks("near", 1, 300, 29));
