@@ -26,6 +26,13 @@ impl Verdict {
     pub(crate) const FEASIBLE: Self = Self(0);
     /// There is no node.
     pub(crate) const VACANT: Self = Self(u8::MAX);
+    /// Every verdict about a node that a demand with so many constraints may get, but that it can take the task.
+    pub(crate) fn refusals(constraints: usize) -> impl Iterator<Item = Self> {
+        let reasons = Reason::ALL.into_iter().map(Self::of);
+        let told_apart = usize::from(Self::VACANT.0 - CONSTRAINT_FIRST);
+        reasons.chain((0..constraints.min(told_apart)).map(Self::of_constraint))
+    }
+
     /// How many verdicts there are.
     pub(crate) const COUNT: usize = 256;
 

@@ -20,7 +20,7 @@ mod pieces;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use longshore_proto::name::NodeName;
@@ -30,6 +30,7 @@ use crate::cost::guard::Census;
 use crate::demand::Demand;
 pub use groups::GroupId;
 pub(crate) use groups::Groups;
+use groups::Mixer;
 pub(crate) use journal::{Change, Journal};
 pub(crate) use lanes::Lanes;
 pub use node::{Machine, Node};
@@ -42,10 +43,6 @@ const BASE_MIN: usize = 16;
 fn base_log2(nodes: usize) -> u32 {
     nodes.max(BASE_MIN).next_power_of_two().ilog2()
 }
-
-/// Finds without an order that could decide anything: it is never walked through where order counts, and its hash
-/// is the same on every run.
-pub(crate) type Finder<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
 /// A node that is not of the fleet while tasks hold something of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,7 +57,7 @@ struct Directory {
     /// By name, in order.
     in_order: BTreeMap<NodeName, u32>,
     /// The same to look up: tasks come and go by the name of their node.
-    finder: Finder<NodeName, u32>,
+    finder: HashMap<NodeName, u32, BuildHasherDefault<Mixer>>,
 }
 
 /// Every node, and what the tasks that were placed hold of each.

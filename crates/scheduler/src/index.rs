@@ -85,6 +85,8 @@ pub(crate) struct Index {
     by_hash: BTreeMap<u64, Vec<u32>>,
     clock: u64,
     view_bytes: usize,
+    /// The view that was used last: where many tasks alike are placed, the next one is of the same.
+    last: usize,
 }
 
 impl Index {
@@ -100,6 +102,7 @@ impl Index {
             by_hash: BTreeMap::new(),
             clock: 0,
             view_bytes: 0,
+            last: 0,
         }
     }
 
@@ -111,6 +114,7 @@ impl Index {
     ) -> (&'i mut View, Ground<'i>) {
         self.catch_up(fleet);
         let at = self.find(fleet, demand);
+        self.last = at;
         self.clock += 1;
         self.used[at] = self.clock;
         let view = &mut self.views[at];
@@ -155,6 +159,9 @@ impl Index {
     /// The place of the demand's view, which is made when there is none.
     fn find(&mut self, fleet: &Fleet, demand: &Demand<'_>) -> usize {
         let company = Company::of(fleet, demand);
+        if self.views.get(self.last).is_some_and(|view| view.is_of(demand, &company)) {
+            return self.last;
+        }
         let hash = subject::hash(demand, &company);
         if let Some(same) = self.by_hash.get(&hash) {
             let found = same.iter().find(|at| self.views[**at as usize].is_of(demand, &company));

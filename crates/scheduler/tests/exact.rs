@@ -262,3 +262,54 @@ proptest! {
         play(seed, nodes, 150)?;
     }
 }
+
+/// More of a kind on one node than a view counts by itself.
+#[test]
+fn both_ways_agree_on_crowds_of_a_kind() {
+    let mut dice = Dice(7);
+    let mut fleet = Fleet::default();
+    let mut scheduler = Scheduler::default();
+    let labels = BTreeMap::new();
+    for number in 0..2 {
+        let machine = Machine {
+            datacenter: &Datacenter::standard(),
+            labels: &labels,
+            attributes: &labels,
+            mount_paths: &[],
+            status: NodeStatus::Ready,
+            eligibility: Eligibility::Open,
+            capacity: resources(1_000_000, 1_000_000, 0),
+            tasks_max: 1_000,
+        };
+        fleet.upsert(&node_name(number), &machine);
+        fleet.set_measured(&node_name(number), Some(Resources::ZERO));
+    }
+    let kind = Kind {
+        resources: resources(1, 1, 0),
+        datacenters: Vec::new(),
+        constraints: Vec::new(),
+        ports: Vec::new(),
+        affinities: Vec::new(),
+        spread: Vec::new(),
+        anti_affinity: 1,
+        distinct_hosts: false,
+        policy: SchedulerKind::Epvm,
+        ..Kind::random(&mut dice, 1)
+    };
+    let demand = kind.demand();
+    let policy = Policy::Epvm;
+    let mut held = Vec::new();
+    for step in 0..600 {
+        let fast = scheduler.place(&fleet, &demand, policy).unwrap();
+        assert_eq!(fast, plain::place(&fleet, &demand, policy).unwrap(), "step {step}");
+        fleet.reserve(&fast.node, &demand);
+        held.push(fast.node);
+    }
+    let most = fleet.nodes().map(|node| node.tasks).max().unwrap();
+    assert!(most > 200, "{most}");
+    while let Some(node) = held.pop() {
+        fleet.release(&node, &demand);
+        let fast = scheduler.place(&fleet, &demand, policy).unwrap();
+        assert_eq!(fast, plain::place(&fleet, &demand, policy).unwrap(), "{} left", held.len());
+    }
+}

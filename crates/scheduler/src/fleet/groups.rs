@@ -9,12 +9,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, DefaultHasher, Hasher};
+use std::num::NonZeroU128;
 
 use longshore_proto::name::{JobKey, SpecName};
 
 /// A group, by a hash of what it is of: of a million groups two share one with a chance of 10^-27.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GroupId(pub(crate) u128);
+pub struct GroupId(pub(crate) NonZeroU128);
 
 impl GroupId {
     /// The group of the tasks of one spec.
@@ -37,7 +38,7 @@ impl GroupId {
             }
             u128::from(hasher.finish())
         };
-        Self(half(0) << 64 | half(1))
+        Self(NonZeroU128::new(half(0) << 64 | half(1)).unwrap_or(NonZeroU128::MIN))
     }
 }
 
@@ -212,19 +213,24 @@ fn put<T>(all: &mut Vec<T>, vacant: &mut Vec<u32>, one: T) -> u32 {
 }
 
 /// Finds by numbers that nobody outside can choose.
-type Numbers<K> = HashMap<K, u32, BuildHasherDefault<NumberHasher>>;
+type Numbers<K> = HashMap<K, u32, BuildHasherDefault<Mixer>>;
 
-/// Mixes numbers by one multiplication each.
+/// Mixes numbers by one multiplication each, and names of nodes eight bytes at a time: operators say who may join, so
+/// that names come from nobody who would make them collide.
 #[derive(Debug, Default)]
-struct NumberHasher(u64);
+pub(super) struct Mixer(u64);
 
-impl Hasher for NumberHasher {
+impl Hasher for Mixer {
     fn finish(&self) -> u64 {
         self.0
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
     }
 
     fn write_u32(&mut self, number: u32) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use longshore_proto::spec::SchedulerKind;
 
-use crate::cost::points::{IMAGE_POINTS, POINTS_MAX, Weights};
+use crate::cost::points::{IMAGE_POINTS, POINTS_MAX};
 use crate::cost::{Key, STALE_FACTOR, dot};
 use crate::demand::{Amounts, DIMENSIONS, Dimension};
 use crate::explain::Rejected;
@@ -17,7 +17,7 @@ use crate::index::columns::{Figures, Lane64, Summary};
 use crate::index::kernel::{self, Factors};
 use crate::index::profile::Profile;
 use crate::index::subject::{Company, Owned};
-use crate::index::tree::{Best, Glance};
+use crate::index::tree::{self, Best};
 
 /// How each node stands to one demand.
 #[derive(Debug)]
@@ -43,9 +43,10 @@ pub(crate) struct Judgement {
     spread_counts: Vec<Vec<i64>>,
     /// The points against each domain that follow from it; empty where nothing is spread.
     domain_points: Vec<i32>,
-    /// What costs are multiplied by for them, above the points of the least crowded domain that counts.
-    apart: Vec<f64>,
-    apart_least: i32,
+    /// The same of the domains with a node that can take the task, close together to be compared; infinite for others.
+    crowding: Vec<f64>,
+    /// The least of them.
+    crowding_least: i32,
     /// How many nodes of each domain can take the task; empty where lanes lie in their own order.
     domain_feasible: Vec<u32>,
 }
@@ -77,8 +78,8 @@ impl Judgement {
             company_at: Vec::new(),
             spread_counts: Vec::new(),
             domain_points: Vec::new(),
-            apart: Vec::new(),
-            apart_least: 0,
+            crowding: Vec::new(),
+            crowding_least: 0,
             domain_feasible: Vec::new(),
         };
         let Some(Self { verdicts, feasible, counts, .. }) = reused else { return new };
@@ -112,22 +113,26 @@ impl Judgement {
         ground.popular.is_none() && !self.looks_at_company() && !ground.fleet.has_stale()
     }
 
-    /// Whether a glance tells that a node was and is behind the best two of its block.
-    pub(super) fn stays_behind(
+    /// What a node costs that was and is feasible, where nothing but costs and room counts, with the weight of its
+    /// points.
+    pub(super) fn cost_if_feasible(
         &self,
         ground: &Ground<'_>,
-        lane: u32,
+        lane: usize,
         node: &Figures,
-        known: &Glance,
-    ) -> bool {
-        let at = lane as usize;
-        lane != known.best
-            && lane != known.next
-            && self.is_feasible_at(at)
+    ) -> Option<(f64, f64)> {
+        let is_feasible = self.is_feasible_at(lane)
             && node.standing == Verdict::FEASIBLE
-            && (0..DIMENSIONS).all(|r| self.wanted[r] <= node.free[r])
-            && self.weighed(ground, at, dot(&node.live, &self.factors[node.class as usize]))
-                > known.next_first
+            && (0..DIMENSIONS).all(|r| self.wanted[r] <= node.free[r]);
+        is_feasible.then(|| {
+            let cost = dot(&node.live, &self.factors[node.class as usize]);
+            if self.profile.has_points() || self.company_at.get(lane).is_some_and(|has| *has > 0) {
+                let weight = ground.weights.of(self.points(ground, lane));
+                (cost * weight, weight)
+            } else {
+                (cost, 1.0)
+            }
+        })
     }
 
     /// Whether a node was and is refused by what it says of itself.
@@ -136,15 +141,6 @@ impl Judgement {
         stated != Verdict::FEASIBLE.0
             && node.standing == Verdict::FEASIBLE
             && self.verdicts[lane as usize] == stated
-    }
-
-    /// A cost with the weight of the node's points.
-    fn weighed(&self, ground: &Ground<'_>, lane: usize, cost: f64) -> f64 {
-        if self.profile.has_points() || self.company_at.get(lane).is_some_and(|has| *has > 0) {
-            cost * ground.weights.of(self.points(ground, lane))
-        } else {
-            cost
-        }
     }
 
     pub(super) fn count_company(&mut self, ground: &Ground<'_>) {
@@ -185,7 +181,7 @@ impl Judgement {
         self.company_at.clear();
         self.spread_counts.clear();
         self.domain_points.clear();
-        self.apart.clear();
+        self.crowding.clear();
     }
 
     /// Counts tasks of its kind on a node; gives the domain that they crowd. On a node that is gone it is none.
@@ -211,10 +207,7 @@ impl Judgement {
                 // Each domain is a value of its own.
                 Some(domain) if self.spread_counts.len() == 1 => {
                     self.domain_points[domain] = self.points_of_domain(domain);
-                    if let Some(apart) = self.apart.get_mut(domain) {
-                        let points = self.domain_points[domain] - self.apart_least;
-                        *apart = ground.weights.of(points);
-                    }
+                    self.count_in(domain);
                 }
                 Some(_) => self.count_domains(),
                 None => {}
@@ -247,6 +240,7 @@ impl Judgement {
         {
             let count = &mut self.domain_feasible[domain];
             *count = *count + u32::from(feasible) - u32::from(was_feasible);
+            self.count_in(domain);
         }
         feasible
     }
@@ -280,6 +274,7 @@ impl Judgement {
             then(self, at);
         }
         self.domain_feasible.clear();
+        self.crowding.clear();
         let shape = self.profile.shape();
         if !shape.is_in_order() {
             self.domain_feasible.resize(self.profile.domains(), 0);
@@ -519,6 +514,16 @@ impl Judgement {
         let least = kernel::least_costs(ground.level, block, factors, weights, feasible, with_next);
         let penalty = if of_stale { STALE_FACTOR } else { 1.0 };
         let mut best = Best::NONE;
+        if least.ties.count_ones() > 2 && least.ties & summary.measured == 0 && weights.is_none() {
+            // On nodes alike, which are many where a fleet is new, only the fixed order tells.
+            let ties = earliest_two(&block.tie, least.ties);
+            ties.into_iter().for_each(|bit| {
+                let (first, tie) = (least.least * penalty, block.tie[bit]);
+                let lane = u32::try_from(at * BLOCK + bit).unwrap_or(u32::MAX);
+                best.add(Key { first, second: least.least, tie, lane });
+            });
+            return best;
+        }
         let mut add = |first: f64, ties: u64| {
             each_bit(ties, |bit| {
                 let tie = block.tie[bit];
@@ -577,33 +582,61 @@ impl Judgement {
         {
             return rejected;
         }
-        for (verdict, &count) in (0..=u8::MAX).zip(self.counts.iter()) {
+        for verdict in Verdict::refusals(self.profile.constraints()) {
+            let count = self.counts[usize::from(verdict.0)];
             if count > 0 {
-                rejected.add(Verdict(verdict), count, |index| self.profile.text(index));
+                rejected.add(verdict, count, |index| self.profile.text(index));
             }
         }
         rejected
     }
 
-    /// What the costs of each domain are multiplied by for being more crowded than the least crowded one with a node
-    /// that can take the task; nothing where nothing is spread.
-    pub(super) fn apart(&self) -> &[f64] {
-        &self.apart
+    /// Whether some domains may be more crowded than others.
+    pub(super) fn is_crowded(&self) -> bool {
+        !self.domain_points.is_empty()
     }
 
-    /// Brings that up to date.
-    pub(super) fn weigh_domains(&mut self, weights: &Weights) {
-        if self.domain_points.is_empty() {
-            return self.apart.clear();
+    /// The points against each domain that has a node that can take the task; infinite for others.
+    pub(super) fn crowding(&self) -> &[f64] {
+        &self.crowding
+    }
+
+    /// The least of them.
+    pub(super) fn crowding_least(&self) -> f64 {
+        f64::from(self.crowding_least)
+    }
+
+    /// What costs in a domain are multiplied by for being more crowded than the least crowded one.
+    pub(super) fn apart(&self, ground: &Ground<'_>, domain: usize) -> f64 {
+        let points = self.domain_points.get(domain);
+        points.map_or(1.0, |points| ground.weights.of(points - self.crowding_least))
+    }
+
+    /// At least what costs are multiplied by in any domain that is more crowded than the least crowded one.
+    pub(super) fn apart_min(&self, ground: &Ground<'_>) -> f64 {
+        let step = match self.demand.spread.as_slice() {
+            // Each task of its kind counts for as much.
+            [spread] => i32::from(spread.weight),
+            _ => 1,
+        };
+        ground.weights.of(step.max(1))
+    }
+
+    /// Finds out how crowded the least crowded domain is.
+    pub(super) fn weigh_domains(&mut self) {
+        if self.crowding.len() != self.domain_points.len() {
+            self.crowding.resize(self.domain_points.len(), f64::INFINITY);
+            (0..self.domain_points.len()).for_each(|domain| self.count_in(domain));
         }
-        let each = self.domain_points.iter().zip(&self.domain_feasible);
-        let counted = each.map(|(points, nodes)| if *nodes > 0 { *points } else { i32::MAX });
-        let least = counted.min().filter(|least| *least < i32::MAX).unwrap_or(0);
-        if self.apart.is_empty() || self.apart_least != least {
-            self.apart_least = least;
-            let apart = self.domain_points.iter().map(|points| weights.of(points - least));
-            self.apart.clear();
-            self.apart.extend(apart);
+        let least = tree::least(&self.crowding);
+        self.crowding_least = if least == f64::INFINITY { 0 } else { least as i32 };
+    }
+
+    fn count_in(&mut self, domain: usize) {
+        let points = self.domain_points.get(domain).copied();
+        if let (Some(points), Some(crowding)) = (points, self.crowding.get_mut(domain)) {
+            let counts = self.domain_feasible.get(domain).is_some_and(|nodes| *nodes > 0);
+            *crowding = if counts { f64::from(points) } else { f64::INFINITY };
         }
     }
 
@@ -621,7 +654,7 @@ impl Judgement {
         let spreads = !self.spread_counts.is_empty();
         let domains = 0..if spreads { self.profile.domains() } else { 0 };
         self.domain_points = domains.map(|domain| self.points_of_domain(domain)).collect();
-        self.apart.clear();
+        self.crowding.clear();
     }
 }
 
@@ -633,6 +666,20 @@ fn up_to_many(tasks: u32) -> u8 {
 /// What is wanted, to be compared with what is free.
 fn wanted(amounts: &Amounts) -> [f64; DIMENSIONS] {
     amounts.map(|amount| if amount == 0 { f64::NEG_INFINITY } else { amount as f64 })
+}
+
+/// The two whose place in the fixed order is earliest, of those whose bit is set; at least two are.
+fn earliest_two(ties: &[u64; BLOCK], bits: u64) -> [usize; 2] {
+    let (mut first, mut second) = ((u64::MAX, 0), (u64::MAX, 0));
+    each_bit(bits, |bit| {
+        let one = (ties[bit], bit);
+        if one < first {
+            second = std::mem::replace(&mut first, one);
+        } else if one < second {
+            second = one;
+        }
+    });
+    [first.1, second.1]
 }
 
 /// Calls with the number of each bit that is set, the lowest first.

@@ -124,6 +124,11 @@ impl Profile {
         !self.points.is_empty()
     }
 
+    /// How many constraints there are.
+    pub(crate) fn constraints(&self) -> usize {
+        self.texts.len()
+    }
+
     pub(crate) fn text(&self, constraint: usize) -> Arc<str> {
         self.texts.get(constraint).cloned().unwrap_or_else(|| Arc::from(""))
     }

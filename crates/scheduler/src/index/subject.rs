@@ -86,7 +86,7 @@ pub(crate) fn hash(demand: &Demand<'_>, company: &Company) -> u64 {
     let mut hash = Hasher(0x9e37_79b9_7f4a_7c15);
     demand.amounts().into_iter().for_each(|amount| hash.word(amount));
     // Each is a hash already, of which a half will do.
-    let group = |group: Option<GroupId>| group.map_or(0, |group| group.0 as u64);
+    let group = |group: Option<GroupId>| group.map_or(0, |group| group.0.get() as u64);
     hash.word(group(company.kin));
     hash.word(group(company.image));
     hash.word(u64::from(demand.anti_affinity) << 1 | u64::from(demand.distinct_hosts));

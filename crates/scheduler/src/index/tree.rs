@@ -1,4 +1,4 @@
-//! The best of each block, of each group of 64 blocks, and of each domain, mended where something changed.
+//! The best of each block, of each group of 16 blocks, and of each domain, mended where something changed.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use crate::cost::Key;
 use crate::fleet::lanes::BLOCK;
 
 /// How many blocks form a group.
-const GROUP: usize = 64;
+const GROUP: usize = 16;
 
 /// Which lanes form a block, which blocks a group, and which groups a domain. No block spans two domains.
 #[derive(Debug, Clone)]
@@ -219,14 +219,12 @@ impl Glance {
 pub(crate) struct Tree {
     blocks: Vec<Best>,
     glances: Vec<Glance>,
-    /// The bound of each block, by what decides first and next, each close together.
+    /// What decides first about the bound of each block, of each group and of each domain, close together.
     firsts: Vec<f64>,
-    seconds: Vec<f64>,
-    ties: Vec<u64>,
+    group_firsts: Vec<f64>,
+    domain_firsts: Vec<f64>,
     groups: Vec<Top>,
     domains: Vec<Top>,
-    /// What decides first about each domain, close together.
-    domain_firsts: Vec<f64>,
     /// Groups of whose first only a bound is known, as bits.
     doubtful_groups: Vec<u64>,
 }
@@ -272,7 +270,7 @@ pub(crate) fn least(figures: &[f64]) -> f64 {
 }
 
 /// The least of some figures, of those beside which another figure is this.
-fn least_where(beside: &[f64], this: f64, figures: &[f64]) -> f64 {
+pub(crate) fn least_where(beside: &[f64], this: f64, figures: &[f64]) -> f64 {
     let (chunks, rest) = figures.as_chunks::<WIDTH>();
     let (beside, beside_rest) = beside.as_chunks::<WIDTH>();
     let only = |beside: f64, figure: f64| if beside == this { figure } else { f64::INFINITY };
@@ -286,18 +284,22 @@ fn least_where(beside: &[f64], this: f64, figures: &[f64]) -> f64 {
     rest.chain(least).fold(f64::INFINITY, |least, figure| less(figure, least))
 }
 
-/// The least of the products of two lists.
-pub(crate) fn least_product(ones: &[f64], others: &[f64]) -> f64 {
-    let (chunks, rest) = ones.as_chunks::<WIDTH>();
-    let (others, others_rest) = others.as_chunks::<WIDTH>();
-    let mut least = [f64::INFINITY; WIDTH];
-    for (ones, others) in chunks.iter().zip(others) {
-        for i in 0..WIDTH {
-            least[i] = less(ones[i] * others[i], least[i]);
+/// The earliest of those whose figure is this; some figure is.
+fn earliest(firsts: &[f64], this: f64, top: impl Fn(usize) -> Top) -> Top {
+    let mut earliest = Top::NONE;
+    for (chunk, start) in firsts.chunks(WIDTH).zip((0..).step_by(WIDTH)) {
+        // Side by side first: most often it is one of many.
+        if !chunk.iter().fold(false, |any, first| any | (*first == this)) {
+            continue;
+        }
+        for (at, _) in chunk.iter().enumerate().filter(|(_, first)| **first == this) {
+            let other = top(start + at);
+            if other.bound.is_before(&earliest.bound) {
+                earliest = other;
+            }
         }
     }
-    let rest = rest.iter().zip(others_rest).map(|(one, other)| one * other);
-    rest.chain(least).fold(f64::INFINITY, |least, figure| less(figure, least))
+    earliest
 }
 
 fn range(starts: &[u32], index: usize) -> Range<usize> {
@@ -315,8 +317,7 @@ impl Tree {
         self.blocks.clone_from(&other.blocks);
         self.glances.clone_from(&other.glances);
         self.firsts.clone_from(&other.firsts);
-        self.seconds.clone_from(&other.seconds);
-        self.ties.clone_from(&other.ties);
+        self.group_firsts.clone_from(&other.group_firsts);
         self.groups.clone_from(&other.groups);
         self.domains.clone_from(&other.domains);
         self.domain_firsts.clone_from(&other.domain_firsts);
@@ -332,8 +333,7 @@ impl Tree {
         refill(&mut self.blocks, shape.blocks(), Best::NONE);
         refill(&mut self.glances, shape.blocks(), Glance::NONE);
         refill(&mut self.firsts, shape.blocks(), f64::INFINITY);
-        refill(&mut self.seconds, shape.blocks(), f64::INFINITY);
-        refill(&mut self.ties, shape.blocks(), u64::MAX);
+        refill(&mut self.group_firsts, shape.groups(), f64::INFINITY);
         refill(&mut self.groups, shape.groups(), Top::NONE);
         refill(&mut self.domains, shape.domains(), Top::NONE);
         refill(&mut self.domain_firsts, shape.domains(), f64::INFINITY);
@@ -349,11 +349,8 @@ impl Tree {
     /// Puts what is asked of a block most often where it is close together.
     fn note(&mut self, block: usize) {
         let known = &self.blocks[block];
-        let bound = known.bound();
         self.glances[block] = Glance::of(known);
-        self.firsts[block] = bound.first;
-        self.seconds[block] = bound.second;
-        self.ties[block] = bound.tie;
+        self.firsts[block] = known.bound().first;
     }
 
     /// Scans, where all lanes are one domain, the blocks of which only a bound is known, if they may be the first.
@@ -396,7 +393,13 @@ impl Tree {
 
     /// A node's key is now this; [`Key::NONE`] takes it out.
     pub(crate) fn touch(&mut self, shape: &Shape, lane: u32, key: Key) {
-        let Some(block) = shape.block_of(lane as usize) else { return };
+        if let Some(block) = shape.block_of(lane as usize) {
+            self.touch_in(shape, block, lane, key);
+        }
+    }
+
+    /// The same, of a node whose block is known.
+    pub(crate) fn touch_in(&mut self, shape: &Shape, block: usize, lane: u32, key: Key) {
         self.blocks[block].touch(lane, key);
         self.note(block);
         self.lift(shape, block);
@@ -411,6 +414,7 @@ impl Tree {
         if bound.is_before(&group.bound) {
             let top = Top { bound, block: number(block) };
             *group = top;
+            self.group_firsts[at] = bound.first;
             unmark(&mut self.doubtful_groups, at);
             let domain = shape.domain_of[at] as usize;
             if bound.is_before(&self.domains[domain].bound) {
@@ -452,7 +456,9 @@ impl Tree {
     }
 
     fn look_through_group(&mut self, shape: &Shape, group: usize) {
-        self.groups[group] = self.first_of(range(&shape.group_starts, group));
+        let top = self.first_of(range(&shape.group_starts, group));
+        self.group_firsts[group] = top.bound.first;
+        self.groups[group] = top;
     }
 
     /// The first of a range of blocks.
@@ -462,31 +468,22 @@ impl Tree {
         if first == f64::INFINITY {
             return Top::NONE;
         }
-        let is_alone = firsts.iter().map(|one| u32::from(*one == first)).sum::<u32>() == 1;
-        let at = if is_alone {
-            firsts.iter().position(|one| *one == first).unwrap_or(0)
-        } else {
-            let seconds = &self.seconds[blocks.clone()];
-            let second = least_where(firsts, first, seconds);
-            let mut top = (u64::MAX, 0);
-            for (at, tie) in self.ties[blocks.clone()].iter().enumerate() {
-                if firsts[at] == first && seconds[at] == second && *tie <= top.0 {
-                    top = (*tie, at);
-                }
-            }
-            top.1
+        let top = |at: usize| {
+            let block = blocks.start + at;
+            Top { bound: *self.blocks[block].bound(), block: number(block) }
         };
-        let block = blocks.start + at;
-        Top { bound: *self.blocks[block].bound(), block: number(block) }
+        earliest(firsts, first, top)
     }
 
     fn look_through_domain(&mut self, shape: &Shape, domain: usize) {
-        let mut top = Top::NONE;
-        for group in &self.groups[range(&shape.domain_starts, domain)] {
-            if group.bound.is_before(&top.bound) {
-                top = *group;
-            }
-        }
+        let groups = range(&shape.domain_starts, domain);
+        let firsts = &self.group_firsts[groups.clone()];
+        let first = least(firsts);
+        let top = if first == f64::INFINITY {
+            Top::NONE
+        } else {
+            earliest(firsts, first, |at| self.groups[groups.start + at])
+        };
         self.set_domain(domain, top);
     }
 
@@ -561,7 +558,7 @@ impl Tree {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let of_block = size_of::<Best>() + size_of::<Glance>() + 3 * size_of::<f64>();
+        let of_block = size_of::<Best>() + size_of::<Glance>() + size_of::<f64>();
         self.blocks.len() * of_block + (self.groups.len() + self.domains.len()) * size_of::<Top>()
     }
 }

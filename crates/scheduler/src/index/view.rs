@@ -146,7 +146,7 @@ impl View {
                 if has_company {
                     self.nodes.hear(ground, change);
                 }
-                if !is_plain || !self.stays_behind(ground, change.lane) {
+                if !is_plain || !self.touch_plain(ground, change.lane) {
                     self.touch(ground, change.lane);
                 }
             }
@@ -170,13 +170,20 @@ impl View {
         }
     }
 
-    /// Whether a glance tells that a node was and is behind the best of its block: most are, and need no closer look.
-    fn stays_behind(&self, ground: &Ground<'_>, lane: u32) -> bool {
-        let block = self.nodes.profile.shape().block_of(lane as usize);
-        block.is_some_and(|block| {
-            let node = ground.columns.node(lane as usize);
-            self.nodes.stays_behind(ground, lane, node, self.fresh.glance(block))
-        })
+    /// Looks at one node again that could and can take the task, where nothing but costs and room counts. Most stay
+    /// behind the best two of their block, and this tells at a glance. False when it needs a closer look.
+    fn touch_plain(&mut self, ground: &Ground<'_>, lane: u32) -> bool {
+        let Self { nodes, fresh, .. } = self;
+        let (at, shape) = (lane as usize, nodes.profile.shape());
+        let node = ground.columns.node(at);
+        let Some(block) = shape.block_of(at) else { return false };
+        let Some((first, weight)) = nodes.cost_if_feasible(ground, at, node) else { return false };
+        let known = fresh.glance(block);
+        if lane == known.best || lane == known.next || first <= known.next_first {
+            let second = nodes.committed(node) * weight;
+            fresh.touch_in(shape, block, lane, Key { first, second, tie: node.tie, lane });
+        }
+        true
     }
 
     /// Looks at one node again.
@@ -315,14 +322,14 @@ impl View {
 
     /// The best of the nodes with or without a fresh measurement.
     fn first(&mut self, ground: &Ground<'_>, of_stale: bool) -> Option<Pick> {
-        self.nodes.weigh_domains(ground.weights);
+        self.nodes.weigh_domains();
         let Self { nodes, fresh, stale, .. } = self;
         first_of(ground, nodes, if of_stale { stale } else { fresh }, of_stale, None)
     }
 
     /// The same but for the one that is the best. How crowded domains are is told by the best of all nodes.
     fn first_but(&mut self, ground: &Ground<'_>, of_stale: bool, best: u32) -> Option<Pick> {
-        self.nodes.weigh_domains(ground.weights);
+        self.nodes.weigh_domains();
         let Self { nodes, fresh, stale, .. } = self;
         let shape = nodes.profile.shape();
         let block = shape.block_of(best as usize)?;
@@ -353,7 +360,7 @@ fn first_of(
 ) -> Option<Pick> {
     let shape = nodes.profile.shape();
     loop {
-        let (domain, apart) = first_domain(ground.kind, tree, nodes.apart())?;
+        let (domain, apart) = first_domain(ground, nodes, tree)?;
         let scan = |block| nodes.scan(ground, block, of_stale, true);
         if known == Some(domain) || tree.make_sure(shape, domain, scan) {
             return Some(Pick { lane: tree.domain(domain).lane, apart });
@@ -362,31 +369,34 @@ fn first_of(
 }
 
 /// The domain whose best comes first as far as is known, and what its costs are multiplied by.
-fn first_domain(kind: SchedulerKind, tree: &Tree, apart: &[f64]) -> Option<(usize, f64)> {
+fn first_domain(ground: &Ground<'_>, nodes: &Judgement, tree: &Tree) -> Option<(usize, f64)> {
     let firsts = tree.domain_firsts();
     if let [first] = firsts {
-        return (*first < f64::INFINITY).then(|| (0, apart.first().copied().unwrap_or(1.0)));
+        return (*first < f64::INFINITY).then(|| (0, nodes.apart(ground, 0)));
     }
-    let product = |domain: usize| firsts[domain] * apart.get(domain).copied().unwrap_or(1.0);
-    // Being crowded changes nothing about how many places are lost.
-    let decides = |domain: usize| match kind {
-        SchedulerKind::EpvmGuard => firsts[domain],
-        _ => product(domain),
+    let (crowding, least) = (nodes.crowding(), nodes.crowding_least());
+    // How many places are lost decides first for the guard, and being crowded changes nothing about that.
+    let by_cost = ground.kind != SchedulerKind::EpvmGuard && nodes.is_crowded();
+    let (bound, apart_min) = if by_cost {
+        (tree::least_where(crowding, least, firsts), nodes.apart_min(ground))
+    } else {
+        (tree::least(firsts), 1.0)
     };
-    let least = match kind {
-        SchedulerKind::EpvmGuard => tree::least(firsts),
-        _ if apart.is_empty() => tree::least(firsts),
-        _ => tree::least_product(firsts, apart),
-    };
-    if least == f64::INFINITY {
-        return None;
+    let mut best: Option<(Rank, usize, f64)> = None;
+    for (domain, first) in firsts.iter().enumerate() {
+        let is_crowded = by_cost && crowding[domain] != least;
+        // Being crowded makes nothing cheaper, so who is behind with the least of it is so.
+        let at_least = if is_crowded { first * apart_min } else { *first };
+        if at_least > bound || *first == f64::INFINITY {
+            continue;
+        }
+        let apart = nodes.apart(ground, domain);
+        let rank = Rank::new(ground.kind, *tree.domain(domain), apart);
+        if best.is_none_or(|(best, ..)| rank.order(&best).is_lt()) {
+            best = Some((rank, domain, apart));
+        }
     }
-    let equal = (0..firsts.len()).filter(|domain| decides(*domain) == least).map(|domain| {
-        let apart = apart.get(domain).copied().unwrap_or(1.0);
-        (Rank::new(kind, *tree.domain(domain), apart), domain, apart)
-    });
-    let first = equal.min_by(|(one, ..), (other, ..)| one.order(other));
-    first.map(|(_, domain, apart)| (domain, apart))
+    best.map(|(_, domain, apart)| (domain, apart))
 }
 
 /// A node that was picked.
