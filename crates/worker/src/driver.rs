@@ -70,6 +70,8 @@ pub(crate) enum Message {
     WrongCluster(String),
     /// The runtime said who it is.
     RuntimeInfo(RuntimeInfo),
+    /// The size of the runtime's disk is known, and this is its version.
+    RuntimeDisk(String),
     /// Somebody wants a task's logs.
     LogsOf(TaskId, oneshot::Sender<Option<LogSource>>),
     /// Somebody wants to know what runs.
@@ -128,7 +130,8 @@ impl Driver {
         });
         let (store, node_id, saved) = opened.await??;
         let boot_id = BootId(Uuid::new_v4());
-        let probe = Probe::new(options.data_dir.clone(), options.capacity);
+        let (folder, stated) = (options.data_dir.clone(), options.capacity);
+        let probe = blocking("probe", move || Probe::new(folder, stated)).await?;
         let register = Register {
             node_id,
             boot_id,
@@ -335,12 +338,19 @@ impl Driver {
                 return Ok(Some(Input::Registered { cluster_id: theirs }));
             }
             Message::RuntimeInfo(info) => {
-                if let Some(root) = &info.root {
-                    self.probe.set_folder(root.as_ref());
-                }
+                let (disk, inbox) = (self.probe.disk(), self.to_inbox.clone());
+                self.beside.spawn(async move {
+                    if let Some(root) = info.root {
+                        disk.look_at_beside(root.into()).await;
+                    }
+                    // The loop has ended: so does this.
+                    let _ = inbox.send(Message::RuntimeDisk(info.version)).await;
+                });
+            }
+            Message::RuntimeDisk(version) => {
                 let capacity = self.probe.capacity();
                 let is_news = self.register.send_if_modified(|register| {
-                    let version = ("docker.version".to_owned(), info.version.clone());
+                    let version = ("docker.version".to_owned(), version.clone());
                     let before = register.clone();
                     register.attributes.extend([version]);
                     register.capacity = capacity;
@@ -472,8 +482,10 @@ impl Driver {
                 });
             }
             Action::MeasureDisk => {
-                let used_percent = self.probe.disk_percent();
-                self.answer_with(None, async move { Input::DiskMeasured { used_percent } });
+                let disk = self.probe.disk();
+                self.answer_with(None, async move {
+                    Input::DiskMeasured { used_percent: disk.read().await.percent() }
+                });
             }
             Action::RemoveStock { item, why } => {
                 let cluster = self.agent.cluster_id();
@@ -531,6 +543,11 @@ impl Driver {
             0 => HEARTBEAT_INTERVAL,
             ms => Duration::from_millis(ms),
         };
+        // For the next time: this one tells what it answered last.
+        let disk = self.probe.disk();
+        self.beside.spawn(async move {
+            disk.read().await;
+        });
         // A tenth either way, so that a thousand workers do not speak at once.
         self.heartbeat_at = Instant::now() + interval.mul_f64(rand::random_range(0.9..1.1));
         let heartbeat = Heartbeat {

@@ -17,11 +17,12 @@
 //! | `metrics` | what node and tasks use, told to whoever listens, as `usage` reads it |
 //! | [`runtime`] | the seam to the container runtime, and Docker |
 //! | [`store`] | what survives the process |
-//! | [`probe`] | what the machine has and what is in use |
+//! | [`probe`] | what the machine has and what is in use; `disk` is asked beside, because it may hang |
 //!
 //! A worker's end, planned or not, leaves its containers running ([`OnShutdown::Keep`]); the next start
 //! adopts them.
 
+mod disk;
 mod driver;
 mod exec;
 mod files;

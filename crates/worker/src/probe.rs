@@ -7,9 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use longshore_proto::spec::Resources;
-use sysinfo::{CpuRefreshKind, DiskRefreshKind, Disks, MemoryRefreshKind, RefreshKind, System};
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+
+use crate::disk::Disk;
 
 /// Memory is kept back for the system: a tenth, but at least and at most this much.
 const MEMORY_RESERVE_BYTES: (u64, u64) = (256 << 20, 2 << 30);
@@ -35,46 +38,50 @@ pub struct CapacityOverride {
 #[derive(Debug)]
 pub struct Probe {
     system: Option<System>,
-    disks: Option<Disks>,
+    disk: Arc<Disk>,
     cores: u64,
-    folder: PathBuf,
     stated: CapacityOverride,
 }
 
 impl Probe {
-    /// Gauges of this machine, with the disk that a folder is on.
+    /// Gauges of this machine, with the disk that a folder is on. Asks the disk, which may take its time.
     pub fn new(folder: PathBuf, stated: CapacityOverride) -> Self {
+        Self::on(Arc::new(Disk::new(folder)), stated)
+    }
+
+    fn on(disk: Arc<Disk>, stated: CapacityOverride) -> Self {
         let wanted = RefreshKind::nothing()
             .with_cpu(CpuRefreshKind::nothing().with_usage())
             .with_memory(MemoryRefreshKind::nothing().with_ram());
-        let disks = DiskRefreshKind::nothing().with_storage();
         Self {
             // A machine whose gauges cannot be read counts by what the operator states.
             system: System::new_with_specifics(wanted).ok(),
-            disks: Disks::new_with_refreshed_list_specifics(disks).ok(),
+            disk,
             cores: cores(),
-            folder,
             stated,
         }
     }
 
     /// Other gauges of the same machine: readings of one do not disturb those of the other.
     pub(crate) fn another(&self) -> Self {
-        Self::new(self.folder.clone(), self.stated)
+        Self::on(self.disk.clone(), self.stated)
     }
 
-    /// Where the containers' disk is, once the runtime has told.
+    /// Where the containers' disk is, once the runtime has told. Asks the disk, which may take its time.
     pub fn set_folder(&mut self, folder: &Path) {
-        if folder.exists() {
-            self.folder = folder.to_owned();
-        }
+        self.disk.look_at(folder);
+    }
+
+    /// The disk that counts, to be asked anew.
+    pub(crate) fn disk(&self) -> Arc<Disk> {
+        self.disk.clone()
     }
 
     /// What may be promised.
     pub fn capacity(&self) -> Resources {
         let memory = self.system.as_ref().map_or(0, System::total_memory);
         let reserve = (memory / 10).clamp(MEMORY_RESERVE_BYTES.0, MEMORY_RESERVE_BYTES.1);
-        let disk = self.disk().map_or(0, |(total, _)| total);
+        let disk = self.disk.space().total;
         Resources {
             cpu_millis: self.stated.cpu_millis.unwrap_or(self.cores * 1_000),
             memory_bytes: self
@@ -88,14 +95,11 @@ impl Probe {
         }
     }
 
-    /// Reads the gauges.
+    /// Reads the gauges; of the disk, what it answered last.
     pub fn used(&mut self) -> Resources {
         if let Some(system) = &mut self.system {
             system.refresh_cpu_usage();
             system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-        }
-        if let Some(disks) = &mut self.disks {
-            disks.refresh_specifics(false, DiskRefreshKind::nothing().with_storage());
         }
         let (percent, memory_bytes) = self.system.as_ref().map_or((0.0, 0), |system| {
             (
@@ -104,7 +108,7 @@ impl Probe {
             )
         });
         let total_memory = self.system.as_ref().map_or(0, System::total_memory);
-        let (total_disk, free_disk) = self.disk().unwrap_or_default();
+        let disk = self.disk.space();
         Resources {
             cpu_millis: part_of(
                 millis_of(percent, self.cores),
@@ -112,32 +116,8 @@ impl Probe {
                 self.stated.cpu_millis,
             ),
             memory_bytes: part_of(memory_bytes, total_memory, self.stated.memory_bytes),
-            disk_bytes: part_of(
-                total_disk.saturating_sub(free_disk),
-                total_disk,
-                self.stated.disk_bytes,
-            ),
+            disk_bytes: part_of(disk.used(), disk.total, self.stated.disk_bytes),
         }
-    }
-
-    /// How full the disk is that the runtime uses, in per cent; 0 where that cannot be known.
-    pub fn disk_percent(&mut self) -> u8 {
-        if let Some(disks) = &mut self.disks {
-            disks.refresh_specifics(false, DiskRefreshKind::nothing().with_storage());
-        }
-        let (total, free) = self.disk().unwrap_or_default();
-        percent(total.saturating_sub(free), total)
-    }
-
-    /// Total and free bytes of the disk that the folder is on: the one with the longest mount point.
-    fn disk(&self) -> Option<(u64, u64)> {
-        let folder = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
-        self.disks
-            .iter()
-            .flat_map(|disks| disks.iter())
-            .filter(|disk| folder.starts_with(disk.mount_point()))
-            .max_by_key(|disk| disk.mount_point().components().count())
-            .map(|disk| (disk.total_space(), disk.available_space()))
     }
 }
 
@@ -175,12 +155,6 @@ fn part_of(used: u64, whole: u64, stated: Option<u64>) -> u64 {
         }
         _ => used,
     }
-}
-
-/// A part as per cent of the whole, rounded down.
-fn percent(part: u64, whole: u64) -> u8 {
-    let percent = u128::from(part) * 100 / u128::from(whole.max(1));
-    u8::try_from(percent.min(100)).unwrap_or(100)
 }
 
 /// Per cent of all cores as thousandths of one.
@@ -234,13 +208,6 @@ mod tests {
         assert_eq!(part_of(600, 1_000, Some(500)), 300);
         assert_eq!(part_of(600, 1_000, Some(2_000)), 1_200);
         assert_eq!(part_of(600, 0, Some(500)), 600);
-    }
-
-    #[test]
-    fn a_disk_is_full_to_the_per_cent() {
-        assert_eq!((percent(849, 1_000), percent(850, 1_000), percent(5, 5)), (84, 85, 100));
-        assert_eq!(percent(0, 0), 0);
-        assert!(Probe::new(std::env::temp_dir(), CapacityOverride::default()).disk_percent() > 0);
     }
 
     #[test]
