@@ -32,6 +32,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts one with a worker that offers far more than the machine has, so that nothing waits for room.
     pub(crate) async fn start() -> Result<Self, Failure> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more to say to its worker.
+    pub(crate) async fn start_with(worker_options: &[&str]) -> Result<Self, Failure> {
         let folder = tempfile::tempdir()?;
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let (auth, listen) = (folder.path().join("auth"), format!("127.0.0.1:{port}"));
@@ -84,7 +89,8 @@ impl Cluster {
                 "cpu=1000,memory=1TiB,disk=1TiB",
                 "--data-dir",
             ])
-            .arg(folder.path().join("w1"));
+            .arg(folder.path().join("w1"))
+            .args(worker_options);
         processes.push(spawn(&mut worker, log("worker")?)?);
         let credentials = Credentials::load_as(&creds("operator-bench"), Role::Operator)?;
         let options = Options {
@@ -121,6 +127,16 @@ impl Cluster {
     /// The worker's process.
     pub(crate) fn worker_pid(&self) -> Result<u32, Failure> {
         self.processes.last().and_then(Child::id).ok_or_else(|| "the worker has ended".into())
+    }
+
+    /// Ends the worker in good order: as it was told to end, with its containers or without.
+    pub(crate) async fn end_worker(mut self) -> Result<(), Failure> {
+        let pid = self.worker_pid()?.to_string();
+        Command::new("kill").arg("-TERM").arg(pid).status().await?;
+        if let Some(mut worker) = self.processes.pop() {
+            tokio::time::timeout(Duration::from_secs(120), worker.wait()).await??;
+        }
+        Ok(())
     }
 
     /// A user's credential file.

@@ -16,6 +16,7 @@ use longshore_proto::subject::{ApiVerb, Pattern, Scope};
 use crate::cluster::Cluster;
 use crate::containers;
 use crate::raw::{self, COMMAND, CPU_MILLIS, IMAGE, MEMORY_BYTES, milliseconds};
+use crate::sandboxes;
 use longshore_bench::Failure;
 use longshore_bench::report::{Figure, median, progress, quantile};
 
@@ -88,6 +89,7 @@ pub(crate) async fn measure(rounds: usize, most: u32) -> Result<Vec<Figure>, Fai
             count / median(&stop_limit),
         ));
     }
+    figures.extend(sandboxes::measure(&docker, rounds, most, concurrency).await?);
     Ok(figures)
 }
 

@@ -159,6 +159,7 @@ fn options(place: &Place, user: Credentials) -> Options {
         policy: Policy::default(),
         keeping: Keeping::default(),
         registry_auth: None,
+        sandboxes: 0,
         ports: PORT_RANGE_USUAL,
         on_shutdown: OnShutdown::Keep,
         docker: None,

@@ -11,6 +11,7 @@
 //! | [`ground`] | a NATS server and managers to measure on |
 //! | [`launch`] | from request to acknowledged, to running, and tasks per second |
 //! | [`log`] | commands, facts and records per second |
+//! | [`sandboxes`] | tasks per second where their networks are ready |
 //! | [`raw`] | the limits: the NATS round trip, the Docker API |
 //! | [`size`] | thousands of workers, a hundred thousand tasks |
 //! | [`state`] | start-up, memory and snapshots of up to a million tasks |
@@ -24,6 +25,7 @@ mod ground;
 mod launch;
 mod log;
 mod raw;
+mod sandboxes;
 mod size;
 mod state;
 

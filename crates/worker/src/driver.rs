@@ -12,7 +12,7 @@ use longshore_core::agent::{
     Action, Agent, Input, LogSource, RunningTask, Settings, StockItem, Write, Writes,
 };
 use longshore_core::time::{Now, Time};
-use longshore_proto::id::{BootId, NodeId, TaskId};
+use longshore_proto::id::{BootId, ClusterId, NodeId, TaskId};
 use longshore_proto::name::NodeName;
 use longshore_proto::node::{Heartbeat, Register, Registered};
 use longshore_proto::subject::NodeVerb;
@@ -104,6 +104,8 @@ pub(crate) struct Driver {
     leaving: bool,
     /// Until when the worker waits for its tasks to be moved off, once it was told to end.
     drain_until: Option<Instant>,
+    /// Whether the runtime keeps ready what it can, which waits for the cluster to be known.
+    is_tended: bool,
     started_at: Instant,
     heartbeat_at: Instant,
     inbox: mpsc::Receiver<Message>,
@@ -181,6 +183,7 @@ impl Driver {
             on_shutdown: options.on_shutdown,
             leaving: false,
             drain_until: None,
+            is_tended: false,
             started_at: Instant::now(),
             heartbeat_at: Instant::now(),
             inbox,
@@ -196,6 +199,9 @@ impl Driver {
     pub(crate) async fn run(mut self, cancel: CancellationToken) -> Result<(), WorkerError> {
         let mut leave_at: Option<Instant> = None;
         let mut tell_at = Instant::now();
+        if let Some(cluster) = self.agent.cluster_id() {
+            self.tend(cluster);
+        }
         loop {
             let wakeup =
                 self.agent.next_wakeup().map(|at| self.started_at + Duration::from_millis(at.0));
@@ -281,6 +287,11 @@ impl Driver {
         if let Some(session) = &self.session {
             session.bus.flush().await;
         }
+        if let Some(cluster) = self.agent.cluster_id()
+            && let Err(error) = self.runtime.clear(cluster).await
+        {
+            warn!("{error}; what is left of the sandboxes goes at the worker's next start");
+        }
         info!("the worker has left");
         Ok(())
     }
@@ -334,6 +345,7 @@ impl Driver {
                 info!(cluster = %theirs, epoch = registered.epoch, "the leader has taken this node in");
                 self.register.send_modify(|register| register.cluster_id = Some(theirs));
                 self.registered = Some(registered);
+                self.tend(theirs);
                 self.heartbeat_at = Instant::now();
                 return Ok(Some(Input::Registered { cluster_id: theirs }));
             }
@@ -370,6 +382,14 @@ impl Driver {
             }
         }
         Ok(None)
+    }
+
+    /// Lets the runtime keep ready what it can for this cluster's tasks.
+    fn tend(&mut self, cluster: ClusterId) {
+        if !std::mem::replace(&mut self.is_tended, true) {
+            let runtime = self.runtime.clone();
+            self.beside.spawn(async move { runtime.tend(cluster).await });
+        }
     }
 
     /// The bus is there: begin to listen, then register.

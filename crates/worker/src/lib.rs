@@ -86,6 +86,8 @@ pub struct Options {
     pub ports: RangeInclusive<u16>,
     /// What becomes of the containers when the worker is told to end.
     pub on_shutdown: OnShutdown,
+    /// How many networks are kept ready for tasks that publish no ports; 0 for none.
+    pub sandboxes: usize,
     /// Docker's socket; absent means `DOCKER_HOST`, or the usual place.
     pub docker: Option<String>,
 }
@@ -147,6 +149,7 @@ pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), Work
     let docker = Docker::new(options.docker.clone(), options.name.clone(), probe::cores())
         .with_policy(options.policy.clone())
         .with_registry_auth(options.registry_auth.clone())
+        .with_sandboxes(options.sandboxes)
         .with_variables(labels.chain([datacenter]));
     run_with(options, Arc::new(docker), cancel).await
 }

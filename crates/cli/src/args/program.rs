@@ -15,6 +15,9 @@ use longshore_worker::{CapacityOverride, Keeping};
 
 use crate::parse::{self, Gap, Label, TimeOrOff};
 
+/// The most networks that a worker keeps ready: Docker's bridge takes about a thousand containers.
+const SANDBOXES_MAX: i64 = 500;
+
 /// `longshore manager`
 #[derive(Debug, Args)]
 pub(crate) struct Manager {
@@ -152,6 +155,12 @@ pub(crate) struct Worker {
     /// Logins for registries: a file as `docker login` writes it, for this user's eyes alone
     #[arg(long, env = "LONGSHORE_REGISTRY_AUTH", value_name = "FILE")]
     pub(crate) registry_auth: Option<PathBuf>,
+    /// How many networks to keep ready, so that tasks without published ports start faster
+    #[arg(
+        long, value_name = "N", default_value_t = 0,
+        value_parser = clap::value_parser!(u16).range(0..=SANDBOXES_MAX)
+    )]
+    pub(crate) sandboxes: u16,
     /// The ports that the node gives to tasks that leave the choice to it
     #[arg(long, value_name = "FIRST-LAST", value_parser = parse::port_range)]
     pub(crate) ports: Option<RangeInclusive<u16>>,

@@ -92,6 +92,7 @@ impl Members {
                 policy: Policy { mount_paths: mount_paths.to_vec(), ..Policy::default() },
                 keeping: Keeping::default(),
                 registry_auth: None,
+                sandboxes: 0,
                 ports: part_of(PORT_RANGE_USUAL, number, nodes.len()),
                 on_shutdown,
                 docker: None,

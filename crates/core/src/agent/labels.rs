@@ -28,6 +28,8 @@ pub const JOB: &str = "longshore.job";
 pub const SPEC: &str = "longshore.spec";
 /// The label that holds the ports on the node, in the order of the spec, where the worker has chosen some.
 pub const PORTS: &str = "longshore.ports";
+/// The label of a container that is no task's, but a network made beforehand for one.
+pub const SANDBOX: &str = "longshore.sandbox";
 
 /// Writes the [`PORTS`] label.
 pub(super) fn write_ports(ports: &[Port]) -> String {

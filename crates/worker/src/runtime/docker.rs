@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
@@ -33,8 +33,8 @@ use super::docker_config::Machine;
 use super::docker_error::{explain, status};
 use super::docker_exec::{self, EXEC_DEADLINE, look_of};
 use super::{
-    docker_auth, docker_event, docker_files, docker_image, docker_life, docker_list, docker_usage,
-    docker_volume,
+    docker_auth, docker_event, docker_files, docker_image, docker_life, docker_list,
+    docker_sandbox, docker_usage, docker_volume,
 };
 use crate::policy::{PIDS_MAX_USUAL, Policy};
 
@@ -67,6 +67,8 @@ pub struct Docker {
     client: Mutex<Option<bollard::Docker>>,
     pub(super) pulls: Semaphore,
     pub(super) progress: docker_image::Progress,
+    /// Networks that are made before tasks want them.
+    pub(super) sandboxes: Arc<docker_sandbox::Pool>,
     /// Where the figures of containers are.
     pub(super) sources: docker_usage::Sources,
     root: OnceLock<Option<String>>,
@@ -101,6 +103,7 @@ impl Docker {
             client: Mutex::new(None),
             pulls: Semaphore::new(PULLS_MAX),
             progress: docker_image::Progress::default(),
+            sandboxes: Arc::new(docker_sandbox::Pool::new(0)),
             sources: docker_usage::Sources::default(),
             root: OnceLock::new(),
         }
@@ -120,11 +123,22 @@ impl Docker {
         Self { registry_auth, ..self }
     }
 
+    /// Keeps so many networks ready for tasks that publish no ports.
+    #[must_use]
+    pub fn with_sandboxes(self, sandboxes: usize) -> Self {
+        Self { sandboxes: Arc::new(docker_sandbox::Pool::new(sandboxes)), ..self }
+    }
+
     /// Says what variables of the node stand for in tasks' texts.
     #[must_use]
     pub fn with_variables(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         self.machine.variables.extend(variables);
         self
+    }
+
+    /// The node that it stands for.
+    pub(super) fn node(&self) -> &NodeName {
+        &self.node
     }
 
     /// Where it is.
@@ -312,10 +326,15 @@ impl Runtime for Docker {
 
     fn look(&self, container_id: String) -> Answer<'_, Look> {
         async move {
-            match self.inspect(&container_id).await? {
-                Some(found) => Ok(look_of(&found)),
-                None => Err(RuntimeError::Refused("its container is gone".to_owned())),
+            let Some(found) = self.inspect(&container_id).await? else {
+                return Err(RuntimeError::Refused("its container is gone".to_owned()));
+            };
+            let mut look = look_of(&found);
+            let mode = found.host_config.as_ref().and_then(|it| it.network_mode.as_deref());
+            if let Some(sandbox) = docker_sandbox::joined(mode) {
+                look.ip = self.inspect(sandbox).await?.and_then(|sandbox| look_of(&sandbox).ip);
             }
+            Ok(look)
         }
         .boxed()
     }
@@ -364,6 +383,15 @@ impl Runtime for Docker {
 
     fn usages(&self, container_ids: Vec<String>) -> BoxFuture<'_, BTreeMap<String, Usage>> {
         docker_usage::usages(self, container_ids).boxed()
+    }
+
+    fn tend(&self, cluster: ClusterId) -> BoxFuture<'_, ()> {
+        docker_sandbox::tend(self, cluster).boxed()
+    }
+
+    fn clear(&self, cluster: ClusterId) -> Answer<'_, ()> {
+        let clear = docker_sandbox::clear(self, cluster);
+        self.within(END_DEADLINE, "removing the sandboxes", clear).boxed()
     }
 
     fn pulls(&self) -> Vec<PullFigures> {

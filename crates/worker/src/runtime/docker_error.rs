@@ -40,6 +40,14 @@ pub(super) fn is_name_taken(error: &Error) -> bool {
     }
 }
 
+/// Whether a container cannot be made or started because the sandbox that it joins is gone, or does not run.
+pub(super) fn is_sandbox_lost(error: &Error) -> bool {
+    let Error::DockerResponseServerError { message, .. } = error else { return false };
+    ["No such container", "cannot join network of", "/ns/net", "network namespace"]
+        .iter()
+        .any(|text| message.contains(text))
+}
+
 /// Any error of Docker's at an address, while `doing` something.
 pub(super) fn explain(error: &Error, host: &str, doing: &str) -> RuntimeError {
     match error {

@@ -11,7 +11,7 @@ use bollard::errors::Error;
 use bollard::models::EventMessage;
 use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptions};
 use futures_util::stream::{self, BoxStream, StreamExt};
-use longshore_core::agent::{ContainerChange, ContainerEnd, ContainerEvent};
+use longshore_core::agent::{ContainerChange, ContainerEnd, ContainerEvent, labels};
 use tracing::warn;
 
 use super::RuntimeError;
@@ -37,7 +37,7 @@ pub(super) fn events(
         Ok(client) => client,
         Err(error) => return stream::iter([Err(error)]).boxed(),
     };
-    let host = docker.host().to_owned();
+    let (host, sandboxes) = (docker.host().to_owned(), docker.sandboxes.clone());
     let mut filters = docker.filters();
     filters.insert("type".to_owned(), vec!["container".to_owned()]);
     filters.insert("event".to_owned(), ACTIONS.map(str::to_owned).to_vec());
@@ -48,6 +48,9 @@ pub(super) fn events(
     events
         .map(move |event| {
             let (client, host) = (client.clone(), host.clone());
+            if let Some(sandbox) = event.as_ref().ok().and_then(sandbox_that_ended) {
+                sandboxes.ended(sandbox);
+            }
             let known = event.as_ref().ok().and_then(|event| done.to(event));
             async move {
                 match event {
@@ -64,6 +67,14 @@ pub(super) fn events(
         .buffered(LOOKS_MAX)
         .filter_map(std::future::ready)
         .boxed()
+}
+
+/// The sandbox whose end an event tells.
+fn sandbox_that_ended(event: &EventMessage) -> Option<&str> {
+    let actor = event.actor.as_ref()?;
+    let is_sandbox = actor.attributes.as_ref()?.contains_key(labels::SANDBOX);
+    let has_ended = matches!(event.action.as_deref()?, "die" | "died");
+    actor.id.as_deref().filter(|_| is_sandbox && has_ended)
 }
 
 /// What was done to containers that have not ended since.

@@ -15,9 +15,10 @@ use tracing::{debug, warn};
 use super::RuntimeError;
 use super::docker::Docker;
 use super::docker_config::create_body;
-use super::docker_error::{explain_start, is_name_taken, status};
+use super::docker_error::{explain_start, is_name_taken, is_sandbox_lost, status};
 use super::docker_list::state_of;
 use super::docker_mount::mounts;
+use super::docker_sandbox::{self, Claim};
 use super::docker_volume::labels_of;
 
 /// How long to wait for a container that is being created or removed just now.
@@ -31,6 +32,8 @@ enum Created {
     Ended(StartedContainer),
     /// Its name is taken and it is not there: it is being created, or removed, just now.
     InBetween,
+    /// The sandbox that it was to join is of no use.
+    WithoutSandbox,
 }
 
 /// Creates and starts. A container that an earlier worker was creating when it went down may still appear,
@@ -40,12 +43,18 @@ pub(super) async fn start(
     start: StartContainer,
 ) -> Result<StartedContainer, RuntimeError> {
     let client = docker.client()?;
+    let _busy = docker.sandboxes.busy();
+    let mut claim = docker.sandboxes.claim(start.task, &start.run.spec);
     loop {
-        let container_id = match create(docker, &start).await? {
+        let container_id = match create_in(docker, &start, claim.as_ref()).await? {
             Created::There(container_id) => container_id,
             Created::Ended(container) => return Ok(container),
             Created::InBetween => {
                 tokio::time::sleep(IN_BETWEEN_DELAY).await;
+                continue;
+            }
+            Created::WithoutSandbox => {
+                claim.take().into_iter().for_each(Claim::give_up);
                 continue;
             }
         };
@@ -54,17 +63,55 @@ pub(super) async fn start(
             Err(error)
                 if status(&error) == Some(404)
                     && docker.inspect(&container_id).await?.is_none() => {}
+            // Whether it was made just now or by an earlier worker: another takes its name, with a network of its own.
+            Err(error) if is_sandbox_lost(&error) && has_joined(docker, &container_id).await? => {
+                claim.take().into_iter().for_each(Claim::give_up);
+                remove(docker, &container_id, 0).await?;
+            }
             Err(error) => return Err(explain_start(&error, docker.host(), &start.run.spec.ports)),
         }
     }
 }
 
-async fn create(docker: &Docker, start: &StartContainer) -> Result<Created, RuntimeError> {
+/// Creates it, in a sandbox where there is one, which gets its name meanwhile: before anything runs in it.
+async fn create_in(
+    docker: &Docker,
+    start: &StartContainer,
+    claim: Option<&Claim<'_>>,
+) -> Result<Created, RuntimeError> {
+    let Some(sandbox) = claim else { return create(docker, start, None).await };
+    let (created, named) = tokio::join!(create(docker, start, claim), sandbox.name(docker));
+    match (created?, named) {
+        (created, Ok(())) => Ok(created),
+        (Created::There(container_id), Err(RuntimeError::Refused(_))) => {
+            remove(docker, &container_id, 0).await?;
+            Ok(Created::WithoutSandbox)
+        }
+        (_, Err(error @ RuntimeError::Away(_))) => Err(error),
+        (_, Err(_)) => Ok(Created::WithoutSandbox),
+    }
+}
+
+/// Whether a container is in a sandbox.
+async fn has_joined(docker: &Docker, container_id: &str) -> Result<bool, RuntimeError> {
+    let found = docker.inspect(container_id).await?;
+    let config = found.and_then(|found| found.host_config);
+    Ok(docker_sandbox::joined(config.and_then(|config| config.network_mode).as_deref()).is_some())
+}
+
+async fn create(
+    docker: &Docker,
+    start: &StartContainer,
+    claim: Option<&Claim<'_>>,
+) -> Result<Created, RuntimeError> {
     let spec = &start.run.spec;
     docker.policy.admit(spec).map_err(RuntimeError::Forbidden)?;
     let options = CreateContainerOptionsBuilder::default().name(&start.name).build();
     let mounts = mounts_of(docker, start).await?;
-    let body = create_body(start, &docker.machine, mounts).map_err(RuntimeError::Forbidden)?;
+    let mut body = create_body(start, &docker.machine, mounts).map_err(RuntimeError::Forbidden)?;
+    if let Some(claim) = claim {
+        claim.join(&mut body);
+    }
     match docker.client()?.create_container(Some(options), body).await {
         Ok(created) => {
             for warning in created.warnings.iter().filter(|warning| !warning.is_empty()) {
@@ -73,6 +120,7 @@ async fn create(docker: &Docker, start: &StartContainer) -> Result<Created, Runt
             Ok(Created::There(created.id))
         }
         Err(error) if is_name_taken(&error) => adopt(docker, start).await,
+        Err(error) if claim.is_some() && is_sandbox_lost(&error) => Ok(Created::WithoutSandbox),
         Err(error) if status(&error) == Some(404) => {
             Err(RuntimeError::Refused(format!("image {} is not on this node any more", spec.image)))
         }

@@ -30,13 +30,14 @@ const LOOKS_MAX: usize = 8;
 /// The exit code of what was killed: by whom, only a closer look tells.
 pub(super) const KILLED: i64 = 137;
 
-/// Every container of this node.
+/// Every container of this node, but for the sandboxes, which are no task's.
 pub(super) async fn list(docker: &Docker) -> Result<Vec<Container>, RuntimeError> {
     let options =
         ListContainersOptionsBuilder::default().all(true).filters(&docker.filters()).build();
-    let client = docker.client()?;
+    let (client, asked_at) = (docker.client()?, Instant::now());
     let found = patiently(|| client.list_containers(Some(options.clone())).boxed()).await;
     let found = found.map_err(|error| docker.explain(&error, "listing"))?;
+    let found = docker.sandboxes.observe(asked_at, found);
     let end = Instant::now() + LOOKS_DEADLINE;
     let containers: Vec<Result<Option<Container>, RuntimeError>> = stream::iter(found)
         .map(|summary| container(docker, summary, end))

@@ -14,17 +14,20 @@ mod docker_image;
 mod docker_life;
 mod docker_list;
 mod docker_mount;
+mod docker_pause;
+mod docker_sandbox;
 mod docker_usage;
 mod docker_volume;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::BoxStream;
 use longshore_core::agent::{
     Container, ContainerEnd, ContainerEvent, Failure, ImageFound, StartContainer, StartedContainer,
@@ -107,6 +110,16 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
 
     /// What containers use, by their ids; without those of which nothing is known.
     fn usages(&self, container_ids: Vec<String>) -> BoxFuture<'_, BTreeMap<String, Usage>>;
+
+    /// Keeps ready for a cluster's tasks what can be made before one wants to start, for ever.
+    fn tend(&self, _cluster: ClusterId) -> BoxFuture<'_, ()> {
+        future::ready(()).boxed()
+    }
+
+    /// Takes away what was made so and no task has: the worker leaves.
+    fn clear(&self, _cluster: ClusterId) -> Answer<'_, ()> {
+        future::ready(Ok(())).boxed()
+    }
 
     /// The images that are being pulled just now, and how far that has come.
     fn pulls(&self) -> Vec<PullFigures>;

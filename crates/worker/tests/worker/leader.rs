@@ -1,13 +1,15 @@
 //! A NATS server, a leader played by the test, and a worker that can be ended and started again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
 use futures_util::StreamExt;
 use longshore_bus::{Bus, Tls};
+use longshore_core::agent::labels;
 use longshore_proto::api::Answer;
 use longshore_proto::codec;
 use longshore_proto::error::ApiError;
@@ -22,7 +24,6 @@ use longshore_proto::spec::{PullPolicy, RestartMode, RestartPolicy, TaskSpec};
 use longshore_proto::state::TaskState;
 use longshore_proto::subject::{NodeVerb, Pattern, Subject};
 use longshore_worker::policy::Policy;
-use longshore_worker::runtime::Runtime;
 use longshore_worker::runtime::docker::Docker;
 use longshore_worker::store::Store;
 use longshore_worker::{
@@ -281,6 +282,7 @@ pub(crate) struct Node {
     pub(crate) data_dir: tempfile::TempDir,
     pub(crate) docker: Docker,
     pub(crate) keeping: Keeping,
+    pub(crate) sandboxes: usize,
 }
 
 pub(crate) struct Running {
@@ -296,6 +298,7 @@ impl Node {
             name,
             data_dir: tempfile::tempdir().unwrap(),
             keeping: Keeping::default(),
+            sandboxes: 0,
         }
     }
 
@@ -320,6 +323,7 @@ impl Node {
             policy: Policy::default(),
             keeping: self.keeping,
             registry_auth: None,
+            sandboxes: self.sandboxes,
             ports: PORT_RANGE_USUAL,
             on_shutdown,
             docker: socket.map(|socket| socket.display().to_string()),
@@ -334,9 +338,13 @@ impl Drop for Node {
     fn drop(&mut self) {
         let name = self.name.clone();
         let clear = async move {
-            let docker = Docker::new(None, name, 2);
-            for container in docker.list().await.unwrap_or_default() {
-                let _ = docker.remove(container.id, 0).await;
+            let Ok(docker) = bollard::Docker::connect_with_defaults() else { return };
+            let label = format!("{}={name}", labels::NODE);
+            let filters = HashMap::from([("label", vec![label])]);
+            let all = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+            for found in docker.list_containers(Some(all)).await.unwrap_or_default() {
+                let force = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+                let _ = docker.remove_container(&found.id.unwrap_or_default(), Some(force)).await;
             }
         };
         // A test's own runtime cannot be waited for from within.

@@ -17,3 +17,4 @@ mod logs;
 mod own_daemon;
 mod podman;
 mod proxy;
+mod sandboxes;
