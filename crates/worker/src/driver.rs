@@ -39,6 +39,10 @@ const INBOX_MAX: usize = 1_024;
 const BATCH_MAX: usize = 256;
 /// How often a sign of life is sent until the leader says otherwise.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
+/// How many containers are started at once: so many a core, within these bounds. A start is mostly waiting for others'
+/// processes; where the machine does other work too, fewer get less than their part of it.
+const STARTS_PER_CORE: usize = 4;
+const STARTS: (usize, usize) = (16, 64);
 /// How many containers are ended or removed at once: it is mostly waiting.
 const ENDS_MAX: usize = 64;
 /// How many tasks are asked for their health at once.
@@ -160,7 +164,8 @@ impl Driver {
         beside.spawn(connect(options.bus, to_inbox.clone()));
         let settings =
             Settings { ports: options.ports, policy: options.policy, keeping: options.keeping };
-        let starts = usize::try_from(probe::cores()).unwrap_or(1).saturating_mul(2).max(4);
+        let cores = usize::try_from(probe::cores()).unwrap_or(1);
+        let starts = cores.saturating_mul(STARTS_PER_CORE).clamp(STARTS.0, STARTS.1);
         Ok(Self {
             agent: Agent::restore(
                 options.name.clone(),
