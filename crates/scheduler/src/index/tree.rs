@@ -1,5 +1,6 @@
 //! The best of each block, of each group of 16 blocks, and of each domain, mended where something changed.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use crate::cost::Key;
@@ -221,12 +222,27 @@ pub(crate) struct Tree {
     glances: Vec<Glance>,
     /// What decides first about the bound of each block, of each group and of each domain, close together.
     firsts: Vec<f64>,
+    /// What decides about blocks whose firsts are the same, as they are where nodes and tasks are alike.
+    rests: Vec<Rest>,
     group_firsts: Vec<f64>,
     domain_firsts: Vec<f64>,
     groups: Vec<Top>,
     domains: Vec<Top>,
     /// Groups of whose first only a bound is known, as bits.
     doubtful_groups: Vec<u64>,
+}
+
+/// What decides about a bound among equals: see [`Key`].
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    second: f64,
+    tie: u64,
+}
+
+impl Rest {
+    fn order(&self, other: &Self) -> Ordering {
+        self.second.total_cmp(&other.second).then_with(|| self.tie.cmp(&other.tie))
+    }
 }
 
 /// The first of several blocks.
@@ -284,22 +300,20 @@ pub(crate) fn least_where(beside: &[f64], this: f64, figures: &[f64]) -> f64 {
     rest.chain(least).fold(f64::INFINITY, |least, figure| less(figure, least))
 }
 
-/// The earliest of those whose figure is this; some figure is.
-fn earliest(firsts: &[f64], this: f64, top: impl Fn(usize) -> Top) -> Top {
-    let mut earliest = Top::NONE;
+/// Which of those whose figure is this is the earliest; some figure is.
+fn earliest(firsts: &[f64], this: f64, order: impl Fn(usize, usize) -> Ordering) -> usize {
+    let mut earliest = None;
     for (chunk, start) in firsts.chunks(WIDTH).zip((0..).step_by(WIDTH)) {
         // Side by side first: most often it is one of many.
         if !chunk.iter().fold(false, |any, first| any | (*first == this)) {
             continue;
         }
         for (at, _) in chunk.iter().enumerate().filter(|(_, first)| **first == this) {
-            let other = top(start + at);
-            if other.bound.is_before(&earliest.bound) {
-                earliest = other;
-            }
+            let at = start + at;
+            earliest = Some(earliest.filter(|one| order(*one, at).is_le()).unwrap_or(at));
         }
     }
-    earliest
+    earliest.unwrap_or(0)
 }
 
 fn range(starts: &[u32], index: usize) -> Range<usize> {
@@ -316,6 +330,7 @@ impl Tree {
     pub(crate) fn copy(&mut self, other: &Self) {
         self.blocks.clone_from(&other.blocks);
         self.glances.clone_from(&other.glances);
+        self.rests.clone_from(&other.rests);
         self.firsts.clone_from(&other.firsts);
         self.group_firsts.clone_from(&other.group_firsts);
         self.groups.clone_from(&other.groups);
@@ -333,6 +348,8 @@ impl Tree {
         refill(&mut self.blocks, shape.blocks(), Best::NONE);
         refill(&mut self.glances, shape.blocks(), Glance::NONE);
         refill(&mut self.firsts, shape.blocks(), f64::INFINITY);
+        let last = Rest { second: f64::INFINITY, tie: u64::MAX };
+        refill(&mut self.rests, shape.blocks(), last);
         refill(&mut self.group_firsts, shape.groups(), f64::INFINITY);
         refill(&mut self.groups, shape.groups(), Top::NONE);
         refill(&mut self.domains, shape.domains(), Top::NONE);
@@ -350,7 +367,9 @@ impl Tree {
     fn note(&mut self, block: usize) {
         let known = &self.blocks[block];
         self.glances[block] = Glance::of(known);
-        self.firsts[block] = known.bound().first;
+        let Key { first, second, tie, .. } = *known.bound();
+        self.firsts[block] = first;
+        self.rests[block] = Rest { second, tie };
     }
 
     /// Scans, where all lanes are one domain, the blocks of which only a bound is known, if they may be the first.
@@ -468,11 +487,10 @@ impl Tree {
         if first == f64::INFINITY {
             return Top::NONE;
         }
-        let top = |at: usize| {
-            let block = blocks.start + at;
-            Top { bound: *self.blocks[block].bound(), block: number(block) }
-        };
-        earliest(firsts, first, top)
+        let rests = &self.rests[blocks.clone()];
+        let at = earliest(firsts, first, |one, other| rests[one].order(&rests[other]));
+        let block = blocks.start + at;
+        Top { bound: *self.blocks[block].bound(), block: number(block) }
     }
 
     fn look_through_domain(&mut self, shape: &Shape, domain: usize) {
@@ -482,7 +500,9 @@ impl Tree {
         let top = if first == f64::INFINITY {
             Top::NONE
         } else {
-            earliest(firsts, first, |at| self.groups[groups.start + at])
+            let groups = &self.groups[groups];
+            let order = |one: usize, other: usize| groups[one].bound.order(&groups[other].bound);
+            groups[earliest(firsts, first, order)]
         };
         self.set_domain(domain, top);
     }
@@ -558,7 +578,8 @@ impl Tree {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let of_block = size_of::<Best>() + size_of::<Glance>() + size_of::<f64>();
+        let of_block =
+            size_of::<Best>() + size_of::<Glance>() + size_of::<f64>() + size_of::<Rest>();
         self.blocks.len() * of_block + (self.groups.len() + self.domains.len()) * size_of::<Top>()
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct View {
     base_log2: u32,
     /// Up to where the fleet's journal was read.
     read: u64,
+    /// Whether some node had no fresh measurement then.
+    had_stale: bool,
     nodes: Judgement,
     fresh: Tree,
     /// Nodes without a fresh measurement; empty while there are none.
@@ -61,6 +63,7 @@ impl View {
             unknown: true,
             base_log2: 0,
             read: 0,
+            had_stale: false,
             nodes: Judgement::new(demand, company, profile, nodes),
             fresh: fresh.unwrap_or_default(),
             stale: Tree::default(),
@@ -76,6 +79,7 @@ impl View {
         self.unknown = parent.unknown;
         self.base_log2 = parent.base_log2;
         self.read = parent.read;
+        self.had_stale = parent.had_stale;
         self.nodes.copy(&parent.nodes);
         self.fresh.copy(&parent.fresh);
         self.stale.copy(&parent.stale);
@@ -123,6 +127,7 @@ impl View {
     pub(crate) fn catch_up(&mut self, ground: &Ground<'_>, path: Path) {
         let journal = ground.fleet.journal();
         let read = std::mem::replace(&mut self.read, journal.end());
+        let had_stale = std::mem::replace(&mut self.had_stale, ground.fleet.has_stale());
         let Some(changes) = journal.since(read).filter(|_| path != Path::Anew) else {
             return self.rebuild(ground);
         };
@@ -140,8 +145,9 @@ impl View {
             changes.for_each(|change| self.touch(ground, change.lane));
             self.meet_company(ground);
         } else {
-            let (is_plain, has_company) =
-                (self.nodes.is_plain(ground), !self.nodes.company.is_none());
+            // Who was not measured and is now must leave those who are not, wherever it stands among the others.
+            let is_plain = !had_stale && self.nodes.is_plain(ground);
+            let has_company = !self.nodes.company.is_none();
             for change in changes {
                 if has_company {
                     self.nodes.hear(ground, change);
