@@ -104,6 +104,11 @@ impl Ground {
         Ok(())
     }
 
+    /// The processor's time that the server has taken since it started.
+    pub(crate) fn server_time(&self) -> Result<Duration, Failure> {
+        processor_time(self.server.id().ok_or("the server has ended")?)
+    }
+
     /// An operator's connection.
     pub(crate) async fn operator(&self) -> Result<Api, Failure> {
         let credentials = Credentials::load_as(&self.file("operator-bench"), Role::Operator)?;
@@ -160,6 +165,11 @@ impl Manager {
         Ok(Memory { now_bytes: bytes("VmRSS:")?, most_bytes: bytes("VmHWM:")? })
     }
 
+    /// The processor's time that it has taken since it started.
+    pub(crate) fn processor_time(&self) -> Result<Duration, Failure> {
+        processor_time(self.process.id().ok_or("the manager has ended")?)
+    }
+
     /// Ends it in good order.
     pub(crate) async fn stop(mut self) -> Result<(), Failure> {
         if let Some(pid) = self.process.id() {
@@ -175,6 +185,20 @@ impl Manager {
 pub(crate) struct Memory {
     pub(crate) now_bytes: u64,
     pub(crate) most_bytes: u64,
+}
+
+/// The processor's time that a process has taken, all threads together.
+pub(crate) fn processor_time(pid: u32) -> Result<Duration, Failure> {
+    /// Linux counts in hundredths of a second here, whatever its own clock is.
+    const TICK_MS: u64 = 10;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name may hold anything, and stands in parentheses.
+    let (_, fields) = stat.rsplit_once(')').ok_or("no name in /proc/<pid>/stat")?;
+    let mut ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    let (Some(user), Some(system)) = (ticks.next(), ticks.next()) else {
+        return Err("too few fields in /proc/<pid>/stat".into());
+    };
+    Ok(Duration::from_millis((user? + system?) * TICK_MS))
 }
 
 /// An operator's connection.

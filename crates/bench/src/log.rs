@@ -1,7 +1,8 @@
 //! How much goes through the log: commands, facts and records per second, with more and more clients at once,
 //! beside what JetStream itself stores.
 
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use longshore_proto::name::Root;
 use longshore_proto::subject::{ApiVerb, log_stream};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::spawn;
 use crate::ground::{Api, Ground, own, service};
@@ -53,7 +55,7 @@ pub(crate) async fn measure(rounds: usize) -> Result<Vec<Figure>, Failure> {
     let mut figures = Vec::new();
     for clients in CLIENTS {
         let (mut commands, mut facts, mut records) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut same, mut one_by_one) = (Vec::new(), Vec::new());
+        let (mut same, mut one_by_one, mut bare) = (Vec::new(), Vec::new(), Vec::new());
         for round in 1..=rounds {
             let through = through(&api, &jetstream, clients).await?;
             commands.push(through.commands / ROUND.as_secs_f64());
@@ -61,6 +63,9 @@ pub(crate) async fn measure(rounds: usize) -> Result<Vec<Figure>, Failure> {
             records.push(through.records / ROUND.as_secs_f64());
             same.push(raw.publish(clients, through.bytes / through.commands).await?);
             one_by_one.push(raw.publish(1, through.bytes / through.records).await?);
+            if clients == 1 {
+                bare.push(raw.serve(through.bytes / through.commands).await?);
+            }
             progress(&format!(
                 "log, {clients} clients, round {round} of {rounds}: {:.0} commands/s, {:.0} facts/s in {:.0} records/s of {:.1} KiB; raw {:.0} messages/s, of a record's size one by one {:.0}",
                 median(&commands),
@@ -75,6 +80,11 @@ pub(crate) async fn measure(rounds: usize) -> Result<Vec<Figure>, Failure> {
         let (same, one_by_one) = (median(&same), median(&one_by_one));
         let figure = Figure::rate(name("commands granted"), median(&commands), "/s", same);
         figures.push(figure.at_least_times(0.7));
+        if clients == 1 {
+            let name = name("commands granted, beside a bare service");
+            progress(&format!("log, 1 client, a bare service: {:.0} requests/s", median(&bare)));
+            figures.push(Figure::rate(name, median(&commands), "/s", median(&bare)));
+        }
         figures.push(Figure::rate(name("facts committed"), median(&facts), "/s", same));
         figures.push(Figure::rate(name("records committed"), median(&records), "/s", one_by_one));
     }
@@ -140,9 +150,22 @@ async fn read(log: &Stream, from: u64, last: u64, through: &mut Through) -> Resu
     Err("the log ended early".into())
 }
 
+/// A file whose every write is synced.
+#[derive(Debug)]
+struct Synced(std::fs::File);
+
+impl Synced {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(bytes)?;
+        self.0.sync_data()
+    }
+}
+
 /// A stream like the log's on a server of its own, set up like the cluster's but without users: managers may make
 /// no other streams than theirs.
 struct Raw {
+    url: String,
+    folder: PathBuf,
     jetstream: jetstream::Context,
     _server: Child,
 }
@@ -159,7 +182,8 @@ impl Raw {
         let log = std::fs::File::create(folder.join("raw.log"))?;
         let server = spawn(Command::new("nats-server").arg("-c").arg(conf), log)?;
         let options = async_nats::ConnectOptions::new().retry_on_initial_connect();
-        let client = options.connect(format!("nats://127.0.0.1:{port}")).await?;
+        let url = format!("nats://127.0.0.1:{port}");
+        let client = options.connect(&url).await?;
         let jetstream = jetstream::new(client);
         let config = Config {
             name: STREAM.into(),
@@ -174,17 +198,47 @@ impl Raw {
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
-        Ok(Self { jetstream, _server: server })
+        Ok(Self { url, folder: folder.to_owned(), jetstream, _server: server })
+    }
+
+    /// The least that a command takes where one waits for the other: a service on a connection of its own that publishes
+    /// each request, waits for the acknowledgement, writes it to its own disk, synced, and answers. Gives the requests
+    /// that one client has answered per second.
+    async fn serve(&self, bytes: f64) -> Result<f64, Failure> {
+        let service = async_nats::connect(&self.url).await?;
+        let mut requests = service.subscribe("bare").await?;
+        service.flush().await?;
+        let mut file = Synced(std::fs::File::create(self.folder.join("bare"))?);
+        let _serving = AbortOnDropHandle::new(tokio::spawn(async move {
+            let jetstream = jetstream::new(service.clone());
+            while let Some(request) = requests.next().await {
+                let payload = request.payload.clone();
+                jetstream.publish(STREAM, payload.clone()).await?.await?;
+                let written = tokio::task::spawn_blocking(move || {
+                    file.write(&payload)?;
+                    Ok::<_, std::io::Error>(file)
+                });
+                file = written.await??;
+                let reply = request.reply.ok_or("no answer is wanted")?;
+                service.publish(reply, Bytes::new()).await?;
+            }
+            Ok::<_, Failure>(())
+        }));
+        let client = async_nats::connect(&self.url).await?;
+        let payload = payload(bytes);
+        let (start, mut answered) = (Instant::now(), 0.0);
+        while start.elapsed() < ROUND {
+            client.request("bare", payload.clone()).await?;
+            answered += 1.0;
+        }
+        let rate = answered / start.elapsed().as_secs_f64();
+        self.jetstream.get_stream(STREAM).await?.purge().await?;
+        Ok(rate)
     }
 
     /// Publishes with so many in flight; gives how many were stored per second.
     async fn publish(&self, in_flight: usize, bytes: f64) -> Result<f64, Failure> {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "the size of a message"
-        )]
-        let payload = Bytes::from(vec![7u8; bytes.max(1.0) as usize]);
+        let payload = payload(bytes);
         let (start, stored) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let mut publishing = JoinSet::new();
         for _ in 0..in_flight {
@@ -205,4 +259,14 @@ impl Raw {
         self.jetstream.get_stream(STREAM).await?.purge().await?;
         Ok(stored / start.elapsed().as_secs_f64())
     }
+}
+
+/// A message of a size.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the size of a message"
+)]
+fn payload(bytes: f64) -> Bytes {
+    Bytes::from(vec![7u8; bytes.max(1.0) as usize])
 }

@@ -109,7 +109,7 @@ async fn measure(options: &Options) -> Result<(), Failure> {
     }
     // The largest comes last, and what it cannot do takes nothing from the others.
     let sized = if wanted(Part::Size) {
-        size::measure(options.workers, options.tasks).await.map(|sized| figures.extend(sized))
+        size::measure(options.workers, options.tasks, &mut figures).await
     } else {
         Ok(())
     };

@@ -146,7 +146,8 @@ fn page(figures: &[Figure]) -> String {
         "\nFor `log/*` clients submit without pause, each again as soon as it is answered; a command is some six facts. The \
          limit of commands and facts is what JetStream stores of messages of a command's size with as many in flight, that of \
          records what it stores of a record's size one after the other, as the order of the log demands; both on a server of \
-         their own with the same `sync_interval: always`, in turn with the log. `state/*` starts a manager on a state that its own \
+         their own with the same `sync_interval: always`, in turn with the log. A bare service is the least that a lone command \
+         can take: it publishes a request, waits until JetStream has it, writes it to its own disk, synced, and answers. `state/*` starts a manager on a state that its own \
          brain has made and its own store has written: tasks that run, 1,000 a job, 50 a node. Memory is what the process has \
          more than one without tasks. `size/*` plays all workers in one process, with real brains and shells, a connection and a \
          user each, stores in memory, and containers that are entries of a map: NATS, the manager and all workers share this \

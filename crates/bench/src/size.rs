@@ -20,7 +20,7 @@ use longshore_proto::subject::{ApiVerb, Pattern, Scope, event_stream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::ground::{Api, Ground, Manager, own, service};
+use crate::ground::{Api, Ground, Manager, own, processor_time, service};
 use crate::raw::milliseconds;
 
 /// How many tasks a job has.
@@ -37,10 +37,17 @@ const TELL_INTERVAL: Duration = Duration::from_secs(10);
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Measures.
-pub(crate) async fn measure(workers: u32, tasks: u32) -> Result<Vec<Figure>, Failure> {
+///
+/// # Errors
+/// A part that did not come to its end; what was measured before it is among the figures.
+pub(crate) async fn measure(
+    workers: u32,
+    tasks: u32,
+    figures: &mut Vec<Figure>,
+) -> Result<(), Failure> {
     let names: Vec<String> = (1..=workers).map(|number| format!("w{number}")).collect();
     let mut ground = Ground::start(&names).await?;
-    let measured = measure_on(&mut ground, &names, tasks).await;
+    let measured = measure_on(&mut ground, &names, tasks, figures).await;
     measured.map_err(|error| {
         let folder = ground.keep();
         format!("{error}; the logs are in {}", folder.display()).into()
@@ -51,8 +58,8 @@ async fn measure_on(
     ground: &mut Ground,
     names: &[String],
     tasks: u32,
-) -> Result<Vec<Figure>, Failure> {
-    let mut figures = Vec::new();
+    figures: &mut Vec<Figure>,
+) -> Result<(), Failure> {
     let what = format!("{} workers, {tasks} tasks", names.len());
     let mut put = |name: &str, figure: fn(String, f64) -> Figure, value: f64| {
         figures.push(figure(format!("size/{what}: {name}"), value));
@@ -82,6 +89,7 @@ async fn measure_on(
     // Everything is submitted at once; a stream of small jobs beside it shows what others would wait meanwhile.
     let wanted = u64::from(tasks);
     let start = Instant::now();
+    let before = Taken::of(ground, &manager)?;
     let probe = Probe::start(&api, "loaded");
     for at in 0..tasks.div_ceil(TASKS_PER_JOB) {
         let instances = TASKS_PER_JOB.min(tasks - at * TASKS_PER_JOB);
@@ -120,6 +128,17 @@ async fn measure_on(
     .await?;
     put("submit to all events published", seconds, start.elapsed().as_secs_f64());
     progress(&format!("events published in {:.1} s", start.elapsed().as_secs_f64()));
+    let taken = Taken::of(ground, &manager)?.since(before);
+    let each_us = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(tasks);
+    put("a task until then, time of the manager's processor", micro, each_us(taken.manager));
+    put("a task until then, of the NATS server's", micro, each_us(taken.server));
+    put("a task until then, of all workers'", micro, each_us(taken.workers));
+    progress(&format!(
+        "the manager took {:.1} s of the processor, NATS {:.1} s, the workers {:.1} s",
+        taken.manager.as_secs_f64(),
+        taken.server.as_secs_f64(),
+        taken.workers.as_secs_f64()
+    ));
 
     // Nothing but heartbeats, and now and then a job.
     let probe = Probe::start(&api, "calm");
@@ -149,8 +168,7 @@ async fn measure_on(
     put("server killed to all workers heard again", seconds_30, heard.as_secs_f64());
     put("server killed to the next decision", seconds, decided.as_secs_f64());
     progress(&format!("all are back in {:.1} s", heard.as_secs_f64()));
-    fleet.end().await?;
-    Ok(figures)
+    fleet.end().await
 }
 
 /// Kills the NATS server and starts it again: until every worker was heard, and until a decision is granted.
@@ -208,6 +226,32 @@ async fn reconnect(
         return Err(format!("{more} containers were started anew by a restart of NATS").into());
     }
     Ok((heard, decided))
+}
+
+/// The processor's time that each part has taken: what tells, where all parts share the cores, which of them is slow.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    manager: Duration,
+    server: Duration,
+    workers: Duration,
+}
+
+impl Taken {
+    fn of(ground: &Ground, manager: &Manager) -> Result<Self, Failure> {
+        Ok(Self {
+            manager: manager.processor_time()?,
+            server: ground.server_time()?,
+            workers: processor_time(std::process::id())?,
+        })
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            manager: self.manager.saturating_sub(before.manager),
+            server: self.server.saturating_sub(before.server),
+            workers: self.workers.saturating_sub(before.workers),
+        }
+    }
 }
 
 /// Small jobs, one after the other, while something else goes on.
@@ -368,6 +412,10 @@ fn seconds_30(name: String, value: f64) -> Figure {
 
 fn milli(name: String, value: f64) -> Figure {
     Figure::alone(name, value, "ms")
+}
+
+fn micro(name: String, value: f64) -> Figure {
+    Figure::alone(name, value, "us")
 }
 
 fn milli_100(name: String, value: f64) -> Figure {

@@ -5,7 +5,6 @@
 //! manager's own store; only the log and the history of events are left out, so that it is there in bounded time.
 //! What is measured is a manager as users run it, on a NATS server, started on that store.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant};
 use longshore_bench::Failure;
 use longshore_bench::report::{Figure, progress};
 use longshore_core::cluster::{
-    Cluster, Command, Effect, Identity, Input, Receipt, Settings, State, Step, Ticket,
+    Cluster, Command, Effect, Identity, Input, Queue, Receipt, Settings, State, Step, Ticket,
 };
 use longshore_core::time::{Now, Time};
 use longshore_manager::store::{Batch, Store};
@@ -131,7 +130,7 @@ async fn started(ground: &mut Ground, data: &str) -> Result<(Manager, Duration),
 fn make(folder: &Path, backup: &Path, tasks: u32) -> Result<Duration, Failure> {
     let mut maker = Maker::new();
     for number in 0..tasks.div_ceil(TASKS_PER_NODE) {
-        maker.queue.push_back(register(number)?);
+        maker.queue.push(register(number)?);
     }
     maker.settle();
     for number in 0..tasks.div_ceil(TASKS_PER_JOB) {
@@ -161,7 +160,7 @@ fn make(folder: &Path, backup: &Path, tasks: u32) -> Result<Duration, Failure> {
 /// A cluster whose log and nodes are this program.
 struct Maker {
     cluster: Cluster,
-    queue: VecDeque<Input>,
+    queue: Queue,
     now_ms: u64,
 }
 
@@ -177,14 +176,14 @@ impl Maker {
         let now_ms = 1_700_000_000_000;
         let now = Now { time: Time(now_ms), wall_ms: now_ms };
         let step = cluster.begin_reign(ClusterId(Uuid::new_v4()), now, Uuid::new_v4().into_bytes());
-        let mut maker = Self { cluster, queue: VecDeque::new(), now_ms };
+        let mut maker = Self { cluster, queue: Queue::default(), now_ms };
         maker.take(step);
         maker
     }
 
     fn submit(&mut self, number: u32, instances: u32) -> Result<(), Failure> {
         let job = service(&format!("job-{number}"), instances)?;
-        self.queue.push_back(Input::Command {
+        self.queue.push(Input::Command {
             ticket: Ticket(0),
             role: Role::Operator,
             user: "bench".parse()?,
@@ -234,7 +233,7 @@ impl Maker {
                 .collect();
             if !reports.is_empty() {
                 let reports = Reports { node_id, boot_id, reports };
-                self.queue.push_back(Input::Reports { ticket: Ticket(0), node, reports });
+                self.queue.push(Input::Reports { ticket: Ticket(0), node, reports });
             }
         }
         true

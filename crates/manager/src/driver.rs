@@ -3,15 +3,16 @@
 //! While one record is on its way to the log, inputs queue up and become the next one, so throughput grows
 //! with load. Questions are answered between records: what they see is committed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State as Connection;
 use longshore_bus::{ApiRequest, Bus};
+use longshore_core::cluster::persist::write_meta;
 use longshore_core::cluster::record::CommandAnswer;
 use longshore_core::cluster::{
-    Cluster, Command, Effect, Input, NodeCommand, Proposal, Receipt, Reply, Step, Ticket,
+    Cluster, Command, Effect, Input, NodeCommand, Proposal, Queue, Receipt, Reply, Step, Ticket,
 };
 use longshore_core::leadership::hearing::{APPEND_PATIENCE_MS, Hearing};
 use longshore_core::leadership::log::{Appended, Applied};
@@ -42,7 +43,7 @@ use crate::query::{Desk, Question, answer_api, read_payload, unavailable};
 use crate::store::{Batch, Store};
 use crate::{Clock, Options, backup, events, keeper, seed};
 
-/// The most inputs that are taken at once: enough to fill a record, few enough to stay responsive.
+/// The most inputs of each lane that are taken at once: enough to fill a record, few enough to stay responsive.
 const INPUTS_MAX: usize = 2_048;
 /// The longest name that a client may give for who asks, in characters.
 const ACTOR_LENGTH_MAX: usize = 128;
@@ -63,7 +64,7 @@ struct Driver<'a> {
     past: &'a Arc<Past>,
     gateway: Gateway,
     clock: Clock,
-    queue: VecDeque<Input>,
+    queue: Queue,
     waiting: BTreeMap<Ticket, Waiting>,
     tickets: u64,
     assignments: mpsc::UnboundedSender<(NodeName, AssignDelta)>,
@@ -110,7 +111,7 @@ pub(crate) async fn reign(
         past,
         gateway: Gateway::silent(),
         clock,
-        queue: VecDeque::new(),
+        queue: Queue::default(),
         waiting: BTreeMap::new(),
         tickets: 0,
         assignments,
@@ -176,30 +177,45 @@ impl Driver<'_> {
         let connections = bus.connections();
         loop {
             held.moved();
+            // However much waits to be decided on.
+            if cancel.is_cancelled() {
+                return Ok(());
+            }
+            if lost.is_cancelled() {
+                return Err(lease_lost());
+            }
             let wakeup = self.cluster.next_wakeup();
             let wait = Duration::from_millis(wakeup - self.clock.time());
             if self.queue.is_empty() {
                 tokio::select! {
                     () = cancel.cancelled() => return Ok(()),
-                    () = lost.cancelled() => {
-                        return Err(ManagerError::Fenced { by: "the lease is held by another manager".into() });
-                    }
+                    () = lost.cancelled() => return Err(lease_lost()),
                     arrival = self.gateway.next() => match arrival {
                         Some(arrival) => self.take(arrival),
                         None => return Err(ManagerError::Bug("nothing listens any more")),
                     },
                     Some(name) = self.standbys.recv() => {
-                        self.queue.push_back(Input::ManagerSeen { name });
+                        self.queue.push(Input::ManagerSeen { name });
                     }
-                    Some(alarm) = self.fullness.alarms.recv() => self.queue.push_back(alarm),
+                    Some(alarm) = self.fullness.alarms.recv() => self.queue.push(alarm),
                     () = tokio::time::sleep(wait) => {}
                 }
             }
             // Counted by what is taken: questions are answered at once and leave nothing in the queue, and a stream of
             // them must not keep decisions waiting.
-            for _ in self.queue.len()..INPUTS_MAX {
-                let Some(arrival) = self.gateway.waiting() else { break };
+            for _ in self.queue.prompt()..INPUTS_MAX {
+                let Some(arrival) = self.gateway.prompt() else { break };
                 self.take(arrival);
+            }
+            for _ in self.queue.reports()..INPUTS_MAX {
+                let Some(arrival) = self.gateway.reports() else { break };
+                self.take(arrival);
+            }
+            while let Ok(name) = self.standbys.try_recv() {
+                self.queue.push(Input::ManagerSeen { name });
+            }
+            while let Ok(alarm) = self.fullness.alarms.try_recv() {
+                self.queue.push(alarm);
             }
             let connected = bus.client().connection_state() == Connection::Connected;
             self.queue.extend(self.hearing.look(connected, *connections.borrow()));
@@ -220,19 +236,32 @@ impl Driver<'_> {
         let id = Uuid::new_v4().to_string();
         let mut refusing = false;
         let mut trouble = self.log.trouble();
+        // What is to be stored is worked out while the record is on its way. All of it but the place in the stream, which
+        // is known when it has arrived.
+        let mut batch = None;
         let sequence = {
             let append = self.log.append(&id, proposal.bytes());
             tokio::pin!(append);
             let patience = tokio::time::sleep(Duration::from_millis(APPEND_PATIENCE_MS));
             tokio::pin!(patience);
+            let sent = tokio::task::yield_now();
+            tokio::pin!(sent);
             loop {
                 tokio::select! {
+                    biased;
                     appended = &mut append => match appended? {
                         Appended::At(sequence) => break sequence,
                         Appended::Fenced => {
                             return Err(ManagerError::Fenced { by: "its record stands in the place of ours".into() });
                         }
                     },
+                    // The outcome stays unknown here; the next start reads it from the log.
+                    () = cancel.cancelled() => {
+                        return Err(ManagerError::Fenced { by: "stopped while the log did not answer".into() });
+                    }
+                    () = &mut sent, if batch.is_none() => {
+                        batch = Some(to_store(&proposal, self.cluster));
+                    }
                     () = &mut patience, if !refusing => {
                         error!("the log does not answer; requests are refused until it does");
                         refusing = true;
@@ -248,10 +277,6 @@ impl Driver<'_> {
                         let refusal = format!("the log cannot be written just now: {words}");
                         refuse(arrival, index, &unavailable(&refusal));
                     }
-                    // The outcome stays unknown here; the next start reads it from the log.
-                    () = cancel.cancelled() => {
-                        return Err(ManagerError::Fenced { by: "stopped while the log did not answer".into() });
-                    }
                 }
             }
         };
@@ -261,9 +286,8 @@ impl Driver<'_> {
         self.cluster.appended(sequence);
         self.fullness.appended(proposal.bytes().len());
         self.log.reached(Applied::of(&self.cluster.state().meta));
-        let writes = proposal.writes(self.cluster.state());
-        let mut batch = Batch::default();
-        batch.record(index, proposal.bytes().to_vec(), writes, proposal.events().to_vec());
+        let mut batch = batch.unwrap_or_else(|| to_store(&proposal, self.cluster));
+        batch.write(write_meta(&self.cluster.state().meta));
         let store = Arc::clone(self.store);
         tokio::task::spawn_blocking(move || store.commit(batch))
             .await
@@ -332,17 +356,17 @@ impl Driver<'_> {
     fn take(&mut self, arrival: Arrival) {
         match arrival {
             Arrival::Heartbeat(node, heartbeat) => {
-                self.queue.push_back(Input::Heartbeat { node, heartbeat })
+                self.queue.push(Input::Heartbeat { node, heartbeat })
             }
             Arrival::Register(request, register) => {
                 let node = request.node.clone();
                 let ticket = self.ticket(Waiting::Node(request));
-                self.queue.push_back(Input::Register { ticket, node, register });
+                self.queue.push(Input::Register { ticket, node, register });
             }
             Arrival::Reports(request, reports) => {
                 let node = request.node.clone();
                 let ticket = self.ticket(Waiting::Node(request));
-                self.queue.push_back(Input::Reports { ticket, node, reports });
+                self.queue.push(Input::Reports { ticket, node, reports });
             }
             Arrival::Sync(request, sync) => {
                 // Inputs that wait are older than this question, and may change its answer; it is asked again
@@ -367,7 +391,7 @@ impl Driver<'_> {
                 Some(Subject::LeaderRead { scope, verb }) => {
                     let question = Question { request, scope, verb };
                     let ticket = self.ticket(Waiting::Question(question));
-                    self.queue.push_back(Input::Barrier { ticket });
+                    self.queue.push(Input::Barrier { ticket });
                 }
                 Some(Subject::Api { verb: ApiVerb::BackupMake, .. }) => {
                     let index = self.cluster.state().meta.index;
@@ -406,7 +430,7 @@ impl Driver<'_> {
         match self.read_command(&request, scope, verb) {
             Ok(make) => {
                 let ticket = self.ticket(Waiting::Api(request));
-                self.queue.push_back(make(ticket));
+                self.queue.push(make(ticket));
             }
             Err(refusal) => {
                 answer_api::<()>(request, self.cluster.state().meta.index, Err(refusal))
@@ -519,6 +543,18 @@ impl Driver<'_> {
             }
         }
     }
+}
+
+fn lease_lost() -> ManagerError {
+    ManagerError::Fenced { by: "the lease is held by another manager".into() }
+}
+
+/// What is to be stored of a record.
+fn to_store(proposal: &Proposal, cluster: &Cluster) -> Batch {
+    let mut batch = Batch::default();
+    let writes = proposal.writes(cluster.state());
+    batch.record(proposal.index(), proposal.bytes().to_vec(), writes, proposal.events());
+    batch
 }
 
 /// Tells of what an operator looks for in the leader's log: alarms, and nodes that come and go.

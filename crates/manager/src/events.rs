@@ -8,9 +8,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::HeaderMap;
+use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream;
-use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::context::PublishAckFuture;
 use async_nats::jetstream::stream::RawMessageErrorKind;
+use bytes::Bytes;
 use longshore_bus::Bus;
 use longshore_proto::api::ListEvents;
 use longshore_proto::codec;
@@ -31,6 +34,15 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// A place in history.
 type Place = (u64, u32);
 
+/// Where the stream ends.
+#[derive(Debug, Default)]
+struct End {
+    /// The place of its last event; `None` while it has none.
+    at: Option<Place>,
+    /// The sequence of its last message.
+    sequence: u64,
+}
+
 /// Publishes what the history holds, for as long as it is polled. `committed` tells of new records.
 pub(crate) async fn publish(
     core: Bus,
@@ -44,6 +56,7 @@ pub(crate) async fn publish(
     let mut connections = core.connections();
     // Where the stream ends must be looked up: at first, and whenever the server may be another one.
     let (mut at, mut is_lost, mut has_looked) = (None, true, false);
+    let mut sequence = 0;
     let oldest_ms = now_ms.saturating_sub(u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX));
     loop {
         if is_lost || connections.has_changed().unwrap_or(false) {
@@ -53,7 +66,8 @@ pub(crate) async fn publish(
                 // Behind what is known to be told, something may be missing even if the stream goes further: a broken
                 // connection loses the middle of a batch. What is told twice is one message to the stream.
                 Ok(end) => {
-                    at = if has_looked { at.min(end) } else { end };
+                    at = if has_looked { at.min(end.at) } else { end.at };
+                    sequence = end.sequence;
                     (is_lost, has_looked) = (false, true);
                 }
                 Err(error) => {
@@ -78,10 +92,14 @@ pub(crate) async fn publish(
         };
         if let Some(last) = events.last().map(|event| (event.index, event.ordinal)) {
             let due = events.iter().filter(|event| event.at_ms >= oldest_ms);
-            if let Err(error) = send(&context, &core, cluster, due).await {
-                warn!(%error, "the event stream does not take events; trying again until it does");
-                tokio::time::sleep(RETRY_DELAY).await;
-                continue;
+            let messages = messages(&core, cluster, due);
+            match send(&context, messages, sequence).await {
+                Ok(end) => sequence = end,
+                Err(error) => {
+                    warn!(%error, "the event stream does not take events; trying again until it does");
+                    tokio::time::sleep(RETRY_DELAY).await;
+                    continue;
+                }
             }
             at = Some(last);
         }
@@ -98,42 +116,85 @@ pub(crate) async fn publish(
     }
 }
 
-/// The place of the last event in the stream.
-async fn end_of_stream(context: &jetstream::Context, core: &Bus) -> Result<Option<Place>, String> {
+/// Where the stream ends.
+async fn end_of_stream(context: &jetstream::Context, core: &Bus) -> Result<End, String> {
     let stream =
         context.get_stream(event_stream(core.root())).await.map_err(|error| error.to_string())?;
     let subject = Pattern::Events.text(core.root());
     match stream.get_last_raw_message_by_subject(&subject).await {
         Ok(message) => {
             let event: Option<Event> = codec::decode(&message.payload).ok();
-            Ok(event.map(|event| (event.index, event.ordinal)))
+            let at = event.map(|event| (event.index, event.ordinal));
+            Ok(End { at, sequence: message.sequence })
         }
-        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(End::default()),
         Err(error) => Err(error.to_string()),
     }
 }
 
-async fn send(
-    context: &jetstream::Context,
+/// An event on its way to the stream.
+#[derive(Debug, Clone)]
+struct Outgoing {
+    subject: String,
+    headers: HeaderMap,
+    payload: Bytes,
+}
+
+fn messages<'a>(
     core: &Bus,
     cluster: ClusterId,
-    events: impl Iterator<Item = &Event>,
-) -> Result<(), String> {
-    let mut acknowledgements = Vec::new();
-    for event in events {
-        let Some(subject) = event.subject() else { continue };
-        let mut message = PublishMessage::build()
-            .payload(codec::encode(event).into())
-            .header(VERSION_HEADER, PROTOCOL_VERSION.to_string().as_str())
-            .message_id(format!("{cluster}-{}-{}", event.index, event.ordinal));
+    events: impl Iterator<Item = &'a Event>,
+) -> Vec<Outgoing> {
+    let message = |event: &Event| {
+        let subject = event.subject()?.text(core.root());
+        let mut headers = HeaderMap::new();
+        headers.insert(VERSION_HEADER, PROTOCOL_VERSION.to_string().as_str());
+        headers.insert(NATS_MESSAGE_ID, format!("{cluster}-{}-{}", event.index, event.ordinal));
         if let Some(task) = event.task {
-            message = message.header(TASK_HEADER, task.to_string().as_str());
+            headers.insert(TASK_HEADER, task.to_string().as_str());
         }
-        let sent = context.send_publish(subject.text(core.root()), message).await;
-        acknowledgements.push(sent.map_err(|error| error.to_string())?);
+        Some(Outgoing { subject, headers, payload: codec::encode(event).into() })
+    };
+    events.filter_map(message).collect()
+}
+
+/// Publishes events after the message of a sequence, and gives the sequence of the last one.
+///
+/// Only the last one asks for an acknowledgement: its sequence tells whether all before it were stored, and an
+/// acknowledgement of each costs more than the event. Where the sequence is another one, because some were lost, were
+/// there already, or somebody else wrote as well, each is published again and must be acknowledged; the server stores
+/// it once.
+async fn send(
+    context: &jetstream::Context,
+    messages: Vec<Outgoing>,
+    sequence: u64,
+) -> Result<u64, String> {
+    let expected = sequence + messages.len() as u64;
+    let Some((last, others)) = messages.split_last() else { return Ok(sequence) };
+    let client = context.client();
+    for Outgoing { subject, headers, payload } in others.iter().cloned() {
+        let sent = client.publish_with_headers(subject, headers, payload).await;
+        sent.map_err(|error| error.to_string())?;
+    }
+    let acknowledged =
+        ask(context, last.clone()).await?.await.map_err(|error| error.to_string())?;
+    if acknowledged.sequence == expected && !acknowledged.duplicate {
+        return Ok(expected);
+    }
+    let (mut acknowledgements, mut end) = (Vec::new(), sequence);
+    for message in messages {
+        acknowledgements.push(ask(context, message).await?);
     }
     for acknowledgement in acknowledgements {
-        acknowledgement.await.map_err(|error| error.to_string())?;
+        let acknowledged = acknowledgement.await.map_err(|error| error.to_string())?;
+        end = end.max(acknowledged.sequence);
     }
-    Ok(())
+    Ok(end)
+}
+
+/// Publishes an event, and gives what its acknowledgement comes by.
+async fn ask(context: &jetstream::Context, message: Outgoing) -> Result<PublishAckFuture, String> {
+    let Outgoing { subject, headers, payload } = message;
+    let sent = context.publish_with_headers(subject, headers, payload).await;
+    sent.map_err(|error| error.to_string())
 }

@@ -39,7 +39,7 @@ impl<'a> Follower<'a> {
             match self.follower.take(cluster, sequence, &payload) {
                 Ok(Followed::Known) => {}
                 Ok(Followed::Record { index, writes, events }) => {
-                    batch.record(index, payload.to_vec(), writes, events);
+                    batch.record(index, payload.to_vec(), writes, &events);
                 }
                 Ok(Followed::Skipped { write, reason }) => {
                     error!(sequence, %reason, "a message in the log is skipped; somebody else writes to the log");

@@ -24,7 +24,7 @@ use tracing::warn;
 use crate::VERSION;
 use crate::error::ManagerError;
 
-/// How many arrivals may wait for the driver before the subscriptions are no longer read.
+/// How many arrivals of each lane may wait for the driver before the subscriptions are no longer read.
 const QUEUE: usize = 8_192;
 
 /// Something that came in and could be read.
@@ -40,6 +40,17 @@ pub(crate) enum Arrival {
     Heartbeat(NodeName, Box<Heartbeat>),
     /// What a worker says of its tasks.
     Reports(NodeRequest, Reports),
+}
+
+impl Arrival {
+    /// Whether it waits its turn among the reports.
+    fn waits(&self) -> bool {
+        match self {
+            Self::Reports(..) => true,
+            Self::Heartbeat(_, heartbeat) => heartbeat.leaving,
+            _ => false,
+        }
+    }
 }
 
 /// A node's message that wants an answer.
@@ -71,7 +82,10 @@ pub(crate) enum Part {
 /// Everything that listens, for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    arrivals: mpsc::Receiver<Arrival>,
+    /// Everything but reports and goodbyes.
+    prompt: mpsc::Receiver<Arrival>,
+    /// Reports, which may be thousands a second, and goodbyes, which must not overtake them.
+    reports: mpsc::Receiver<Arrival>,
     refused: Arc<AtomicU64>,
     listeners: Vec<AbortOnDropHandle<()>>,
 }
@@ -80,7 +94,8 @@ impl Gateway {
     /// Begins to listen. A leader hears everything; who stands by hears questions that change nothing, and the
     /// nodes' signs of life.
     pub(crate) async fn start(bus: &Bus, part: Part) -> Result<Self, ManagerError> {
-        let (sender, arrivals) = mpsc::channel(QUEUE);
+        let (to_prompt, prompt) = mpsc::channel(QUEUE);
+        let (to_reports, reports) = mpsc::channel(QUEUE);
         let refused = Arc::new(AtomicU64::new(0));
         let mut listeners = Vec::new();
         let node_verbs: &[NodeVerb] = match part {
@@ -91,11 +106,13 @@ impl Gateway {
         };
         for &verb in node_verbs {
             let mut messages = bus.subscribe(&Pattern::Node(verb)).await?;
-            let (sender, refused) = (sender.clone(), Arc::clone(&refused));
+            let (to_prompt, to_reports) = (to_prompt.clone(), to_reports.clone());
+            let refused = Arc::clone(&refused);
             listeners.push(AbortOnDropHandle::new(tokio::spawn(async move {
                 while let Some(incoming) = messages.next().await {
                     let Some(arrival) = read(incoming, &refused).await else { continue };
-                    if sender.send(arrival).await.is_err() {
+                    let lane = if arrival.waits() { &to_reports } else { &to_prompt };
+                    if lane.send(arrival).await.is_err() {
                         return;
                     }
                 }
@@ -107,28 +124,43 @@ impl Gateway {
         let mut api = Api::start(bus, VERSION, &verbs, leads).await?;
         listeners.push(AbortOnDropHandle::new(tokio::spawn(async move {
             while let Some(request) = api.next().await {
-                if sender.send(Arrival::Api(request)).await.is_err() {
+                if to_prompt.send(Arrival::Api(request)).await.is_err() {
                     return;
                 }
             }
         })));
-        Ok(Self { arrivals, refused, listeners })
+        Ok(Self { prompt, reports, refused, listeners })
     }
 
     /// A gateway that hears nothing: before the first record of a reign is committed.
     pub(crate) fn silent() -> Self {
-        let (_, arrivals) = mpsc::channel(1);
-        Self { arrivals, refused: Arc::default(), listeners: Vec::new() }
+        let ((_, prompt), (_, reports)) = (mpsc::channel(1), mpsc::channel(1));
+        Self { prompt, reports, refused: Arc::default(), listeners: Vec::new() }
     }
 
     /// The next arrival; `None` when nothing listens any more.
     pub(crate) async fn next(&mut self) -> Option<Arrival> {
-        self.arrivals.recv().await
+        tokio::select! {
+            biased;
+            Some(arrival) = self.prompt.recv() => Some(arrival),
+            Some(arrival) = self.reports.recv() => Some(arrival),
+            else => None,
+        }
     }
 
-    /// An arrival that waits already.
+    /// An arrival that waits already and is neither a report nor a goodbye.
+    pub(crate) fn prompt(&mut self) -> Option<Arrival> {
+        self.prompt.try_recv().ok()
+    }
+
+    /// A report or a goodbye that waits already.
+    pub(crate) fn reports(&mut self) -> Option<Arrival> {
+        self.reports.try_recv().ok()
+    }
+
+    /// Anything that waits already.
     pub(crate) fn waiting(&mut self) -> Option<Arrival> {
-        self.arrivals.try_recv().ok()
+        self.prompt().or_else(|| self.reports())
     }
 
     /// Stops to listen. What has arrived already can still be taken.

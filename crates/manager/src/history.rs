@@ -163,12 +163,7 @@ mod tests {
             let (job, node) = (format!("job-{}", index % 3), format!("n{}", index % 4));
             let kind =
                 ["task.running", "task.failed", "audit.job"][usize::try_from(index % 3).unwrap()];
-            batch.record(
-                index,
-                vec![0],
-                Vec::<Write>::new(),
-                vec![event(index, kind, &job, &node)],
-            );
+            batch.record(index, vec![0], Vec::<Write>::new(), &[event(index, kind, &job, &node)]);
         }
         store.commit(batch).unwrap();
         (folder, store)

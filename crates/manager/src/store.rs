@@ -71,15 +71,16 @@ pub struct Store {
 pub struct Batch {
     writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     records: Vec<(u64, Vec<u8>)>,
-    events: Vec<Event>,
+    /// Events and their places in the indexes.
+    history: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Batch {
     /// Adds a record: its place and bytes, what it changed, and its events.
-    pub fn record(&mut self, index: u64, bytes: Vec<u8>, writes: Vec<Write>, events: Vec<Event>) {
+    pub fn record(&mut self, index: u64, bytes: Vec<u8>, writes: Vec<Write>, events: &[Event]) {
         writes.into_iter().for_each(|write| self.write(write));
         self.records.push((index, bytes));
-        self.events.extend(events);
+        self.history.extend(events.iter().flat_map(history::entries));
     }
 
     /// Adds a change without a record.
@@ -280,11 +281,9 @@ impl Store {
             written += bytes.len();
             batch.insert(&self.journal, index.to_be_bytes(), bytes);
         }
-        for event in &changes.events {
-            for (key, value) in history::entries(event) {
-                written += key.len() + value.len();
-                batch.insert(&self.history, key, value);
-            }
+        for (key, value) in changes.history {
+            written += key.len() + value.len();
+            batch.insert(&self.history, key, value);
         }
         batch.commit()?;
         self.written.fetch_add(written as u64, Ordering::Relaxed);

@@ -7,7 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command as Process, Stdio};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use longshore_core::cluster::record::Record;
 use longshore_core::cluster::{
-    Cluster, Command, Identity, Input, Receipt, Settings, State, Step, Ticket,
+    Cluster, Command, Identity, Input, Queue, Receipt, Settings, State, Step, Ticket,
 };
 use longshore_core::time::{Now, Time};
 use longshore_manager::store::{Batch, Store};
@@ -166,7 +166,7 @@ impl Writer {
     }
 
     fn propose(&mut self, inputs: Vec<Input>) {
-        let mut queue = VecDeque::from(inputs);
+        let mut queue = Queue::from_iter(inputs);
         loop {
             let (now, seed) = (self.now(), self.seed());
             let step = self.cluster.propose(&mut queue, now, seed);
@@ -184,7 +184,7 @@ impl Writer {
         self.cluster.appended(index);
         let writes = proposal.writes(self.cluster.state());
         let mut batch = Batch::default();
-        batch.record(index, proposal.bytes().to_vec(), writes, proposal.events().to_vec());
+        batch.record(index, proposal.bytes().to_vec(), writes, proposal.events());
         self.store.commit(batch).unwrap();
         say(STORED, &index.to_string());
         proposal.release(&Receipt::durable(index)).unwrap();

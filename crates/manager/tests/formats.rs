@@ -6,12 +6,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use longshore_core::cluster::record::{RECORD_FORMAT, Record};
 use longshore_core::cluster::{
-    Cluster, Command, Identity, Input, Proposal, Settings, State, Step, Ticket,
+    Cluster, Command, Identity, Input, Proposal, Queue, Settings, State, Step, Ticket,
 };
 use longshore_core::time::{Now, Time};
 use longshore_manager::snapshot::{self, Entry};
@@ -65,7 +65,7 @@ impl Life {
     }
 
     fn input(&mut self, input: Input) {
-        let mut queue = VecDeque::from([input]);
+        let mut queue = Queue::from_iter([input]);
         for round in 0..5u8 {
             let now = self.now();
             let seed = [round.wrapping_add(u8::try_from(self.step % 251).unwrap()); 16];
@@ -174,7 +174,7 @@ fn write_new() {
             let record = Record::decode(bytes).unwrap();
             let (writes, events) = follower.follow(&record, bytes, at as u64 + 1).unwrap();
             let mut batch = Batch::default();
-            batch.record(record.index, bytes.clone(), writes, events);
+            batch.record(record.index, bytes.clone(), writes, &events);
             store.commit(batch).unwrap();
         }
         store.write_backup(&backup).unwrap();

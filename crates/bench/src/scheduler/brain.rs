@@ -1,8 +1,8 @@
 //! The manager's brain in this process, without a shell: nodes that join, jobs that run on them.
 
-use std::collections::VecDeque;
-
-use longshore_core::cluster::{Cluster, Command, Identity, Input, Settings, State, Step, Ticket};
+use longshore_core::cluster::{
+    Cluster, Command, Identity, Input, Queue, Settings, State, Step, Ticket,
+};
 use longshore_core::time::{Now, Time};
 use longshore_proto::id::{BootId, ClusterId, CommandId, ManagerId, NodeId};
 use longshore_proto::name::{Namespace, NodeName};
@@ -139,9 +139,11 @@ impl Brain {
     /// Decides on inputs, record by record, until nothing is left to do.
     fn decide(&mut self, inputs: Vec<Input>) -> Result<(), Failure> {
         let mut inputs = inputs.into_iter();
-        let mut queue = VecDeque::new();
+        let mut queue = Queue::default();
         loop {
-            queue.extend(inputs.by_ref().take(INPUTS.saturating_sub(queue.len())));
+            queue.extend(
+                inputs.by_ref().take(INPUTS.saturating_sub(queue.reports() + queue.prompt())),
+            );
             let seed = u128::from(self.mint()).to_be_bytes();
             let step = self.cluster.propose(&mut queue, now(), seed);
             let is_idle = self.cluster.next_wakeup() > now().time;

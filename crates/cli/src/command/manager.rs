@@ -14,9 +14,11 @@ use crate::signal;
 pub(crate) async fn run(global: &Global, wish: Manager) -> Result<Exit, Failure> {
     let options = options(global, wish)?;
     let stop = signal::stop_token()?;
-    match longshore_manager::run(options, stop).await {
-        Ok(()) => Ok(Exit::Done),
-        Err(error) => Err(Failure::new("the manager cannot go on").cause(&error)),
+    // Among the runtime's own threads, not beside them: what arrives is handed over without waking another thread.
+    match tokio::spawn(longshore_manager::run(options, stop)).await {
+        Ok(Ok(())) => Ok(Exit::Done),
+        Ok(Err(error)) => Err(Failure::new("the manager cannot go on").cause(&error)),
+        Err(error) => Err(Failure::new("the manager has ended by itself: a bug").cause(&error)),
     }
 }
 

@@ -18,6 +18,16 @@ use crate::time::Now;
 /// job of 64 KiB or by the nodes and labels of one command, some 200 KiB: the log takes messages of 512 KiB.
 const FULL_BYTES: usize = RECORD_BYTES_MAX - (96 << 10);
 
+/// What requests and signs of life may take of a record, in bytes. The shares fill it together, so that none keeps the others waiting; and
+/// where nobody asks for much, as while many tasks start, records are short, so that who asks does not wait long for
+/// the one under way.
+pub(super) const PROMPT_BYTES: usize = FULL_BYTES - REPORT_BYTES - 2 * PASS_BYTES;
+/// What reports may take of a record, in bytes.
+pub(super) const REPORT_BYTES: usize = 32 << 10;
+/// What is due by itself may take of a record, in bytes: first whatever is, and then once more tasks that wait for a
+/// node.
+pub(super) const PASS_BYTES: usize = 16 << 10;
+
 /// A record in the making.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
@@ -28,6 +38,8 @@ pub(super) struct Draft<'a> {
     pub(super) changes: Changes,
     at_ms: u64,
     bytes: usize,
+    /// What the present share ends at, in bytes.
+    share_end: usize,
     facts: Vec<Fact>,
     events: Vec<Event>,
     effects: Vec<Effect>,
@@ -47,6 +59,7 @@ impl<'a> Draft<'a> {
             changes: Changes::default(),
             at_ms,
             bytes: 0,
+            share_end: FULL_BYTES,
             facts: Vec::new(),
             events: Vec::new(),
             effects: Vec::new(),
@@ -59,9 +72,14 @@ impl<'a> Draft<'a> {
         self.at_ms
     }
 
-    /// Whether the record has no room for another decision.
+    /// Begins a share of the record, of so many bytes.
+    pub(super) fn begin_share(&mut self, bytes: usize) {
+        self.share_end = FULL_BYTES.min(self.bytes + bytes);
+    }
+
+    /// Whether the share of the record, or all of it, has no room for another decision.
     pub(super) fn is_full(&self) -> bool {
-        self.bytes >= FULL_BYTES
+        self.bytes >= self.share_end
     }
 
     /// Whether nothing has been decided yet.

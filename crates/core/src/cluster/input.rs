@@ -1,4 +1,6 @@
-//! Everything that may arrive at the manager's brain.
+//! Everything that may arrive at the manager's brain, and the queue that it waits in.
+
+use std::collections::VecDeque;
 
 use longshore_proto::alarm::Severity;
 use longshore_proto::api::{DrainNodes, LabelNode, NameNode, NameNodes, RemoveNode};
@@ -81,6 +83,70 @@ pub enum Input {
     BusLost,
     /// This manager's connection to the bus is back.
     BusBack,
+}
+
+/// What waits to be decided on, in two lanes, each in the order of arrival: reports come by the thousand when many tasks
+/// start at once, and neither who asks for something nor a sign of life must wait for all of them.
+#[derive(Debug, Default)]
+pub struct Queue {
+    prompt: VecDeque<Input>,
+    reports: VecDeque<Input>,
+}
+
+impl Queue {
+    /// Adds an input to the end of its lane.
+    pub fn push(&mut self, input: Input) {
+        let is_goodbye = matches!(&input, Input::Heartbeat { heartbeat, .. } if heartbeat.leaving);
+        // A goodbye must not overtake the last reports.
+        if is_goodbye || matches!(input, Input::Reports { .. }) {
+            self.reports.push_back(input);
+        } else {
+            self.prompt.push_back(input);
+        }
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.prompt.is_empty() && self.reports.is_empty()
+    }
+
+    /// How many wait in the lane of everything but reports and goodbyes.
+    pub fn prompt(&self) -> usize {
+        self.prompt.len()
+    }
+
+    /// How many reports and goodbyes wait.
+    pub fn reports(&self) -> usize {
+        self.reports.len()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.prompt.clear();
+        self.reports.clear();
+    }
+
+    pub(super) fn next_prompt(&mut self) -> Option<Input> {
+        self.prompt.pop_front()
+    }
+
+    pub(super) fn next_reports(&mut self) -> Option<Input> {
+        self.reports.pop_front()
+    }
+}
+
+impl Extend<Input> for Queue {
+    fn extend<I: IntoIterator<Item = Input>>(&mut self, inputs: I) {
+        inputs.into_iter().for_each(|input| self.push(input));
+    }
+}
+
+impl FromIterator<Input> for Queue {
+    fn from_iter<I: IntoIterator<Item = Input>>(inputs: I) -> Self {
+        let mut queue = Self::default();
+        queue.extend(inputs);
+        queue
+    }
 }
 
 impl Command {

@@ -65,6 +65,7 @@ mod whatif;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use longshore_proto::event::Event;
 use longshore_proto::id::{ClusterId, ManagerId, Revision, TaskId};
@@ -75,10 +76,11 @@ use longshore_scheduler::Scheduler;
 
 use crate::time::{Now, Time};
 use changes::Slots;
-use draft::Draft;
+use draft::{Draft, PASS_BYTES, PROMPT_BYTES, REPORT_BYTES};
 pub use effect::{Effect, Proposal, Receipt, Reply, Step};
-pub use input::{Command, Input, NodeCommand, Ticket};
+pub use input::{Command, Input, NodeCommand, Queue, Ticket};
 pub use moves::Balancing;
+use reconcile::Outcome;
 use record::{Fact, Record};
 pub use state::{NotNext, State};
 
@@ -139,6 +141,10 @@ struct Live {
     nodes: BTreeMap<NodeName, Heard>,
     /// Jobs to look at again, and which of their slots.
     reconcile: BTreeMap<JobKey, Slots>,
+    /// Jobs among them of which only tasks to create are left that a record had no room for.
+    begun: BTreeSet<JobKey>,
+    /// The last of those that had its turn.
+    begun_last: Option<JobKey>,
     /// What the slots of jobs were found to mean, so that a look costs what has changed and not what there is.
     meanings: BTreeMap<JobKey, Vec<(SpecName, meaning::Part)>>,
     /// Whether waiting tasks may fit now.
@@ -285,43 +291,25 @@ impl Cluster {
 
     /// Decides on waiting inputs, as many as one record holds, and on what time and they make due. Inputs that
     /// do not fit stay in the queue. The step before must be committed.
-    pub fn propose(&mut self, inputs: &mut VecDeque<Input>, now: Now, seed: [u8; 16]) -> Step {
+    pub fn propose(&mut self, inputs: &mut Queue, now: Now, seed: [u8; 16]) -> Step {
         let epoch = self.state.meta.epoch;
         let (settings, live) = (&self.settings, &mut self.live);
         let mut draft = Draft::new(&mut self.state, epoch, now, seed);
-        let begins_with_gang = std::mem::take(&mut live.gang_waits);
-        while !draft.is_full() && !begins_with_gang {
-            let Some(input) = inputs.pop_front() else { break };
-            match input {
-                Input::Command { ticket, role, user, actor, id, command } => {
-                    let asker = (role, user);
-                    command::decide(&mut draft, live, ticket, asker, actor, id, &command);
-                }
-                Input::Register { ticket, node, register } => {
-                    node::register(&mut draft, live, settings, ticket, &node, &register);
-                }
-                Input::Heartbeat { node, heartbeat } => {
-                    node::heartbeat(&mut draft, live, &node, &heartbeat)
-                }
-                Input::Reports { ticket, node, reports } => {
-                    node::reports(&mut draft, live, ticket, &node, &reports);
-                }
-                Input::ManagerSeen { name } => {
-                    if !draft.state.meta.managers.contains(&name) {
-                        draft.record(Fact::ManagerJoined { name });
-                    }
-                }
-                Input::Alarm { about, severity, text } => {
-                    alarm::set(&mut draft, live, about, severity, text);
-                }
-                Input::Barrier { ticket } => draft.barrier(ticket),
-                Input::BusLost => live.bus_lost_at = Some(now.time),
-                Input::BusBack => {
-                    live.bus_lost_at = None;
-                    live.bus_back_at = Some(now.time);
-                }
+        if !std::mem::take(&mut live.gang_waits) {
+            draft.begin_share(PROMPT_BYTES);
+            while !draft.is_full()
+                && let Some(input) = inputs.next_prompt()
+            {
+                take(&mut draft, live, settings, input);
+            }
+            draft.begin_share(REPORT_BYTES);
+            while !draft.is_full()
+                && let Some(input) = inputs.next_reports()
+            {
+                take(&mut draft, live, settings, input);
             }
         }
+        draft.begin_share(PASS_BYTES);
         if now.time >= live.tick_at {
             let late_ms = now.time - live.tick_at;
             live.tick_at = now.time + TICK_MS;
@@ -332,35 +320,14 @@ impl Cluster {
             // Where room is being made must be looked at now and then, whatever happens elsewhere.
             live.place |= !live.wishes.is_empty();
         }
-        // What one pass decides may make another due: a task that is lost is replaced, a task that is created
-        // waits for a node. Each pass only ever brings tasks closer to what is wanted, so this ends.
-        loop {
-            for (job, mut slots) in std::mem::take(&mut draft.changes.reconcile) {
-                live.reconcile.entry(job).or_default().append(&mut slots);
-            }
-            live.place |= std::mem::take(&mut draft.changes.freed);
-            if draft.is_full() {
-                break;
-            }
-            if let Some((job, slots)) = live.reconcile.pop_first() {
-                if !reconcile::job(&mut draft, live, &job, &slots) {
-                    // It did not fit: what is left of it comes with the next record.
-                    live.reconcile.insert(job, slots);
-                    break;
-                }
-            } else if live.place {
-                live.place = !place::waiting(&mut draft, live, settings);
-                if live.place {
-                    break;
-                }
-            } else {
-                break;
-            }
+        pass(&mut draft, live, settings);
+        if live.place && !live.reconcile.is_empty() {
+            // Tasks that are still to be created by the thousand keep nobody waiting who is there already.
+            draft.begin_share(PASS_BYTES);
+            live.place = !place::waiting(&mut draft, live, settings);
         }
-        // Where placing stopped short it may have displaced tasks: what that means for their slots comes with the next record.
-        for (job, mut slots) in std::mem::take(&mut draft.changes.reconcile) {
-            live.reconcile.entry(job).or_default().append(&mut slots);
-        }
+        // Where placing stopped short it may have displaced tasks: what that means comes with the next record.
+        note_changes(&mut draft, live);
         draft.finish(&self.identity)
     }
 
@@ -370,5 +337,89 @@ impl Cluster {
             return Time::default();
         }
         self.live.tick_at
+    }
+}
+
+/// Decides what is due by itself, until nothing is or the share of the record is full. What one step decides may make
+/// another due: a task that is lost is replaced, a task that is created waits for a node. Each step only ever brings
+/// tasks closer to what is wanted, so this ends.
+fn pass(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings) {
+    loop {
+        note_changes(draft, live);
+        if draft.is_full() {
+            return;
+        }
+        if let Some((job, slots)) = next_job(live) {
+            match reconcile::job(draft, live, &job, &slots) {
+                Outcome::Done => {}
+                // It did not fit: what is left of it comes with a later record.
+                Outcome::Creating => {
+                    live.begun.insert(job.clone());
+                    live.begun_last = Some(job.clone());
+                    live.reconcile.insert(job, slots);
+                    return;
+                }
+                Outcome::Full => {
+                    live.reconcile.insert(job, slots);
+                    return;
+                }
+            }
+        } else if live.place {
+            live.place = !place::waiting(draft, live, settings);
+            if live.place {
+                return;
+            }
+        } else {
+            return;
+        }
+    }
+}
+
+/// Takes out the next job to look at. Those with many tasks to create take turns when all others have had theirs.
+fn next_job(live: &mut Live) -> Option<(JobKey, Slots)> {
+    let mut others = live.reconcile.keys().filter(|job| !live.begun.contains(job));
+    let job = others.next().or_else(|| {
+        let after = live.begun_last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let next = live.begun.range::<JobKey, _>((after, Bound::Unbounded)).next();
+        next.or_else(|| live.begun.first())
+    });
+    let job = job.cloned()?;
+    live.begun.remove(&job);
+    live.reconcile.remove_entry(&job)
+}
+
+/// The slots whose tasks have changed are to be looked at again, and what waits where room became free.
+fn note_changes(draft: &mut Draft<'_>, live: &mut Live) {
+    live.place |= std::mem::take(&mut draft.changes.freed);
+    for (job, mut slots) in std::mem::take(&mut draft.changes.reconcile) {
+        live.reconcile.entry(job).or_default().append(&mut slots);
+    }
+}
+
+/// Decides on one input.
+fn take(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, input: Input) {
+    match input {
+        Input::Command { ticket, role, user, actor, id, command } => {
+            command::decide(draft, live, ticket, (role, user), actor, id, &command);
+        }
+        Input::Register { ticket, node, register } => {
+            node::register(draft, live, settings, ticket, &node, &register);
+        }
+        Input::Heartbeat { node, heartbeat } => node::heartbeat(draft, live, &node, &heartbeat),
+        Input::Reports { ticket, node, reports } => {
+            node::reports(draft, live, ticket, &node, &reports);
+        }
+        Input::ManagerSeen { name } => {
+            if !draft.state.meta.managers.contains(&name) {
+                draft.record(Fact::ManagerJoined { name });
+            }
+        }
+        Input::Alarm { about, severity, text } => alarm::set(draft, live, about, severity, text),
+        Input::Barrier { ticket } => draft.barrier(ticket),
+        Input::BusLost => live.bus_lost_at = Some(draft.now.time),
+        Input::BusBack => {
+            live.bus_lost_at = None;
+            live.bus_back_at = Some(draft.now.time);
+        }
     }
 }

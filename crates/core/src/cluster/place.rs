@@ -72,8 +72,8 @@ enum Outcome {
     Full,
 }
 
-/// Places what fits, and sees to it that room is made for what may displace others. False when the record is
-/// full and something was left untried.
+/// Places what fits, and sees to it that room is made for what may displace others. False when something was left
+/// untried: the record is full, or a job is to be looked at first.
 pub(super) fn waiting(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings) -> bool {
     let mut kept = Kept::default();
     let tried = groups(draft, live, settings, &mut kept);
@@ -92,12 +92,17 @@ pub(super) fn waiting(draft: &mut Draft<'_>, live: &mut Live, settings: &Setting
 
 fn groups(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, kept: &mut Kept) -> bool {
     let keys: Vec<WaitingKey> = draft.state.waiting.keys().cloned().collect();
+    let mut tried = true;
     for key in keys {
         let (_, _, job_key, spec_name, version) = &key;
         let job = draft.state.jobs.get(job_key).and_then(|job| job.versions.get(version));
         let Some(job) = job.map(Arc::clone) else { continue };
         let name = (job_key.clone(), spec_name.clone());
         let Some(group) = Group::of(name, job).map(Arc::new) else { continue };
+        if !is_looked_at(draft.state, live, &group, *version) {
+            tried = false;
+            continue;
+        }
         let outcome = if group.spec().all_at_once {
             together(draft, live, settings, &group, &key)
         } else {
@@ -124,7 +129,17 @@ fn groups(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, kept: &mu
             }
         }
     }
-    true
+    tried
+}
+
+/// Whether the tasks of a group are wanted for certain: their job was looked at since it changed, or all that is left
+/// to do is to create more of them. Those that are placed all at once must all be there.
+fn is_looked_at(state: &State, live: &Live, group: &Group, version: u64) -> bool {
+    let key = &group.name.0;
+    !live.reconcile.contains_key(key)
+        || (live.begun.contains(key)
+            && !group.spec().all_at_once
+            && state.jobs.get(key).is_some_and(|job| !job.stop_requested && job.version == version))
 }
 
 /// Places tasks alike one by one, as long as there are some and they fit. `waiting` gives the next one and how

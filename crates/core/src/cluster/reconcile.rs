@@ -30,36 +30,48 @@ pub(super) struct Tally {
     pub(super) waiting: u32,
 }
 
-/// Brings one job closer to what is wanted, after a look at those of its slots that have changed. False when the
-/// record is full and something is left to do.
+/// How far a record had room for what a job needs, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Outcome {
+    /// Nothing is left to do.
+    Done,
+    /// What was there is seen to; tasks are left to be created.
+    Creating,
+    /// Something else is left to do.
+    Full,
+}
+
+/// Brings one job closer to what is wanted, after a look at those of its slots that have changed.
 pub(super) fn job(
     draft: &mut Draft<'_>,
     live: &mut Live,
     key: &JobKey,
     changed: &BTreeSet<(SpecName, u32)>,
-) -> bool {
+) -> Outcome {
     let Some(job) = draft.state.jobs.get(key) else {
         live.meanings.remove(key);
-        return true;
+        return Outcome::Done;
     };
-    let Some(spec) = job.spec().map(Arc::clone) else { return true };
+    let Some(spec) = job.spec().map(Arc::clone) else { return Outcome::Done };
     let stop = job.stop_requested;
     let present: BTreeSet<SpecName> =
         job.slots.keys().cloned().chain(spec.specs.iter().map(|spec| spec.name.clone())).collect();
     let mut meanings = live.meanings.remove(key).unwrap_or_default();
     let mut tally = Tally::default();
-    let mut fits = true;
+    let mut outcome = Outcome::Done;
     for name in present {
         let slots = meaning::of_part(&mut meanings, &name);
         let numbers = changed.range((name.clone(), 0)..=(name.clone(), u32::MAX));
         let numbers = numbers.map(|(_, number)| *number).collect();
-        fits &= part(draft, live, (key, &spec, &name), numbers, stop, slots, &mut tally);
+        let part = part(draft, live, (key, &spec, &name), numbers, stop, slots, &mut tally);
+        // What is left of one part is not made good by the next.
+        outcome = outcome.max(part);
     }
     live.meanings.insert(key.clone(), meanings);
-    if fits {
+    if outcome == Outcome::Done {
         status(draft, key, spec.job_type, stop, &tally);
     }
-    fits
+    outcome
 }
 
 /// One part of a job.
@@ -71,10 +83,10 @@ fn part(
     stop: bool,
     slots: &mut Part,
     tally: &mut Tally,
-) -> bool {
+) -> Outcome {
     let wanted_spec = job.spec(name);
     let wanted = if stop { 0 } else { wanted_spec.map_or(0, |spec| spec.instances) };
-    let Some(stored) = draft.state.jobs.get(key) else { return true };
+    let Some(stored) = draft.state.jobs.get(key) else { return Outcome::Done };
     let is_known = slots.is_of(stored);
     let numbers: Vec<u32> = match stored.slots.get(name) {
         Some(all) if !is_known => all.keys().copied().collect(),
@@ -84,7 +96,7 @@ fn part(
         && exchange(draft, key, name, &numbers)
         && call_off(draft, key, name, &numbers);
     if !fits {
-        return false;
+        return Outcome::Full;
     }
     slots.look(draft, live, (key, job, name), &numbers);
 
@@ -93,7 +105,7 @@ fn part(
     while slots.filled() > wanted {
         let Some(number) = candidate else { break };
         if draft.is_full() {
-            return false;
+            return Outcome::Full;
         }
         let reason = if stop { "its job is stopping" } else { "fewer instances are wanted" };
         stop_slot(draft, key, name, number, reason, slots);
@@ -106,7 +118,7 @@ fn part(
         let settled = slots.filled() == wanted && slots.is_settled();
         if !running || settled {
             if draft.is_full() {
-                return false;
+                return Outcome::Full;
             }
             stop_slot(draft, key, name, number, "its spec has changed", slots);
         } else if !slots.has_outdated_idle() {
@@ -121,7 +133,7 @@ fn part(
     let mut missing = wanted.saturating_sub(slots.filled()).saturating_sub(slots.stopping());
     while missing > 0 {
         if draft.is_full() {
-            return false;
+            return Outcome::Creating;
         }
         let (number, Vacancy { replaces, failures }) = slots.first_free();
         let task = draft.minter.task_id();
@@ -145,7 +157,7 @@ fn part(
 
     tally.wanted += wanted;
     slots.add_to(tally);
-    true
+    Outcome::Done
 }
 
 /// Tasks on nodes that are gone are lost, unless the job waits for its nodes. False when the record is full.

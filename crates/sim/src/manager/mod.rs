@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use longshore_core::cluster::persist::Write;
 use longshore_core::cluster::record::Hash;
-use longshore_core::cluster::{Cluster, Identity, Input, Proposal, Settings, State, Ticket};
+use longshore_core::cluster::{Cluster, Identity, Proposal, Queue, Settings, State, Ticket};
 use longshore_core::leadership::follow::Follower;
 use longshore_core::leadership::hearing::Hearing;
 use longshore_core::leadership::lease::Waiting;
@@ -225,7 +225,7 @@ pub struct Manager {
     hearing: Hearing,
     connections: u64,
     gateway: VecDeque<Message>,
-    queue: VecDeque<Input>,
+    queue: Queue,
     waiting: BTreeMap<Ticket, (Process, u64)>,
     tickets: u64,
     appends: u64,
@@ -280,7 +280,7 @@ impl Manager {
             hearing: Hearing::new(0),
             connections: 0,
             gateway: VecDeque::new(),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             waiting: BTreeMap::new(),
             tickets: 0,
             appends: 0,

@@ -68,7 +68,7 @@ impl Manager {
         {
             return self.end_reign(ctx);
         }
-        while self.queue.len() < INPUTS_MAX {
+        while self.queue.prompt().max(self.queue.reports()) < INPUTS_MAX {
             let Some(message) = self.gateway.pop_front() else { break };
             self.take(message, ctx);
         }
@@ -268,7 +268,7 @@ impl Manager {
     fn take(&mut self, message: Message, ctx: &mut Context<'_>) {
         match message {
             Message::Heartbeat { from, heartbeat } => {
-                self.queue.push_back(Input::Heartbeat { node: node_name(from), heartbeat });
+                self.queue.push(Input::Heartbeat { node: node_name(from), heartbeat });
             }
             Message::Ask { from, number, question } => {
                 let node = match from {
@@ -283,7 +283,7 @@ impl Manager {
                 self.tickets += 1;
                 let ticket = Ticket(self.tickets);
                 self.waiting.insert(ticket, (from, number));
-                self.queue.push_back(match question {
+                self.queue.push(match question {
                     Question::Register(register) => Input::Register { ticket, node, register },
                     Question::Reports(reports)
                         if ctx.sabotage == Some(Sabotage::AcknowledgeUnread)

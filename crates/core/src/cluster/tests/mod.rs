@@ -1,6 +1,7 @@
 //! Decision tests: inputs in, exact facts and effects out; and properties over random histories.
 
 mod alarms;
+mod crowd;
 mod drain;
 mod eligibility;
 mod fence;

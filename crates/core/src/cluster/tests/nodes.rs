@@ -380,7 +380,7 @@ fn that_a_task_is_unknown_is_believed_only_with_a_record() {
     };
     let reports = longshore_proto::node::Reports { node_id, boot_id, reports: vec![report] };
     let input = Input::Reports { ticket: world.ticket(), node: n1, reports };
-    let step = overtaken.propose(&mut [input].into(), world.now(), [0; 16]);
+    let step = overtaken.propose(&mut [input].into_iter().collect(), world.now(), [0; 16]);
     assert!(matches!(step, crate::cluster::Step::Record(_)), "{step:?}");
 }
 

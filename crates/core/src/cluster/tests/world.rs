@@ -1,6 +1,6 @@
 //! A manager without a shell: a log in memory, a clock that is told, and every step checked.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use longshore_proto::error::ApiError;
 use longshore_proto::health::HealthReport;
@@ -15,8 +15,8 @@ use uuid::Uuid;
 use crate::cluster::record::{CommandAnswer, Fact, RECORD_BYTES_MAX, Record};
 use crate::cluster::state::Task;
 use crate::cluster::{
-    Cluster, Command, Effect, Identity, Input, Receipt, Reply, Settings, State, Step, Ticket,
-    invariant,
+    Cluster, Command, Effect, Identity, Input, Queue, Receipt, Reply, Settings, State, Step,
+    Ticket, invariant,
 };
 use crate::time::{Now, Time};
 
@@ -115,7 +115,7 @@ impl World {
         1_700_000_000_000 + self.now_ms
     }
 
-    fn seed(&mut self) -> [u8; 16] {
+    pub(super) fn seed(&mut self) -> [u8; 16] {
         self.minted += 1;
         self.minted.to_be_bytes()
     }
@@ -161,7 +161,7 @@ impl World {
 
     /// Proposes until nothing is left to do at this instant. Gives every fact.
     pub(super) fn run(&mut self, inputs: impl IntoIterator<Item = Input>) -> Vec<Fact> {
-        let mut queue: VecDeque<Input> = inputs.into_iter().collect();
+        let mut queue: Queue = inputs.into_iter().collect();
         let mut all = Vec::new();
         for _ in 0..10_000 {
             let (now, seed) = (self.now(), self.seed());
