@@ -5,7 +5,7 @@
 //! fleet ──changes──► columns: a row of figures per node, in blocks of 64
 //!                       │
 //!                       ▼   for each demand that was seen lately
-//!                    view: verdict per node, the best of each block, of 64 blocks, of each domain
+//!                    view: verdict per node, the best of each block, of 16 blocks, of each domain
 //! ```
 //!
 //! A view that is used again looks only at nodes that have changed since it was used last: whether one got
