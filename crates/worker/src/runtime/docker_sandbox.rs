@@ -260,9 +260,11 @@ impl Drop for Claim<'_> {
 
 impl State {
     fn claim(&mut self, task: TaskId) -> Option<String> {
-        let own = self.sandboxes.iter().find(|(_, sandbox)| sandbox.task == Some(task));
-        let free = || self.sandboxes.iter().find(|(_, sandbox)| sandbox.task.is_none());
-        let (id, _) = own.or_else(free)?;
+        let find = |wanted: Option<TaskId>| {
+            let mut running = self.sandboxes.iter().filter(|(id, _)| !self.ended.contains(*id));
+            running.find(|(_, sandbox)| sandbox.task == wanted)
+        };
+        let (id, _) = find(Some(task)).or_else(|| find(None))?;
         let id = id.clone();
         let sandbox = self.sandboxes.get_mut(&id).filter(|sandbox| !sandbox.is_starting)?;
         (sandbox.task, sandbox.is_starting) = (Some(task), true);
@@ -677,6 +679,9 @@ mod tests {
         started(&mut state, "s2", after(2));
         assert_eq!(state.claim(task(3)), None, "none is left");
         assert_eq!(state.claim(task(1)).as_deref(), Some("s1"), "its next attempt");
+        started(&mut state, "s1", after(3));
+        state.ended.insert("s1".into());
+        assert_eq!(state.claim(task(1)), None, "it has ended");
     }
 
     #[test]
