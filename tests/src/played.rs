@@ -226,6 +226,7 @@ impl Played {
             reason: None,
             ports: Vec::new(),
             health: None,
+            pulls_failed: 0,
             at_ms: 1_700_000_000_000,
         };
         self.report_all(vec![report]).await

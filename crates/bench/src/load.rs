@@ -160,6 +160,7 @@ fn options(place: &Place, user: Credentials) -> Options {
         keeping: Keeping::default(),
         registry_auth: None,
         sandboxes: 0,
+        registry_logins: None,
         ports: PORT_RANGE_USUAL,
         on_shutdown: OnShutdown::Keep,
         docker: None,

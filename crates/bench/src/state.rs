@@ -228,6 +228,7 @@ impl Maker {
                     reason: None,
                     ports: Vec::new(),
                     health: None,
+                    pulls_failed: 0,
                     at_ms: self.now_ms,
                 })
                 .collect();

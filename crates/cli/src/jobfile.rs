@@ -11,7 +11,8 @@ use std::path::Path;
 use longshore_proto::constraint::Constraint;
 use longshore_proto::container::{ContainerSpec, CpuMode, LogDriver, Network};
 use longshore_proto::health::{HealthCheck, Probe};
-use longshore_proto::name::{Datacenter, JobName, Namespace, SpecName};
+use longshore_proto::name::{Datacenter, JobName, LoginName, Namespace, SpecName};
+use longshore_proto::platform::Platform;
 use longshore_proto::spec::{
     Affinity, JobSpec, JobType, MigrateOrder, MigratePolicy, Mount, MountSource, OnNodeLoss,
     PullPolicy, ReschedulePolicy, Resources, RestartPolicy, SchedulerKind, Spread, TaskSpec,
@@ -132,6 +133,8 @@ struct TaskFile {
     all_at_once: bool,
     #[serde(default)]
     mounts: Vec<MountEntry>,
+    platform: Option<Platform>,
+    registry_login: Option<LoginName>,
     working_dir: Option<String>,
     user: Option<String>,
     #[serde(default, deserialize_with = "field::labels")]
@@ -481,6 +484,8 @@ impl TaskFile {
             .into_iter()
             .map(|table| Affinity { constraint: table.constraint.0, weight: table.weight });
         let container = ContainerSpec {
+            platform: self.platform,
+            registry_login: self.registry_login,
             working_dir: self.working_dir,
             user: self.user,
             labels: self.labels,
@@ -584,6 +589,8 @@ mod tests {
             { type = "tmpfs", target = "/tmp", size = "64MiB" },
             { type = "tmpfs", target = "/run" },
         ]
+        platform = "linux/x86_64"
+        registry_login = "team"
         working_dir = "/app"
         user = "1000:1000"
         labels = { team = "${job.name}" }
@@ -709,6 +716,8 @@ mod tests {
                 start_period_ms: 60_000,
             }),
             container: ContainerSpec {
+                platform: Some("linux/amd64".parse().unwrap()),
+                registry_login: Some("team".parse().unwrap()),
                 working_dir: Some("/app".into()),
                 user: Some("1000:1000".into()),
                 labels: [("team".to_owned(), "${job.name}".to_owned())].into(),
@@ -813,6 +822,8 @@ mod tests {
             ("entrypoint = \"sh\"", "entrypoint", "[\"sleep\", \"60\"]"),
             ("ports = [\"80:\"]", "ports", "8080:80"),
             ("ports = [0]", "ports", "8080:80"),
+            ("platform = \"arm\"", "platform", "linux/arm64"),
+            ("registry_login = \"../x\"", "registry_login", "registry login"),
             ("pids = \"many\"", "pids", "whole number"),
             ("shm_size = \"big\"", "shm_size", "write 256MiB"),
             ("memory_reservation = -1", "memory_reservation", "write 256MiB"),

@@ -254,6 +254,7 @@ impl Writer {
             reason: None,
             ports: vec![],
             health: None,
+            pulls_failed: 0,
             at_ms: self.now_ms,
         };
         let reports = Reports { node_id, boot_id, reports: vec![report] };

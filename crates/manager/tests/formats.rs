@@ -124,6 +124,7 @@ fn lived() -> Life {
             reason: None,
             ports: Vec::new(),
             health: None,
+            pulls_failed: 0,
             at_ms: 1_763_800_000_000,
         };
         let reports = Reports { node_id, boot_id, reports: vec![report] };

@@ -9,9 +9,19 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::name::LoginName;
+use crate::platform::Platform;
+
 /// How a container is made; the default is the hardened container that most tasks want.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSpec {
+    /// What its image is made for: only nodes of that platform get it; absent means whatever its node is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// The login that its image's registry is asked with, one of those that its node holds under a name; absent means
+    /// the node's own, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry_login: Option<LoginName>,
     /// The folder that the command starts in; absent means the image's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,

@@ -45,6 +45,7 @@ pub mod name;
 pub mod node;
 pub mod permission;
 pub mod plan;
+pub mod platform;
 pub mod quantity;
 pub mod rpc;
 pub mod spec;

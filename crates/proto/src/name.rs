@@ -143,6 +143,9 @@ name_type!(
     /// Where a node stands and a job may run.
     Datacenter, "the datacenter");
 name_type!(
+    /// A login for registries that a node holds.
+    LoginName, "the registry login's name");
+name_type!(
     /// A client's own name: of a manager, a worker, an operator or an observer.
     UserName, "the user name");
 

@@ -239,6 +239,10 @@ pub struct TaskReport {
     /// says that the health has changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthReport>,
+    /// How many times its image could not be had in this attempt. A report of a task that is known to prepare, with a
+    /// higher count, says that it goes on trying, and why.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pulls_failed: u32,
     /// When, by the worker's clock, in milliseconds since the Unix epoch. Shown, never compared.
     pub at_ms: u64,
 }
@@ -252,6 +256,10 @@ pub struct Reports {
     pub boot_id: BootId,
     /// The reports; at most [`REPORTS_MAX`].
     pub reports: Vec<TaskReport>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// The most reports in one message.

@@ -13,6 +13,7 @@ use crate::constraint::{Attribute, Constraint};
 use crate::container::ContainerSpec;
 use crate::health::HealthCheck;
 use crate::name::{Datacenter, JobKey, JobName, Namespace, SpecName};
+use crate::platform::Platform;
 
 /// A job as submitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -486,7 +487,8 @@ impl JobSpec {
         self.specs.iter().find(|spec| spec.name == *name)
     }
 
-    /// Fills in every policy that was left out, by the job's type.
+    /// Fills in every policy that was left out, by the job's type, and what follows from what was said: a platform
+    /// is a constraint.
     #[must_use]
     pub fn resolve(mut self) -> Self {
         for spec in &mut self.specs {
@@ -506,6 +508,10 @@ impl JobSpec {
             spec.restart.get_or_insert(restart);
             spec.reschedule.get_or_insert(reschedule);
             spec.anti_affinity.get_or_insert(anti_affinity);
+            let platform = spec.container.platform.as_ref().map(Platform::constraint);
+            if let Some(constraint) = platform.filter(|wish| !spec.constraints.contains(wish)) {
+                spec.constraints.push(constraint);
+            }
         }
         self
     }
@@ -568,6 +574,20 @@ mod tests {
 
     fn name() -> SpecName {
         "main".parse().unwrap()
+    }
+
+    fn service(spec: TaskSpec) -> JobSpec {
+        JobSpec {
+            namespace: Namespace::standard(),
+            name: "web".parse().unwrap(),
+            job_type: JobType::Service,
+            datacenters: vec![],
+            priority: 50,
+            on_node_loss: OnNodeLoss::Replace,
+            fence: false,
+            scheduler: None,
+            specs: vec![spec],
+        }
     }
 
     #[test]
@@ -656,23 +676,22 @@ mod tests {
     fn a_service_keeps_its_tasks_apart_unless_it_says_otherwise() {
         let resolved = |job_type, anti_affinity| {
             let spec = TaskSpec { anti_affinity, ..TaskSpec::new(name(), "x") };
-            let job = JobSpec {
-                namespace: Namespace::standard(),
-                name: "web".parse().unwrap(),
-                job_type,
-                datacenters: vec![],
-                priority: 50,
-                on_node_loss: OnNodeLoss::Replace,
-                fence: false,
-                scheduler: None,
-                specs: vec![spec],
-            };
-            job.resolve().specs.swap_remove(0).anti_affinity
+            JobSpec { job_type, ..service(spec) }.resolve().specs.swap_remove(0).anti_affinity
         };
         assert_eq!(resolved(JobType::Service, None), Some(100));
         assert_eq!(resolved(JobType::Batch, None), Some(0));
         assert_eq!(resolved(JobType::Service, Some(0)), Some(0));
         assert_eq!(resolved(JobType::Batch, Some(100)), Some(100));
+    }
+
+    #[test]
+    fn a_platform_becomes_a_constraint_once() {
+        let mut job = service(TaskSpec::new(name(), "x"));
+        job.specs[0].container.platform = Some("linux/arm/v7".parse().unwrap());
+        let resolved = job.resolve();
+        let wanted: Vec<Constraint> = vec!["attribute.platform = linux/arm".parse().unwrap()];
+        assert_eq!(resolved.specs[0].constraints, wanted);
+        assert_eq!(resolved.clone().resolve(), resolved);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use crate::codec;
 use crate::constraint::ConstraintError;
 use crate::error::{ApiError, ErrorCode};
+use crate::platform::Platform;
 use crate::spec::{
     Affinity, JobSpec, Mount, MountSource, ReschedulePolicy, RestartPolicy, Spread, TaskSpec,
 };
@@ -229,8 +230,11 @@ fn task_spec(spec: &TaskSpec) -> Result<(), ApiError> {
 /// The rules for where a spec's tasks must, and had better, run.
 fn placement(spec: &TaskSpec) -> Result<(), ApiError> {
     let field = |name: &str| format!("specs.{}.{name}", spec.name);
+    // What follows from a platform does not count: a stored spec may be submitted again.
+    let implied = spec.container.platform.as_ref().map(Platform::constraint);
+    let constraints = spec.constraints.iter().filter(|wish| implied.as_ref() != Some(wish));
     for (name, count, most) in [
-        ("constraints", spec.constraints.len(), CONSTRAINTS_MAX),
+        ("constraints", constraints.count(), CONSTRAINTS_MAX),
         ("affinities", spec.affinities.len(), AFFINITIES_MAX),
         ("spread", spec.spread.len(), SPREAD_MAX),
     ] {

@@ -107,6 +107,8 @@ fn job() -> JobSpec {
 /// A container that uses every word.
 fn particular_container() -> ContainerSpec {
     ContainerSpec {
+        platform: Some("linux/amd64".parse().unwrap()),
+        registry_login: Some("team".parse().unwrap()),
         working_dir: Some("/app".into()),
         user: Some("1000:1000".into()),
         labels: BTreeMap::from([("team".to_owned(), "${job.name}".to_owned())]),
@@ -781,9 +783,17 @@ fn nodes(examples: &mut Examples) {
         reason: Some("attempt 1 exited with code 137 (killed); restart in 1s".into()),
         ports: vec![Port { name: Some("web".into()), ..port(20_123) }],
         health: Some(HealthReport { status: Health::Healthy, sequence: 1 }),
+        pulls_failed: 0,
         at_ms: 1_763_800_002_000,
     };
-    examples.message("Request:", &Reports { node_id, boot_id, reports: vec![report] });
+    let waits = TaskReport {
+        exit_code: None,
+        reason: Some("nginx:1.27: its registry does not answer; trying again, 2 of 6".into()),
+        health: None,
+        pulls_failed: 1,
+        ..report.clone()
+    };
+    examples.message("Request:", &Reports { node_id, boot_id, reports: vec![report, waits] });
     examples.message("Answer:", &ok(ReportsCommitted { index: 13 }));
 }
 

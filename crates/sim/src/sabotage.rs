@@ -129,6 +129,7 @@ impl Sabotage {
                     reason: None,
                     ports: Default::default(),
                     health: None,
+                    pulls_failed: 0,
                     at_ms: record.at_ms,
                 };
                 record.facts.push(Fact::TaskReported { report });

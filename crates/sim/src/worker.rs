@@ -430,9 +430,8 @@ impl Worker {
                 self.fetch_page(ctx);
             }
             Action::Alarm(text) => ctx.notes.push(Note::Alarm { worker: self.number, text }),
-            Action::PullImage { image, policy } => {
-                ctx.out.push(Output::Runtime(Verb::Pull { image, policy }));
-            }
+            Action::FindImage(wish) => ctx.out.push(Output::Runtime(Verb::FindImage(wish))),
+            Action::FetchImage(wish) => ctx.out.push(Output::Runtime(Verb::FetchImage(wish))),
             Action::StartContainer(start) => {
                 ctx.notes.push(Note::Starts { worker: self.number, task: start.task });
                 if ctx.sabotage == Some(Sabotage::StartTwice) {

@@ -40,7 +40,7 @@ bites! {
     agreement: IgnoreTheFence => "I-1";
     durability: SpeakBeforeCommit => "I-2" | "I-5";
     delivery: AcknowledgeUnread => "I-2";
-    determinism: StoreForgetsTasks => "I-3";
+    determinism: StoreForgetsTasks => "I-3" | "I-2";
     epochs: ReignWithoutElection => "I-4";
     effects_follow_commits: InventAssignments => "I-5";
     identity: StartTwice => "I-6";
@@ -55,7 +55,7 @@ bites! {
     strangers: DisguiseStrangers => "I-19";
     stops_have_reasons: StopUnasked => "I-20";
     bounds: ForgetAskers => "I-21";
-    forks: LeadOverLostTail => "I-22" | "I-5" | "I-2";
+    forks: LeadOverLostTail => "I-22" | "I-5" | "I-2" | "I-3";
     lease: LeaseWithoutEnd => "I-24";
     placement: PlaceOnLostNodes => "I-28";
     graceful_stop: KillAtOnce => "I-29";

@@ -15,6 +15,7 @@ use longshore_core::time::{Now, Time};
 use longshore_proto::id::{BootId, ClusterId, NodeId, TaskId};
 use longshore_proto::name::NodeName;
 use longshore_proto::node::{Heartbeat, Register, Registered};
+use longshore_proto::platform::PLATFORM_ATTRIBUTE;
 use longshore_proto::subject::NodeVerb;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch as channel};
 use tokio::task::JoinSet;
@@ -75,7 +76,7 @@ pub(crate) enum Message {
     /// The runtime said who it is.
     RuntimeInfo(RuntimeInfo),
     /// The size of the runtime's disk is known, and this is its version.
-    RuntimeDisk(String),
+    RuntimeDisk(RuntimeInfo),
     /// Somebody wants a task's logs.
     LogsOf(TaskId, oneshot::Sender<Option<LogSource>>),
     /// Somebody wants to know what runs.
@@ -354,22 +355,25 @@ impl Driver {
                 self.heartbeat_at = Instant::now();
                 return Ok(Some(Input::Registered { cluster_id: theirs }));
             }
-            Message::RuntimeInfo(info) => {
+            Message::RuntimeInfo(mut info) => {
                 let (disk, inbox) = (self.probe.disk(), self.to_inbox.clone());
                 self.beside.spawn(async move {
-                    if let Some(root) = info.root {
+                    if let Some(root) = info.root.take() {
                         disk.look_at_beside(root.into()).await;
                     }
                     // The loop has ended: so does this.
-                    let _ = inbox.send(Message::RuntimeDisk(info.version)).await;
+                    let _ = inbox.send(Message::RuntimeDisk(info)).await;
                 });
             }
-            Message::RuntimeDisk(version) => {
+            Message::RuntimeDisk(info) => {
                 let capacity = self.probe.capacity();
                 let is_news = self.register.send_if_modified(|register| {
-                    let version = ("docker.version".to_owned(), version.clone());
+                    let version = ("docker.version".to_owned(), info.version);
+                    let platform = info.platform;
+                    let platform =
+                        platform.map(|is| (PLATFORM_ATTRIBUTE.to_owned(), is.to_string()));
                     let before = register.clone();
-                    register.attributes.extend([version]);
+                    register.attributes.extend([version].into_iter().chain(platform));
                     register.capacity = capacity;
                     *register != before
                 });
@@ -450,10 +454,16 @@ impl Driver {
     fn perform(&mut self, action: Action) {
         let runtime = self.runtime.clone();
         match action {
-            Action::PullImage { image, policy } => {
+            Action::FindImage(wish) => {
                 self.answer_with(None, async move {
-                    let result = runtime.pull(image.clone(), policy).await.map_err(Into::into);
-                    Input::Pulled { image, policy, result }
+                    let result = runtime.find_image(wish.clone()).await.map_err(Into::into);
+                    Input::ImageLookedFor { wish, result }
+                });
+            }
+            Action::FetchImage(wish) => {
+                self.answer_with(None, async move {
+                    let result = runtime.fetch_image(wish.clone()).await.map_err(Into::into);
+                    Input::ImageFetched { wish, result }
                 });
             }
             Action::StartContainer(start) => {

@@ -82,6 +82,8 @@ pub struct Options {
     pub keeping: Keeping,
     /// The file with logins for registries, as `docker login` writes it.
     pub registry_auth: Option<PathBuf>,
+    /// The folder with logins for registries that tasks name: a file of that name each, in the same form.
+    pub registry_logins: Option<PathBuf>,
     /// The ports that tasks get which leave the choice to the node.
     pub ports: RangeInclusive<u16>,
     /// What becomes of the containers when the worker is told to end.
@@ -150,6 +152,7 @@ pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), Work
         .with_policy(options.policy.clone())
         .with_registry_auth(options.registry_auth.clone())
         .with_sandboxes(options.sandboxes)
+        .with_registry_logins(options.registry_logins.clone())
         .with_variables(labels.chain([datacenter]));
     run_with(options, Arc::new(docker), cancel).await
 }

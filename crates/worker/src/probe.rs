@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use longshore_proto::platform::{PLATFORM_ATTRIBUTE, Platform};
 use longshore_proto::spec::Resources;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
@@ -132,6 +133,9 @@ pub fn attributes() -> BTreeMap<String, String> {
         ("os".to_owned(), std::env::consts::OS.to_owned()),
         ("arch".to_owned(), std::env::consts::ARCH.to_owned()),
     ]);
+    if let Some(platform) = Platform::of(std::env::consts::OS, std::env::consts::ARCH) {
+        attributes.insert(PLATFORM_ATTRIBUTE.to_owned(), platform.to_string());
+    }
     if let Ok(kernel) = System::kernel_version() {
         attributes.insert("kernel".to_owned(), kernel);
     }

@@ -405,6 +405,7 @@ mod tests {
             reason: Some("gave up".into()),
             ports: Vec::new(),
             health: None,
+            pulls_failed: 0,
             at_ms: 1_700_000_000_000,
         };
         Saved {
@@ -422,6 +423,7 @@ mod tests {
                 restarts_at_ms: vec![1_699_999_999_000],
                 ports: Vec::new(),
                 health: None,
+                pulls_failed: 0,
                 end: Some(Box::new((9, report.clone()))),
             }],
             reports: vec![(9, report.clone())],

@@ -16,7 +16,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bollard::query_parameters::RemoveVolumeOptions;
 use futures_util::StreamExt;
 use longshore_core::agent::labels::Owner;
-use longshore_core::agent::{ContainerChange, ContainerEnd, ContainerState, StartContainer};
+use longshore_core::agent::{
+    ContainerChange, ContainerEnd, ContainerState, ImageWish, StartContainer,
+};
 use longshore_proto::id::{ClusterId, Revision, TaskId};
 use longshore_proto::name::NodeName;
 use longshore_proto::node::RunTask;
@@ -302,14 +304,14 @@ async fn a_strangers_container_is_not_taken_over() {
 #[tokio::test]
 async fn images_are_found_or_refused_in_words() {
     let bench = Bench::new();
-    bench.docker.pull(IMAGE.to_owned(), PullPolicy::IfMissing).await.unwrap();
-    bench.docker.pull(IMAGE.to_owned(), PullPolicy::Never).await.unwrap();
+    let wish = |image: &str| ImageWish { image: image.to_owned(), platform: None, login: None };
+    let found = bench.docker.find_image(wish(IMAGE)).await.unwrap();
+    assert!(found.is_some_and(|id| id.starts_with("sha256:")));
     let missing = "longshore-no-such-image:1".to_owned();
-    let reason = refusal(bench.docker.pull(missing.clone(), PullPolicy::Never).await);
-    assert!(reason.contains("its pull policy is never"), "{reason}");
+    assert_eq!(bench.docker.find_image(wish(&missing)).await.unwrap(), None);
     // Whether or not there is a registry in reach, the image is named.
-    let unreachable = "localhost:9/longshore-no-such-image:1".to_owned();
-    let reason = refusal(bench.docker.pull(unreachable, PullPolicy::IfMissing).await);
+    let unreachable = "localhost:9/longshore-no-such-image:1";
+    let reason = refusal(bench.docker.fetch_image(wish(unreachable)).await);
     assert!(reason.contains("longshore-no-such-image:1"), "{reason}");
     assert!(reason.contains("cannot be reached"), "{reason}");
 

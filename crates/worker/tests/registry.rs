@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use longshore_proto::spec::PullPolicy;
+use longshore_core::agent::ImageWish;
 use longshore_worker::runtime::docker::Docker;
 use longshore_worker::runtime::{Runtime, RuntimeError};
 
@@ -88,11 +88,16 @@ fn docker() -> Docker {
     Docker::new(None, "registry-test".parse().unwrap(), 2)
 }
 
+/// Why an image cannot be had, for good.
 async fn refusal(docker: &Docker, image: String) -> String {
-    match docker.pull(image, PullPolicy::IfMissing).await {
-        Err(RuntimeError::Refused(reason)) => reason,
+    match docker.fetch_image(wish(image)).await {
+        Err(RuntimeError::Forbidden(reason)) => reason,
         other => panic!("a refusal was expected: {other:?}"),
     }
+}
+
+fn wish(image: String) -> ImageWish {
+    ImageWish { image, platform: None, login: None }
 }
 
 fn file_of_logins(port: u16, login: &str) -> tempfile::NamedTempFile {
@@ -134,8 +139,38 @@ async fn a_login_from_the_nodes_file_reaches_the_registry_whatever_its_letters()
 }
 
 #[tokio::test]
+async fn a_login_that_a_task_names_reaches_the_registry_and_no_other_is_used_for_it() {
+    let registry = Registry::start();
+    let folder = tempfile::tempdir().unwrap();
+    // As this node would log in by itself, which the registry does not know.
+    let own = file_of_logins(registry.port, "YW5uOng=");
+    let file = file_of_logins(registry.port, LOGIN_BASE64);
+    std::fs::copy(file.path(), folder.path().join("team")).unwrap();
+    let docker = docker()
+        .with_registry_auth(Some(own.path().to_owned()))
+        .with_registry_logins(Some(folder.path().to_owned()));
+    let image = format!("127.0.0.1:{}/team/app:1", registry.port);
+    let with = |name: &str| ImageWish { login: Some(name.parse().unwrap()), ..wish(image.clone()) };
+    let missing = RuntimeError::Forbidden(format!(
+        "there is no image {image} in its registry; check its name and tag"
+    ));
+    assert_eq!(docker.fetch_image(with("team")).await, Err(missing));
+    let login = format!("Basic {LOGIN_BASE64}");
+    assert!(registry.logins.lock().unwrap().iter().all(|seen| *seen == login));
+    let count = registry.logins.lock().unwrap().len();
+    assert!(count > 0);
+
+    let refused = docker.fetch_image(with("other")).await;
+    let Err(RuntimeError::Forbidden(reason)) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("holds no registry login other"), "{reason}");
+    assert_eq!(registry.logins.lock().unwrap().len(), count, "nothing was asked");
+}
+
+#[tokio::test]
 async fn a_registry_that_is_not_there_is_told_as_such() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let reason = refusal(&docker(), format!("127.0.0.1:{port}/app:1")).await;
+    // That may pass.
+    let refused = docker().fetch_image(wish(format!("127.0.0.1:{port}/app:1"))).await;
+    let Err(RuntimeError::Refused(reason)) = refused else { panic!("{refused:?}") };
     assert!(reason.contains("cannot be reached from this node"), "{reason}");
 }

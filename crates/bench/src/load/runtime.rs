@@ -11,13 +11,12 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 use longshore_core::agent::{
-    Container, ContainerChange, ContainerEnd, ContainerEvent, ContainerState, ImageFound,
+    Container, ContainerChange, ContainerEnd, ContainerEvent, ContainerState, ImageWish,
     StartContainer, StartedContainer,
 };
 use longshore_proto::id::ClusterId;
 use longshore_proto::metrics::{PullFigures, Usage};
 use longshore_proto::rpc::FileStat;
-use longshore_proto::spec::PullPolicy;
 use longshore_worker::runtime::{
     Answer, Exec, ExecWish, LogChunk, LogsWish, Look, Runtime, RuntimeError, RuntimeInfo,
 };
@@ -78,7 +77,7 @@ fn none_such<T>() -> Result<T, RuntimeError> {
 
 impl Runtime for MemoryRuntime {
     fn version(&self) -> Answer<'_, RuntimeInfo> {
-        let info = RuntimeInfo { version: "0.0.0-memory".into(), root: None };
+        let info = RuntimeInfo { version: "0.0.0-memory".into(), root: None, platform: None };
         std::future::ready(Ok(info)).boxed()
     }
 
@@ -86,8 +85,12 @@ impl Runtime for MemoryRuntime {
         std::future::ready(Ok(self.containers().values().cloned().collect())).boxed()
     }
 
-    fn pull(&self, _: String, _: PullPolicy) -> Answer<'_, ImageFound> {
-        std::future::ready(Ok(ImageFound::WasHere)).boxed()
+    fn find_image(&self, _: ImageWish) -> Answer<'_, Option<String>> {
+        std::future::ready(Ok(Some("sha256:0".to_owned()))).boxed()
+    }
+
+    fn fetch_image(&self, _: ImageWish) -> Answer<'_, ()> {
+        std::future::ready(Ok(())).boxed()
     }
 
     fn remove_image(&self, _: String) -> Answer<'_, ()> {

@@ -122,6 +122,7 @@ impl Brain {
                     reason: None,
                     ports: vec![],
                     health: None,
+                    pulls_failed: 0,
                     at_ms: WALL_MS,
                 })
                 .collect();

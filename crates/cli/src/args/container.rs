@@ -6,6 +6,8 @@ use clap::{Args, ValueEnum};
 use longshore_proto::container::{
     ContainerSpec, CpuMode, Device, Gpus, LogDriver, Network, Ulimit,
 };
+use longshore_proto::name::LoginName;
+use longshore_proto::platform::Platform;
 use longshore_proto::quantity;
 
 use crate::parse::{self, Label};
@@ -14,6 +16,12 @@ use crate::parse::{self, Label};
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Options of the container")]
 pub(crate) struct Container {
+    /// What the image is made for, as linux/arm64: only nodes of that platform get it [default: whatever the node is]
+    #[arg(long, value_name = "OS/PROCESSOR")]
+    pub(crate) platform: Option<Platform>,
+    /// The login that the image's registry is asked with: a name of those that the node holds [default: the node's own]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) registry_login: Option<LoginName>,
     /// The folder that the command starts in
     #[arg(short = 'w', long, value_name = "FOLDER")]
     pub(crate) workdir: Option<String>,
@@ -110,6 +118,8 @@ impl From<Container> for ContainerSpec {
             None => None,
         };
         Self {
+            platform: wish.platform,
+            registry_login: wish.registry_login,
             working_dir: wish.workdir,
             user: wish.user,
             labels: pairs(wish.label).collect(),

@@ -161,6 +161,9 @@ pub(crate) struct Worker {
         value_parser = clap::value_parser!(u16).range(0..=SANDBOXES_MAX)
     )]
     pub(crate) sandboxes: u16,
+    /// Logins for registries that tasks name: a folder with a file of that name each, as --registry-auth takes one
+    #[arg(long, env = "LONGSHORE_REGISTRY_LOGINS", value_name = "FOLDER")]
+    pub(crate) registry_logins: Option<PathBuf>,
     /// The ports that the node gives to tasks that leave the choice to it
     #[arg(long, value_name = "FIRST-LAST", value_parser = parse::port_range)]
     pub(crate) ports: Option<RangeInclusive<u16>>,

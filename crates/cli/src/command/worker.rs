@@ -45,6 +45,7 @@ fn options(global: &Global, wish: Worker) -> Result<Options, Failure> {
         keeping: wish.keep.into(),
         registry_auth: wish.registry_auth,
         sandboxes: usize::from(wish.sandboxes),
+        registry_logins: wish.registry_logins,
         ports: wish.ports.unwrap_or(PORT_RANGE_USUAL),
         on_shutdown: wish.on_shutdown.within(wish.drain_deadline),
         docker: None,

@@ -93,6 +93,7 @@ impl Members {
                 keeping: Keeping::default(),
                 registry_auth: None,
                 sandboxes: 0,
+                registry_logins: None,
                 ports: part_of(PORT_RANGE_USUAL, number, nodes.len()),
                 on_shutdown,
                 docker: None,

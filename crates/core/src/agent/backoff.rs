@@ -1,4 +1,4 @@
-//! The restart policy: what follows when an attempt has ended, and how long to wait.
+//! The restart policy: what follows when an attempt has ended, and how long to wait; and how long after a pull that failed.
 
 use longshore_proto::id::TaskId;
 use longshore_proto::spec::{RestartMode, RestartPolicy};
@@ -6,6 +6,10 @@ use longshore_proto::spec::{RestartMode, RestartPolicy};
 /// The most restarts whose times are remembered for one task. A policy that allows more within its window
 /// never gives the task up; without this bound a task without delay could fill the worker's memory.
 const RESTARTS_MAX: usize = 1_000;
+
+/// The first and the longest wait before an image is tried to be had again, in milliseconds.
+const PULL_DELAY_MS: u64 = 5_000;
+const PULL_DELAY_MS_MAX: u64 = 300_000;
 
 /// What follows the end of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +70,16 @@ pub(super) fn delay_ms(policy: &RestartPolicy, used: usize, seed: u64) -> u64 {
     // Where even the first wait is 0, so is every other.
     let delay = if policy.delay_ms == 0 { 0 } else { doubled.min(policy.delay_ms_max) };
     delay - delay / 10 + seed % (delay / 5 + 1)
+}
+
+/// The wait after `before` other pulls of an image have failed and one more: from 5 seconds on, doubled with each.
+pub(super) fn pull_delay_ms(before: u32, seed: u64) -> u64 {
+    let pulls = RestartPolicy {
+        delay_ms: PULL_DELAY_MS,
+        delay_ms_max: PULL_DELAY_MS_MAX,
+        ..RestartPolicy::usual(RestartMode::Always)
+    };
+    delay_ms(&pulls, usize::try_from(before).unwrap_or(usize::MAX), seed)
 }
 
 /// A number for the spread that looks random and is always the same for the same attempt.

@@ -1,11 +1,9 @@
 //! What every task of the worker shares while one input is handled, and what the step gathers.
 
-use std::collections::BTreeSet;
-
 use longshore_proto::id::{BootId, ClusterId, TaskId};
 use longshore_proto::name::NodeName;
-use longshore_proto::spec::PullPolicy;
 
+use super::image::Errands;
 use super::outbox::Outbox;
 use super::policy::Policy;
 use super::ports::Ports;
@@ -29,8 +27,8 @@ pub(super) struct Context {
     pub(super) ports: Ports,
     /// What tasks may do here.
     pub(super) policy: Policy,
-    /// The images that are being made available, so that many tasks wait for one pull.
-    pub(super) pulls: BTreeSet<(String, u8)>,
+    /// The images that are looked for and fetched.
+    pub(super) errands: Errands,
     /// Whether the worker is to leave.
     pub(super) leaving: bool,
     /// The monotonic time of the input that is being handled, in milliseconds.
@@ -44,18 +42,6 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// Wants an image; asks for it unless that is under way.
-    pub(super) fn pull(&mut self, image: &str, policy: PullPolicy) {
-        if self.pulls.insert((image.to_owned(), policy_key(policy))) {
-            self.actions.push(Action::PullImage { image: image.to_owned(), policy });
-        }
-    }
-
-    /// A pull was answered.
-    pub(super) fn pulled(&mut self, image: &str, policy: PullPolicy) {
-        self.pulls.remove(&(image.to_owned(), policy_key(policy)));
-    }
-
     /// Keeps an ended container for its logs.
     pub(super) fn keep(&mut self, task: TaskId, attempt: u64, container_id: String) {
         let at = Moment { step: self.step, now_ms: self.now_ms, wall_ms: self.wall_ms };
@@ -65,13 +51,5 @@ impl Context {
     /// Wants a container gone before the task starts again.
     pub(super) fn remove(&mut self, container: String, task: Option<TaskId>, grace_ms: u64) {
         self.shelf.remove(container, task, grace_ms, self.now_ms);
-    }
-}
-
-fn policy_key(policy: PullPolicy) -> u8 {
-    match policy {
-        PullPolicy::IfMissing => 0,
-        PullPolicy::Always => 1,
-        PullPolicy::Never => 2,
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use longshore_proto::id::{ClusterId, Revision, TaskId};
 use longshore_proto::node::{AssignDelta, Assignment, TaskKnown};
-use longshore_proto::spec::PullPolicy;
 
+use super::image::ImageWish;
 use super::stock::StockItem;
 
 /// Something that happened outside.
@@ -45,14 +45,19 @@ pub enum Input {
     },
     /// Something happened to a container. May come late, twice, or for containers of others.
     Container(ContainerEvent),
-    /// The answer to [`super::Action::PullImage`].
-    Pulled {
-        /// The image reference.
-        image: String,
-        /// The policy that it was asked for with.
-        policy: PullPolicy,
-        /// Whether it is there.
-        result: Result<ImageFound, Failure>,
+    /// The answer to [`super::Action::FindImage`].
+    ImageLookedFor {
+        /// The image.
+        wish: ImageWish,
+        /// Its id where it is here, made for the platform that is meant.
+        result: Result<Option<String>, Failure>,
+    },
+    /// The answer to [`super::Action::FetchImage`].
+    ImageFetched {
+        /// The image.
+        wish: ImageWish,
+        /// `Refused` where trying again may help, `Forbidden` where it does not.
+        result: Result<(), Failure>,
     },
     /// The answer to [`super::Action::StartContainer`].
     Started {
@@ -175,15 +180,6 @@ pub enum ContainerChange {
     Died(ContainerEnd),
     /// It was removed.
     Destroyed,
-}
-
-/// An image that is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ImageFound {
-    /// It was here before, by whomever it was brought.
-    WasHere,
-    /// It was not here and has been fetched.
-    Fetched,
 }
 
 /// A container that was started, or found.

@@ -3,10 +3,10 @@
 //! ```text
 //!   manager ──► Registered, Delta, Synced ──┐                    ┌──► Writes ──► the worker's store
 //!   runtime ──► Observed, Container, … ─────┼──► Agent::handle ──┤       │
-//!   answers ──► Pulled, Started, … ─────────┤     (input, now)   └──► Held ◄── Stored (the receipt)
+//!   answers ──► ImageFetched, Started, … ───┤     (input, now)   └──► Held ◄── Stored (the receipt)
 //!   time ─────► Timer ──────────────────────┘                           │
 //!                                                                       ▼
-//!                                    pull, start, stop, remove, list, report, sync, alarm
+//!                                    find, fetch, start, stop, remove, list, report, sync, alarm
 //! ```
 //!
 //! How a shell drives it:
@@ -25,6 +25,7 @@ mod assign;
 mod backoff;
 mod context;
 mod health;
+mod image;
 mod input;
 pub mod labels;
 mod outbox;
@@ -44,15 +45,16 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use longshore_proto::id::{BootId, ClusterId, Revision, TaskId};
 use longshore_proto::name::{JobName, Namespace, NodeName, SpecName};
 use longshore_proto::node::set_digest;
 
+pub use self::image::ImageWish;
 pub use self::input::{
     Container, ContainerChange, ContainerEnd, ContainerEvent, ContainerState, Failure, FullSet,
-    ImageFound, Input, StartedContainer,
+    Input, StartedContainer,
 };
 pub use self::ports::PORT_RANGE_USUAL;
 pub use self::record::{KeptContainer, Saved, StockRecord, TaskRecord, Tombstone};
@@ -64,6 +66,7 @@ use crate::time::{Now, Time};
 
 use self::assign::SyncState;
 use self::context::Context;
+use self::image::Errands;
 use self::outbox::Outbox;
 use self::ports::Ports;
 use self::runtime::Runtime;
@@ -133,7 +136,7 @@ impl Agent {
                 runtime: Runtime::new(),
                 ports,
                 policy: settings.policy,
-                pulls: BTreeSet::new(),
+                errands: Errands::default(),
                 leaving: false,
                 now_ms: now.time.0,
                 wall_ms: now.wall_ms,
@@ -163,15 +166,16 @@ impl Agent {
                 self.ctx.runtime.list_failed(ticket, now_ms, reason)
             }
             Input::Container(event) => self.container_event(&event),
-            Input::Pulled { image, policy, result } => {
-                self.ctx.pulled(&image, policy);
-                if result == Ok(ImageFound::Fetched) {
-                    let (image, wall_ms) = (StockItem::image(&image), self.ctx.wall_ms);
-                    self.ctx.stock.brought(image, wall_ms, &mut self.ctx.writes);
-                }
-                let result = result.map(|_| ());
+            Input::ImageLookedFor { wish, result } => {
+                self.ctx.looked_for(&wish);
                 for task in self.tasks.values_mut() {
-                    task.pulled(&mut self.ctx, &image, policy, &result);
+                    task.image_looked_for(&mut self.ctx, &wish, &result);
+                }
+            }
+            Input::ImageFetched { wish, result } => {
+                self.ctx.fetched(&wish, &result);
+                for task in self.tasks.values_mut() {
+                    task.image_fetched(&mut self.ctx, &wish, &result);
                 }
             }
             Input::Started { task, attempt, result } => {

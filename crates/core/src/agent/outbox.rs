@@ -158,6 +158,7 @@ mod tests {
             reason: None,
             ports: Vec::new(),
             health: None,
+            pulls_failed: 0,
             at_ms: 0,
         }
     }

@@ -40,7 +40,7 @@ struct World {
     wanted: BTreeMap<TaskId, Assignment>,
     index: u64,
     /// Newest report of each task, in the order of writing.
-    told: BTreeMap<TaskId, (u64, TaskState)>,
+    told: BTreeMap<TaskId, (u64, TaskState, u32)>,
     ended: BTreeSet<TaskId>,
     trace: Vec<String>,
 }
@@ -90,7 +90,7 @@ impl World {
     }
 
     fn check_report(&mut self, report: &TaskReport) {
-        let new = (report.attempt, report.state);
+        let new = (report.attempt, report.state, report.pulls_failed);
         if let Some(old) = self.told.insert(report.task, new) {
             let again = old == new && new.1.is_terminal();
             assert!(
@@ -251,9 +251,15 @@ impl World {
         let failure = || if away { Failure::RuntimeAway } else { Failure::Refused("no".into()) };
         let fails = away || fate <= 1;
         match action {
-            Action::PullImage { image, policy } => {
-                let result = if fails { Err(failure()) } else { Ok(ImageFound::Fetched) };
-                self.input(Input::Pulled { image, policy, result });
+            Action::FindImage(wish) => {
+                let is_here = fate.is_multiple_of(2);
+                let result =
+                    if fails { Err(failure()) } else { Ok(is_here.then(|| "sha256:1".to_owned())) };
+                self.input(Input::ImageLookedFor { wish, result });
+            }
+            Action::FetchImage(wish) => {
+                let result = if fails { Err(failure()) } else { Ok(()) };
+                self.input(Input::ImageFetched { wish, result });
             }
             Action::StartContainer(start) => {
                 let (task, attempt) = (start.task, start.attempt);

@@ -102,7 +102,10 @@ impl Agent {
             // Whether it is this attempt's container, the answer to the start or a list will tell.
             (ContainerChange::Died(end), _) => task.set_early_end(event.container_id.clone(), end),
             // What runs is told by the same two, unless nobody here has started it.
-            (ContainerChange::Started, Phase::Waiting { .. } | Phase::Pulling | Phase::Ended) => {
+            (
+                ContainerChange::Started,
+                Phase::Waiting { .. } | Phase::Looking | Phase::Pulling | Phase::Ended,
+            ) => {
                 self.ctx.runtime.doubt(self.ctx.now_ms);
             }
             _ => {}
@@ -146,7 +149,7 @@ fn observe(task: &mut Task, ctx: &mut Context, ticket: u64, mine: &[Found<'_>]) 
         }
         // The answer to the start tells.
         Phase::Starting => current,
-        Phase::Waiting { .. } | Phase::Pulling => {
+        Phase::Waiting { .. } | Phase::Looking | Phase::Pulling => {
             late_look(task, ctx, current);
             current
         }

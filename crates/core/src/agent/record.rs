@@ -66,6 +66,9 @@ pub struct TaskRecord {
     /// What was found of the newest attempt's health, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthReport>,
+    /// How many times its image could not be had in the newest attempt.
+    #[serde(default)]
+    pub pulls_failed: u32,
     /// Its last report, once it has ended, with its place among the undelivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<Box<(u64, TaskReport)>>,
@@ -136,5 +139,6 @@ mod tests {
         };
         let record: TaskRecord = decode(&encode(&before)).unwrap();
         assert_eq!((record.attempt, record.ports, record.health), (3, vec![], None));
+        assert_eq!(record.pulls_failed, 0);
     }
 }

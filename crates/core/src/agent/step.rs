@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use longshore_proto::health::HealthCheck;
 use longshore_proto::id::{ClusterId, Revision, TaskId};
 use longshore_proto::node::{RunTask, TaskReport};
-use longshore_proto::spec::{Port, PullPolicy};
+use longshore_proto::spec::Port;
 
+use super::image::ImageWish;
 use super::record::{KeptContainer, StockRecord, TaskRecord, Tombstone};
 use super::stock::StockItem;
 
@@ -126,13 +127,10 @@ pub enum Write {
 /// happens: the shell gives every call a deadline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Make the image available on this machine. Answer: [`super::Input::Pulled`].
-    PullImage {
-        /// The image reference.
-        image: String,
-        /// When it is pulled.
-        policy: PullPolicy,
-    },
+    /// Look whether the image is on this machine. Answer: [`super::Input::ImageLookedFor`].
+    FindImage(ImageWish),
+    /// Fetch the image from its registry, whether or not it is here. Answer: [`super::Input::ImageFetched`].
+    FetchImage(ImageWish),
     /// Create the container and start it. Answer: [`super::Input::Started`].
     StartContainer(Box<StartContainer>),
     /// Ask the container to end, wait out the grace, then kill it. Answer: [`super::Input::Stopped`].

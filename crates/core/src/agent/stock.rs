@@ -2,7 +2,7 @@
 //!
 //! | what | goes when no task needs it and |
 //! |---|---|
-//! | an image that this worker pulled, and that was not here before | it was not needed for the time that the operator says, or the disk is too full: the least recently needed first |
+//! | an image that this worker pulled, and that was not here before; also without its tag, when that has moved on | it was not needed for the time that the operator says, or the disk is too full: the least recently needed first |
 //! | a volume that was made for tasks of this cluster and node | it was not needed for the time that the operator says, if one is said: it holds data |
 //! | ended containers, once no image is left to go | the disk is too full: the older half each time |
 //!
@@ -38,7 +38,7 @@ const STORED_STEP_MS: u64 = 3_600_000;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StockItem {
-    /// An image, by its reference with a tag or a digest.
+    /// An image, by its reference with a tag or a digest, or by its id.
     Image(String),
     /// A volume, by its name.
     Volume(String),
@@ -112,10 +112,22 @@ impl Stock {
         }
     }
 
+    /// Whether it is known to have been brought here for tasks.
+    pub(super) fn has(&self, item: &StockItem) -> bool {
+        self.items.contains_key(item)
+    }
+
+    /// It is not here after all.
+    pub(super) fn forget(&mut self, item: &StockItem, writes: &mut Vec<Write>) {
+        if self.items.remove(item).is_some() {
+            writes.push(Write::StockDropped(item.clone()));
+        }
+    }
+
     /// Notes that a volume is there for tasks, unless that is known.
     pub(super) fn volumes_of(&mut self, spec: &TaskSpec, wall_ms: u64, writes: &mut Vec<Write>) {
         for item in volumes(spec) {
-            if !self.items.contains_key(&item) {
+            if !self.has(&item) {
                 self.brought(item, wall_ms, writes);
             }
         }
@@ -231,8 +243,7 @@ impl Agent {
         match result {
             // What is not ours after all is not thought of again.
             Ok(()) | Err(Failure::Forbidden(_)) => {
-                ctx.stock.items.remove(item);
-                ctx.writes.push(Write::StockDropped(item.clone()));
+                ctx.stock.forget(item, &mut ctx.writes);
             }
             Err(Failure::Refused(_)) => {
                 if let Some(used) = ctx.stock.items.get_mut(item) {

@@ -1,15 +1,19 @@
 //! One task's life on this machine: attempts, their ends, and what is said of them.
 //!
 //! ```text
-//!            ┌──────────────────────── another attempt ◄─────────────────────────┐
-//!            ▼                                                                   │
-//! Unseen ► Waiting ► Pulling ► Starting ► Running ──────────► (it ended) ► restart policy ► Ended
-//!   │                                        └──► Stopping ────► (it ended) ────────────────►┘
+//!            ┌───────────────────────────── another attempt ◄──────────────────────────────┐
+//!            ▼                                                                             │
+//! Unseen ► Waiting ► Looking ► Pulling ► Starting ► Running ──────────► (it ended) ► restart policy ► Ended
+//!   │                                                  └──► Stopping ────► (it ended) ────────────────►┘
 //!   └── what a list of containers says: adopted, ended while nobody looked, never created
 //! ```
 //!
 //! A phase is what this process is about to do and is never stored; the record is, and from it and a list of
 //! containers every phase is found again.
+
+mod image;
+#[cfg(test)]
+pub(super) use self::image::PULL_TRIES_MAX;
 
 use longshore_proto::container::Network;
 use longshore_proto::health::{Health, HealthCheck, HealthReport};
@@ -43,7 +47,9 @@ pub(super) enum Phase {
     Unseen,
     /// Its next attempt is minted and begins at this time.
     Waiting { until_ms: u64 },
-    /// Its image is being made available.
+    /// Its image is looked for on this machine.
+    Looking,
+    /// Its image is being fetched.
     Pulling,
     /// Its container is being created and started.
     Starting,
@@ -95,6 +101,7 @@ impl Task {
             restarts_at_ms: Vec::new(),
             ports: Vec::new(),
             health: None,
+            pulls_failed: 0,
             end: None,
         };
         Self {
@@ -223,11 +230,11 @@ impl Task {
     /// Takes the next step that is due.
     pub(super) fn advance(&mut self, ctx: &mut Context) {
         match self.phase {
-            Phase::Waiting { .. } | Phase::Pulling if self.is_to_end() => {
+            Phase::Waiting { .. } | Phase::Looking | Phase::Pulling if self.is_to_end() => {
                 self.end_without_container(ctx)
             }
             Phase::Waiting { until_ms } if until_ms <= ctx.now_ms && self.may_start(ctx) => {
-                self.pull(ctx)
+                self.look_for_image(ctx)
             }
             Phase::Running
                 if (self.is_to_end() || self.unhealthy.is_some()) && ctx.runtime.is_ready() =>
@@ -261,15 +268,6 @@ impl Task {
         ctx.runtime.is_ready()
             && !ctx.shelf.blocks(self.id())
             && !spec.is_some_and(|spec| ctx.stock.is_leaving_from(spec))
-    }
-
-    fn pull(&mut self, ctx: &mut Context) {
-        let Some(run) = &self.record.run else { return };
-        if let Err(reason) = ctx.policy.admit(&run.spec) {
-            return self.forbidden(ctx, &reason);
-        }
-        ctx.pull(&run.spec.image, run.spec.pull);
-        self.phase = Phase::Pulling;
     }
 
     fn stop(&mut self, ctx: &mut Context) {
@@ -319,6 +317,7 @@ impl Task {
         record.state = TaskState::Assigned;
         record.container_id = None;
         record.health = None;
+        record.pulls_failed = 0;
         self.is_created = false;
         self.early_end = None;
         self.unhealthy = None;
@@ -334,7 +333,9 @@ impl Task {
             Some(before) => backoff::delay_ms(&policy, before, self.seed()),
             None => 0,
         };
-        self.phase = Phase::Waiting { until_ms: ctx.now_ms.saturating_add(delay_ms) };
+        let restart_at_ms = ctx.now_ms.saturating_add(delay_ms);
+        let until_ms = self.image_tried_at(ctx).unwrap_or(restart_at_ms);
+        self.phase = Phase::Waiting { until_ms };
     }
 
     /// Takes over an attempt that the runtime knows and the record does not: the worker's disk was lost.
@@ -359,30 +360,6 @@ impl Task {
     }
 
     // What the runtime says.
-
-    /// A pull that it may be waiting for was answered.
-    pub(super) fn pulled(
-        &mut self,
-        ctx: &mut Context,
-        image: &str,
-        policy: PullPolicy,
-        result: &Result<(), Failure>,
-    ) {
-        let wants = |run: &RunTask| run.spec.image == image && run.spec.pull == policy;
-        if self.phase != Phase::Pulling || !self.record.run.as_deref().is_some_and(wants) {
-            return;
-        }
-        match result {
-            Ok(()) if self.may_start(ctx) => self.start(ctx),
-            Ok(()) => self.phase = Phase::Waiting { until_ms: ctx.now_ms },
-            Err(Failure::RuntimeAway) => {
-                ctx.runtime.doubt(ctx.now_ms);
-                self.phase = Phase::Waiting { until_ms: ctx.now_ms.saturating_add(RETRY_MS) };
-            }
-            Err(Failure::Refused(reason)) => self.attempt_failed(ctx, reason),
-            Err(Failure::Forbidden(reason)) => self.forbidden(ctx, reason),
-        }
-    }
 
     fn start(&mut self, ctx: &mut Context) {
         let (Some(cluster_id), Some(mut run)) =
@@ -787,6 +764,7 @@ impl Task {
             reason,
             ports: if runs { self.record.ports.clone() } else { Vec::new() },
             health: self.record.health.filter(|_| runs),
+            pulls_failed: self.record.pulls_failed,
             at_ms: ctx.wall_ms,
         };
         let place = ctx.outbox.push(report.clone(), ctx.now_ms, &mut ctx.writes);

@@ -617,6 +617,8 @@ impl State {
         }
         task.set_rare(|rare| {
             rare.exit_code = report.exit_code.or(rare.exit_code);
+            let prepares = report.state == TaskState::Preparing;
+            rare.pulls_failed = if prepares { report.pulls_failed } else { 0 };
             if has_started {
                 rare.ports.clone_from(&report.ports);
             }

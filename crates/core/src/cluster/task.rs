@@ -73,6 +73,8 @@ pub(super) struct Rare {
     pub(super) ports: Vec<Port>,
     /// Why it is where it is, as versions of before kept it.
     pub(super) placement: Option<String>,
+    /// How many times its image could not be had, while it prepares.
+    pub(super) pulls_failed: u32,
 }
 
 impl Task {
@@ -155,6 +157,11 @@ impl Task {
         self.container.as_ref().map(ContainerId::to_string)
     }
 
+    /// How many times its image could not be had, while it prepares.
+    pub fn pulls_failed(&self) -> u32 {
+        self.rare.as_ref().map_or(0, |rare| rare.pulls_failed)
+    }
+
     /// Changes what few tasks have. Where nothing is left of it, it takes no memory.
     pub(super) fn set_rare(&mut self, change: impl FnOnce(&mut Rare)) {
         let mut rare = self.rare.take().unwrap_or_default();
@@ -162,14 +169,18 @@ impl Task {
         self.rare = (*rare != Rare::default()).then_some(rare);
     }
 
-    /// Whether a worker's report says something that is not known: a step forward, or another health.
+    /// Whether a worker's report says something that is not known: a step forward, another health, or that its image
+    /// cannot be had.
     pub fn is_news(&self, report: &TaskReport) -> bool {
         let (from, to) = ((self.attempt, self.state), (report.attempt, report.state));
         let place = |health: Option<HealthReport>| health.map_or(0, |health| health.sequence);
         is_legal_move(from, to, Mover::Worker)
             || (from == to
-                && self.state == TaskState::Running
-                && place(report.health) > place(self.health))
+                && match self.state {
+                    TaskState::Running => place(report.health) > place(self.health),
+                    TaskState::Preparing => report.pulls_failed > self.pulls_failed(),
+                    _ => false,
+                })
     }
 }
 
@@ -328,6 +339,8 @@ pub(super) struct Stored<'a> {
     ports: Cow<'a, [Port]>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     health: Option<HealthReport>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pulls_failed: u32,
     exit_code: Option<i64>,
     reason: Option<&'a str>,
     placement: Option<&'a str>,
@@ -347,6 +360,10 @@ pub(super) struct Stored<'a> {
 struct StoredJob<'a> {
     namespace: &'a str,
     name: &'a str,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 fn is_empty(ports: &[Port]) -> bool {
@@ -369,6 +386,7 @@ impl Serialize for Task {
             container_id: container.as_deref(),
             ports: self.ports().into(),
             health: self.health,
+            pulls_failed: self.pulls_failed(),
             exit_code: self.exit_code(),
             reason: self.reason(),
             placement: self.placement_text(),
@@ -412,6 +430,7 @@ impl Stored<'_> {
                 displaced_by: self.displaced_by.map(Cow::into_owned),
                 ports: self.ports.into_owned(),
                 placement: self.placement.map(str::to_owned),
+                pulls_failed: self.pulls_failed,
             };
         });
         Ok(task)

@@ -455,6 +455,8 @@ mod tests {
     #[test]
     fn what_can_be_carried_out_is_taken() {
         let whole = ContainerSpec {
+            platform: Some("linux/arm64".parse().unwrap()),
+            registry_login: Some("team".parse().unwrap()),
             working_dir: Some("/app".into()),
             user: Some("1000:staff".into()),
             labels: [("team".to_owned(), "${job.name}-${task.index}".to_owned())].into(),

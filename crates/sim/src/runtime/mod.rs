@@ -6,15 +6,14 @@
 
 mod container;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use longshore_core::agent::labels::{CLUSTER, NODE, Owner};
 use longshore_core::agent::{
-    Container, ContainerEnd, ContainerEvent, ContainerState, Failure, ImageFound, Input,
+    Container, ContainerEnd, ContainerEvent, ContainerState, Failure, ImageWish, Input,
     StartContainer, StartedContainer,
 };
 use longshore_proto::id::ClusterId;
-use longshore_proto::spec::PullPolicy;
 
 use crate::check::Note;
 use crate::fault::{Chaos, Fault};
@@ -38,13 +37,10 @@ pub enum Verb {
         /// The ticket.
         ticket: u64,
     },
-    /// An image.
-    Pull {
-        /// Which.
-        image: String,
-        /// When it is pulled.
-        policy: PullPolicy,
-    },
+    /// Whether an image is here.
+    FindImage(ImageWish),
+    /// An image, from its registry.
+    FetchImage(ImageWish),
     /// Create and start.
     Start(Box<StartContainer>),
     /// End.
@@ -66,9 +62,9 @@ pub enum Verb {
 impl Verb {
     fn deadline(&self) -> Micros {
         match self {
-            Self::Version { .. } => 10 * SECOND,
+            Self::Version { .. } | Self::FindImage(_) => 10 * SECOND,
             Self::List { .. } => 30 * SECOND,
-            Self::Pull { .. } | Self::Start(_) => 120 * SECOND,
+            Self::FetchImage(_) | Self::Start(_) => 120 * SECOND,
             Self::Stop { grace_ms, .. } | Self::Remove { grace_ms, .. } => {
                 60 * SECOND + grace_ms * MS
             }
@@ -83,7 +79,8 @@ impl Verb {
                 return VerbAnswer::Version { watch, result: Err(failure) };
             }
             Self::List { ticket } => Input::ObserveFailed { ticket, reason: reason() },
-            Self::Pull { image, policy } => Input::Pulled { image, policy, result: Err(failure) },
+            Self::FindImage(wish) => Input::ImageLookedFor { wish, result: Err(failure) },
+            Self::FetchImage(wish) => Input::ImageFetched { wish, result: Err(failure) },
             Self::Start(start) => {
                 Input::Started { task: start.task, attempt: start.attempt, result: Err(failure) }
             }
@@ -183,6 +180,8 @@ pub struct Runtime {
     calls: BTreeMap<u64, Call>,
     calls_made: u64,
     containers: BTreeMap<String, Made>,
+    /// The images that were fetched.
+    images: BTreeSet<String>,
     made: u64,
     recent: VecDeque<(Micros, ContainerEvent)>,
     subscriber: Option<(u64, u64)>,
@@ -200,6 +199,7 @@ impl Runtime {
             calls: BTreeMap::new(),
             calls_made: 0,
             containers: BTreeMap::new(),
+            images: BTreeSet::new(),
             made: 0,
             recent: VecDeque::new(),
             subscriber: None,
@@ -396,16 +396,21 @@ impl Runtime {
             Verb::List { ticket } => {
                 VerbAnswer::Input(Input::Observed { ticket: *ticket, containers: self.list() })
             }
-            Verb::Pull { image, policy } => {
-                let is_missing = image.starts_with("missing") && ctx.chaos.is_on()
-                    || ctx.chaos.strikes(Fault::PullFails);
-                let result = if is_missing {
-                    Err(Failure::Refused("no such image".into()))
+            Verb::FindImage(wish) => {
+                let id =
+                    self.images.contains(&wish.image).then(|| format!("sha256:{}", wish.image));
+                VerbAnswer::Input(Input::ImageLookedFor { wish: wish.clone(), result: Ok(id) })
+            }
+            Verb::FetchImage(wish) => {
+                let result = if wish.image.starts_with("missing") && ctx.chaos.is_on() {
+                    Err(Failure::Forbidden("no such image".into()))
+                } else if ctx.chaos.strikes(Fault::PullFails) {
+                    Err(Failure::Refused("the registry does not answer".into()))
                 } else {
-                    Ok(ImageFound::Fetched)
+                    self.images.insert(wish.image.clone());
+                    Ok(())
                 };
-                let (image, policy) = (image.clone(), *policy);
-                VerbAnswer::Input(Input::Pulled { image, policy, result })
+                VerbAnswer::Input(Input::ImageFetched { wish: wish.clone(), result })
             }
             Verb::Start(start) => return self.create(number, start, ctx),
             Verb::Stop { container_id, grace_ms } => {

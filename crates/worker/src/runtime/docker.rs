@@ -20,13 +20,13 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use longshore_core::agent::labels;
 use longshore_core::agent::{
-    Container, ContainerEnd, ContainerEvent, ImageFound, StartContainer, StartedContainer,
+    Container, ContainerEnd, ContainerEvent, ImageWish, StartContainer, StartedContainer,
 };
 use longshore_proto::id::ClusterId;
 use longshore_proto::metrics::{PullFigures, Usage};
 use longshore_proto::name::NodeName;
+use longshore_proto::platform::Platform;
 use longshore_proto::rpc::FileStat;
-use longshore_proto::spec::PullPolicy;
 use tokio::sync::Semaphore;
 
 use super::docker_config::Machine;
@@ -64,6 +64,8 @@ pub struct Docker {
     pub(super) policy: Policy,
     /// The file with logins for registries.
     pub(super) registry_auth: Option<PathBuf>,
+    /// The folder with logins for registries that tasks name, a file each.
+    pub(super) registry_logins: Option<PathBuf>,
     client: Mutex<Option<bollard::Docker>>,
     pub(super) pulls: Semaphore,
     pub(super) progress: docker_image::Progress,
@@ -72,6 +74,8 @@ pub struct Docker {
     /// Where the figures of containers are.
     pub(super) sources: docker_usage::Sources,
     root: OnceLock<Option<String>>,
+    /// What its containers run on, once it has told.
+    pub(super) platform: OnceLock<Platform>,
 }
 
 impl fmt::Debug for Docker {
@@ -100,12 +104,14 @@ impl Docker {
             node,
             policy: Policy::default(),
             registry_auth: None,
+            registry_logins: None,
             client: Mutex::new(None),
             pulls: Semaphore::new(PULLS_MAX),
             progress: docker_image::Progress::default(),
             sandboxes: Arc::new(docker_sandbox::Pool::new(0)),
             sources: docker_usage::Sources::default(),
             root: OnceLock::new(),
+            platform: OnceLock::new(),
         }
     }
 
@@ -127,6 +133,12 @@ impl Docker {
     #[must_use]
     pub fn with_sandboxes(self, sandboxes: usize) -> Self {
         Self { sandboxes: Arc::new(docker_sandbox::Pool::new(sandboxes)), ..self }
+    }
+
+    /// Takes the logins for registries that tasks name from a folder: a file of that name each, in the same form.
+    #[must_use]
+    pub fn with_registry_logins(self, registry_logins: Option<PathBuf>) -> Self {
+        Self { registry_logins, ..self }
     }
 
     /// Says what variables of the node stand for in tasks' texts.
@@ -238,7 +250,13 @@ impl Runtime for Docker {
                 let info = info.map_err(|error| self.explain(&error, "asking for its settings"))?;
                 let _ = self.root.set(info.docker_root_dir);
             }
+            if let (Some(os), Some(arch)) = (&version.os, &version.arch)
+                && let Some(platform) = Platform::of(os, arch)
+            {
+                let _ = self.platform.set(platform);
+            }
             Ok(RuntimeInfo {
+                platform: self.platform.get().cloned(),
                 version: version.version.unwrap_or_else(|| "unknown".to_owned()),
                 root: self.root.get().cloned().flatten(),
             })
@@ -250,8 +268,13 @@ impl Runtime for Docker {
         self.question(LIST_DEADLINE, "listing containers", docker_list::list(self)).boxed()
     }
 
-    fn pull(&self, image: String, policy: PullPolicy) -> Answer<'_, ImageFound> {
-        async move { docker_image::pull(self, &image, policy).await }.boxed()
+    fn find_image(&self, wish: ImageWish) -> Answer<'_, Option<String>> {
+        let look = async move { docker_image::find(self, &wish).await };
+        self.within(QUESTION_DEADLINE, "looking for the image", look).boxed()
+    }
+
+    fn fetch_image(&self, wish: ImageWish) -> Answer<'_, ()> {
+        async move { docker_image::fetch(self, &wish).await }.boxed()
     }
 
     fn remove_image(&self, image: String) -> Answer<'_, ()> {

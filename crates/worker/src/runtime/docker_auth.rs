@@ -1,6 +1,7 @@
-//! Logins for registries, from a file on the node in the form that `docker login` writes.
+//! Logins for registries, from files on the node in the form that `docker login` writes: one for every task, and one
+//! under a name for tasks that name it.
 //!
-//! The file is read for each pull, so that a changed password counts at once. It never leaves the node: neither job
+//! A file is read for each pull, so that a changed password counts at once. It never leaves the node: neither job
 //! nor report, log or error names what is in it.
 
 use std::collections::BTreeMap;
@@ -12,7 +13,12 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bollard::auth::DockerCredentials;
+use longshore_core::agent::ImageWish;
+use longshore_proto::name::LoginName;
 use serde::Deserialize;
+
+use super::RuntimeError;
+use super::docker::Docker;
 
 /// The registry of images that name none.
 const HUB: &str = "docker.io";
@@ -41,17 +47,58 @@ struct Entry {
     identity_token: Option<String>,
 }
 
+/// The login that an image's registry is asked with: the one that the task names, or the node's own, if it has one.
+pub(super) async fn login_for(
+    docker: &Docker,
+    wish: &ImageWish,
+) -> Result<Option<DockerCredentials>, RuntimeError> {
+    let (own, folder) = (docker.registry_auth.clone(), docker.registry_logins.clone());
+    let (image, name) = (wish.image.clone(), wish.login.clone());
+    let read = tokio::task::spawn_blocking(move || match (name, own) {
+        (Some(name), _) => named(folder.as_deref(), &name, &image).map(Some),
+        (None, Some(file)) => login(&file, &image).map_err(RuntimeError::Refused),
+        (None, None) => Ok(None),
+    });
+    let broken = |error| RuntimeError::Refused(format!("the logins could not be read: {error}"));
+    read.await.unwrap_or_else(|error| Err(broken(error)))
+}
+
+/// The login of a name for an image's registry. That the node does not hold it is nothing that passes by itself.
+fn named(
+    folder: Option<&Path>,
+    name: &LoginName,
+    image: &str,
+) -> Result<DockerCredentials, RuntimeError> {
+    let forbid =
+        |text: String| RuntimeError::Forbidden(format!("{image} cannot be pulled: {text}"));
+    let file = folder.map(|folder| folder.join(name.as_str())).filter(|file| file.is_file());
+    let Some(file) = file else {
+        return Err(forbid(format!(
+            "this node holds no registry login {name}; its operator puts a file of that name, as `docker login` \
+             writes it, into the folder of `longshore worker --registry-logins`"
+        )));
+    };
+    match login(&file, image) {
+        Ok(Some(login)) => Ok(login),
+        Ok(None) => {
+            let registry = registry_of(image);
+            Err(forbid(format!("this node's registry login {name} has none for {registry}")))
+        }
+        Err(text) => Err(forbid(text)),
+    }
+}
+
 /// The login for an image's registry, if the file has one. Looks at the disk.
 ///
 /// # Errors
 /// When the file cannot be used; the text says why, and nothing of what is in it.
-pub(super) fn login(file: &Path, image: &str) -> Result<Option<DockerCredentials>, String> {
+fn login(file: &Path, image: &str) -> Result<Option<DockerCredentials>, String> {
     let problem =
         |what: &str, cure: &str| format!("the file of logins {} {what}; {cure}", file.display());
     let unread = |error: io::Error| {
         problem(
             &format!("cannot be read ({error})"),
-            "look at --registry-auth of this node's worker",
+            "look at --registry-auth and --registry-logins of this node's worker",
         )
     };
     let metadata = fs::metadata(file).map_err(unread)?;
@@ -169,6 +216,32 @@ mod tests {
         for image in ["reg.example/app", "localhost/app", "other.example:5000/app"] {
             assert_eq!(user(file.path(), image), None, "{image}");
         }
+    }
+
+    #[test]
+    fn a_login_of_a_name_is_the_file_of_that_name_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("team");
+        let auth = STANDARD.encode("ann:secret");
+        let text = format!(r#"{{"auths": {{"reg.example": {{"auth": "{auth}"}}}}}}"#);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let ask = |name: &str, image: &str| match named(
+            Some(folder.path()),
+            &name.parse().unwrap(),
+            image,
+        ) {
+            Ok(login) => login.password.unwrap(),
+            Err(RuntimeError::Forbidden(reason)) => reason,
+            Err(other) => panic!("{other:?}"),
+        };
+        assert_eq!(ask("team", "reg.example/app:1"), "secret");
+        assert!(ask("other", "reg.example/app:1").contains("holds no registry login other"));
+        // It is told to no registry but its own.
+        let reason = ask("team", "evil.example/app:1");
+        assert!(reason.contains("team has none for evil.example"), "{reason}");
+        let nowhere = named(None, &"team".parse().unwrap(), "reg.example/app:1");
+        assert!(nowhere.unwrap_err().to_string().contains("--registry-logins"));
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub(super) fn explain(error: &Error, host: &str, doing: &str) -> RuntimeError {
     }
 }
 
-/// Why an image cannot be had.
+/// Why an image cannot be had. What its registry says of it is final; whatever else went wrong may pass.
 pub(super) fn explain_pull(
     error: &Error,
     host: &str,
@@ -97,27 +97,37 @@ pub(super) fn explain_pull(
         "the registry wants a login for it, which this node has not: give its worker one with --registry-auth"
     };
     let has = |needles: &[&str]| needles.iter().any(|needle| text.to_lowercase().contains(needle));
-    let reason =
-        if has(&["manifest unknown", "not found: manifest", "manifest for", "no such image"]) {
-            format!("there is no image {image} in its registry; check its name and tag")
-        } else if has(&["pull access denied", "repository does not exist", "name unknown"]) {
-            format!("the image {image} does not exist in its registry, or {login}")
-        } else if has(&["unauthorized", "no basic auth", "denied", "authentication required"]) {
-            format!("{image} cannot be pulled: {login}")
-        } else if has(&[
-            "dial tcp",
-            "no such host",
-            "connection refused",
-            "timeout",
-            "network is unreachable",
-            "deadline exceeded",
-        ]) {
-            format!("the registry of {image} cannot be reached from this node: {}", shorten(text))
-        } else if has(&[DISK_FULL]) {
-            format!("{image} cannot be pulled: {DISK_FULL_TOLD}")
-        } else {
-            format!("pulling {image} failed: {}", shorten(text))
-        };
+    let forbid = |reason: String| RuntimeError::Forbidden(reason);
+    if has(&["no matching manifest", "does not match the specified platform"]) {
+        return forbid(format!(
+            "its registry has no image {image} for that platform; check what it is built for"
+        ));
+    }
+    if has(&["manifest unknown", "not found: manifest", "manifest for", "no such image"]) {
+        return forbid(format!(
+            "there is no image {image} in its registry; check its name and tag"
+        ));
+    }
+    if has(&["pull access denied", "repository does not exist", "name unknown"]) {
+        return forbid(format!("the image {image} does not exist in its registry, or {login}"));
+    }
+    if has(&["unauthorized", "no basic auth", "denied", "authentication required"]) {
+        return forbid(format!("{image} cannot be pulled: {login}"));
+    }
+    let reason = if has(&[
+        "dial tcp",
+        "no such host",
+        "connection refused",
+        "timeout",
+        "network is unreachable",
+        "deadline exceeded",
+    ]) {
+        format!("the registry of {image} cannot be reached from this node: {}", shorten(text))
+    } else if has(&[DISK_FULL]) {
+        format!("{image} cannot be pulled: {DISK_FULL_TOLD}")
+    } else {
+        format!("pulling {image} failed: {}", shorten(text))
+    };
     RuntimeError::Refused(reason)
 }
 
@@ -255,6 +265,7 @@ mod tests {
 
     #[test]
     fn failed_pulls_are_told_apart() {
+        let told = |text: &str| explain_pull(&refusal(text), "h", "busybox:1", false);
         for (text, wanted) in [
             (
                 "manifest for busybox:99 not found: manifest unknown: manifest unknown",
@@ -265,6 +276,15 @@ mod tests {
                 "or the registry wants a login",
             ),
             ("Head \"https://r/v2/\": unauthorized: authentication required", "--registry-auth"),
+            (
+                "no matching manifest for linux/arm64 in the manifest list entries",
+                "for that platform",
+            ),
+        ] {
+            let RuntimeError::Forbidden(reason) = told(text) else { panic!("{text} may not pass") };
+            assert!(reason.contains(wanted), "{text}: {reason}");
+        }
+        for (text, wanted) in [
             ("Get \"https://r/v2/\": dial tcp: lookup r: no such host", "cannot be reached"),
             (
                 "write /var/lib/docker/x: no space left on device",
@@ -272,11 +292,7 @@ mod tests {
             ),
             ("something new", "pulling busybox:1 failed: something new"),
         ] {
-            let RuntimeError::Refused(reason) =
-                explain_pull(&refusal(text), "h", "busybox:1", false)
-            else {
-                panic!("{text}");
-            };
+            let RuntimeError::Refused(reason) = told(text) else { panic!("{text} may pass") };
             assert!(reason.contains(wanted), "{text}: {reason}");
         }
     }

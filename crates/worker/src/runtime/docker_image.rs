@@ -1,60 +1,69 @@
-//! Images: looked for, pulled, and taken away.
+//! Images: looked for, fetched, and taken away.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bollard::auth::DockerCredentials;
-use bollard::models::CreateImageInfo;
+use bollard::models::{CreateImageInfo, ImageInspect};
 use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
 use futures_util::stream::StreamExt;
-use longshore_core::agent::ImageFound;
+use longshore_core::agent::ImageWish;
 use longshore_proto::metrics::{PullFigures, PullStep};
-use longshore_proto::spec::PullPolicy;
 use tracing::debug;
 
 use super::RuntimeError;
-use super::docker::{Docker, QUESTION_DEADLINE};
+use super::docker::Docker;
 use super::docker_auth;
 use super::docker_error::{explain_pull, status};
 
 /// How long a pull may be silent.
 const PULL_SILENCE_MAX: Duration = Duration::from_secs(120);
+/// What the id of an image begins with, and no reference.
+const ID_PREFIX: &str = "sha256:";
 
-/// Makes an image available, as the policy says.
-pub(super) async fn pull(
+/// The id of an image that is here, made for the platform that is meant.
+pub(super) async fn find(
     docker: &Docker,
-    image: &str,
-    policy: PullPolicy,
-) -> Result<ImageFound, RuntimeError> {
+    wish: &ImageWish,
+) -> Result<Option<String>, RuntimeError> {
     let client = docker.client()?;
-    let present = async {
-        match client.inspect_image(image).await {
-            Ok(_) => Ok(true),
-            Err(error) if status(&error) == Some(404) => Ok(false),
-            Err(error) => Err(docker.explain(&error, "looking for the image")),
-        }
-    };
-    let was_here = docker.within(QUESTION_DEADLINE, "looking for the image", present).await?;
-    if was_here && policy != PullPolicy::Always {
-        return Ok(ImageFound::WasHere);
-    }
-    if policy == PullPolicy::Never {
-        return Err(RuntimeError::Refused(format!(
-            "image {image} is not on this node, and its pull policy is never; pull it by hand or change the policy"
+    if let (Some(platform), Some(machine)) = (&wish.platform, docker.platform.get())
+        && !platform.runs_on(machine)
+    {
+        return Err(RuntimeError::Forbidden(format!(
+            "it is made for {platform}, and this node runs {machine}"
         )));
     }
+    match client.inspect_image(&wish.image).await {
+        Ok(found) => Ok(found.id.clone().filter(|_| is_meant(wish, &found))),
+        Err(error) if status(&error) == Some(404) => Ok(None),
+        Err(error) => Err(docker.explain(&error, "looking for the image")),
+    }
+}
+
+/// Whether an image is made for the platform that is meant.
+fn is_meant(wish: &ImageWish, found: &ImageInspect) -> bool {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (os, arch, variant) = (text(&found.os), text(&found.architecture), text(&found.variant));
+    wish.platform.as_ref().is_none_or(|platform| platform.is_of_image(&os, &arch, &variant))
+}
+
+/// Fetches an image from its registry.
+pub(super) async fn fetch(docker: &Docker, wish: &ImageWish) -> Result<(), RuntimeError> {
+    let (client, image) = (docker.client()?, wish.image.as_str());
     let shown = docker.progress.begin(image);
-    // An image that is here waits for none of the pulls.
     let _place = docker.pulls.acquire().await;
-    let options = CreateImageOptionsBuilder::default().from_image(&with_tag(image)).build();
-    let login = login(docker, image).await?;
+    let platform = wish.platform.as_ref().map(ToString::to_string).unwrap_or_default();
+    let options = CreateImageOptionsBuilder::default()
+        .from_image(&with_tag(image))
+        .platform(&platform)
+        .build();
+    let login = docker_auth::login_for(docker, wish).await?;
     let has_login = login.is_some();
     let mut progress = client.create_image(Some(options), None, login);
     loop {
         match tokio::time::timeout(PULL_SILENCE_MAX, progress.next()).await {
-            Ok(None) if was_here => return Ok(ImageFound::WasHere),
-            Ok(None) => return Ok(ImageFound::Fetched),
+            Ok(None) => return Ok(()),
             Ok(Some(Ok(step))) => {
                 debug!(image, status = step.status, "pulling");
                 shown.take(&step);
@@ -72,10 +81,22 @@ pub(super) async fn pull(
     }
 }
 
-/// Takes an image away, by one of its references: who else has given it a name keeps it under that.
+/// Takes an image away. By one of its references: who else has given it a name keeps it under that. By its id only
+/// where nobody has given it one.
 pub(super) async fn remove(docker: &Docker, image: &str) -> Result<(), RuntimeError> {
+    let client = docker.client()?;
+    if image.starts_with(ID_PREFIX) {
+        let names = match client.inspect_image(image).await {
+            Ok(found) => found.repo_tags.unwrap_or_default(),
+            Err(error) if status(&error) == Some(404) => return Ok(()),
+            Err(error) => return Err(docker.explain(&error, "looking at the image")),
+        };
+        if let Some(name) = names.first() {
+            return Err(RuntimeError::Forbidden(format!("it has a name: {name}")));
+        }
+    }
     let options = RemoveImageOptionsBuilder::default().force(false).build();
-    match docker.client()?.remove_image(image, Some(options), None).await {
+    match client.remove_image(image, Some(options), None).await {
         Ok(_) => Ok(()),
         Err(error) if status(&error) == Some(404) => Ok(()),
         Err(error) => Err(docker.explain(&error, "removing the image")),
@@ -172,15 +193,6 @@ fn figures(image: &str, layers: &Layers) -> PullFigures {
         total_bytes: layers.values().map(|layer| layer.total_bytes).sum(),
         step,
     }
-}
-
-/// The login for an image's registry, where the node has one.
-async fn login(docker: &Docker, image: &str) -> Result<Option<DockerCredentials>, RuntimeError> {
-    let Some(file) = docker.registry_auth.clone() else { return Ok(None) };
-    let image = image.to_owned();
-    let read = tokio::task::spawn_blocking(move || docker_auth::login(&file, &image)).await;
-    read.unwrap_or_else(|error| Err(format!("the logins could not be read: {error}")))
-        .map_err(RuntimeError::Refused)
 }
 
 /// An image reference that names one image: without a tag or digest Docker would pull every tag there is.

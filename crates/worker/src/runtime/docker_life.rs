@@ -106,7 +106,9 @@ async fn create(
 ) -> Result<Created, RuntimeError> {
     let spec = &start.run.spec;
     docker.policy.admit(spec).map_err(RuntimeError::Forbidden)?;
-    let options = CreateContainerOptionsBuilder::default().name(&start.name).build();
+    let platform = spec.container.platform.as_ref().map(ToString::to_string).unwrap_or_default();
+    let options =
+        CreateContainerOptionsBuilder::default().name(&start.name).platform(&platform).build();
     let mounts = mounts_of(docker, start).await?;
     let mut body = create_body(start, &docker.machine, mounts).map_err(RuntimeError::Forbidden)?;
     if let Some(claim) = claim {

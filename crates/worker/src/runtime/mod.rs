@@ -30,12 +30,12 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::BoxStream;
 use longshore_core::agent::{
-    Container, ContainerEnd, ContainerEvent, Failure, ImageFound, StartContainer, StartedContainer,
+    Container, ContainerEnd, ContainerEvent, Failure, ImageWish, StartContainer, StartedContainer,
 };
 use longshore_proto::id::ClusterId;
 use longshore_proto::metrics::{PullFigures, Usage};
+use longshore_proto::platform::Platform;
 use longshore_proto::rpc::FileStat;
-use longshore_proto::spec::PullPolicy;
 use tokio::io::AsyncWrite;
 
 /// The answer to a verb. Every verb answers within a deadline of its own.
@@ -49,10 +49,15 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// Every container that has this node's label, whatever its state.
     fn list(&self) -> Answer<'_, Vec<Container>>;
 
-    /// Makes an image available, as the policy says.
-    fn pull(&self, image: String, policy: PullPolicy) -> Answer<'_, ImageFound>;
+    /// The id of an image that is here, made for the platform that is meant.
+    fn find_image(&self, wish: ImageWish) -> Answer<'_, Option<String>>;
 
-    /// Takes an image away, by one of its references, unless any container uses it.
+    /// Fetches an image from its registry, whether or not it is here. Refused where trying again may help, forbidden
+    /// where it does not.
+    fn fetch_image(&self, wish: ImageWish) -> Answer<'_, ()>;
+
+    /// Takes an image away, by one of its references, unless any container uses it; or by its id, unless it has a
+    /// name, too.
     fn remove_image(&self, image: String) -> Answer<'_, ()>;
 
     /// Takes a volume away that was made for tasks of this cluster and node, unless any container uses it.
@@ -135,6 +140,8 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
 pub struct RuntimeInfo {
     /// Its version.
     pub version: String,
+    /// What its containers run on.
+    pub platform: Option<Platform>,
     /// Where it keeps images and containers, as a path on its machine.
     pub root: Option<String>,
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use longshore_core::agent::labels::Owner;
 use longshore_core::agent::{
-    ContainerChange, ContainerEnd, ContainerState, StartContainer, StartedContainer,
+    ContainerChange, ContainerEnd, ContainerState, ImageWish, StartContainer, StartedContainer,
 };
 use longshore_proto::id::{ClusterId, Revision, TaskId};
 use longshore_proto::node::RunTask;
@@ -179,9 +179,10 @@ async fn a_full_disk_is_told_as_such() {
     let bench = Bench::new();
     let full = json!({"message": "mkdir /var/lib/docker/overlay2/x: no space left on device"});
     bench.proxy.set(move |_| Deed::Answer(500, full.to_string()));
+    let image = ImageWish { image: "busybox:1".into(), platform: None, login: None };
     for refused in [
         bench.docker.start(bench.start()).await.map(drop),
-        bench.docker.pull("busybox:1".into(), PullPolicy::Always).await.map(drop),
+        bench.docker.fetch_image(image.clone()).await,
     ] {
         let Err(RuntimeError::Refused(reason)) = refused else { panic!("{refused:?}") };
         assert!(reason.contains("the disk that Docker uses on this node is full"), "{reason}");

@@ -324,6 +324,7 @@ impl Node {
             keeping: self.keeping,
             registry_auth: None,
             sandboxes: self.sandboxes,
+            registry_logins: None,
             ports: PORT_RANGE_USUAL,
             on_shutdown,
             docker: socket.map(|socket| socket.display().to_string()),

@@ -11,6 +11,7 @@
 mod adopting;
 mod bad_daemon;
 mod garbage;
+mod images;
 mod leader;
 mod living;
 mod logs;

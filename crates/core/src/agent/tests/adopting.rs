@@ -25,7 +25,7 @@ fn a_worker_without_a_manager_goes_on_with_what_it_stored() {
     bench.restart();
     bench.up(vec![]);
     let (_, actions) = bench.later(2_000);
-    assert!(matches!(&actions[..], [Action::PullImage { .. }]), "{actions:?}");
+    assert!(matches!(&actions[..], [Action::FindImage(_)]), "{actions:?}");
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn an_attempt_that_was_stored_and_never_started_is_started_under_its_name() {
         bench.restart();
         let (writes, actions) = bench.up(found);
         assert_eq!(writes, []);
-        assert!(matches!(&actions[..], [Action::PullImage { .. }]), "{actions:?}");
+        assert!(matches!(&actions[..], [Action::FindImage(_)]), "{actions:?}");
         let (_, actions) = bench.pulled();
         assert!(
             matches!(&actions[..], [Action::StartContainer(start)] if start.attempt == 1),
@@ -139,10 +139,7 @@ fn a_worker_that_lost_its_disk_adopts_what_runs_and_counts_on() {
     bench.step(Input::Observed { ticket: looked, containers: vec![running.clone()] });
     let (_, actions) = bench.sync(9, vec![wants_run(1, 2, always())]);
     let looked = ticket(&actions);
-    assert!(
-        !actions.iter().any(|action| matches!(action, Action::PullImage { .. })),
-        "{actions:?}"
-    );
+    assert!(!actions.iter().any(|action| matches!(action, Action::FindImage(_))), "{actions:?}");
     let (writes, actions) =
         bench.step(Input::Observed { ticket: looked, containers: vec![running] });
     assert_eq!(states(&writes), [(7, TaskState::Running)]);

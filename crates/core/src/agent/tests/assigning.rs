@@ -31,6 +31,7 @@ fn a_change_that_fits_is_stored_with_its_first_attempt_before_anything_is_done()
         restarts_at_ms: vec![],
         ports: Vec::new(),
         health: None,
+        pulls_failed: 0,
         end: None,
     };
     let report = TaskReport {
@@ -43,16 +44,14 @@ fn a_change_that_fits_is_stored_with_its_first_attempt_before_anything_is_done()
         reason: Some("pulling busybox:1 unless it is here".into()),
         ports: Vec::new(),
         health: None,
+        pulls_failed: 0,
         at_ms: START_WALL_MS,
     };
     assert_eq!(
         writes,
         [Write::Report { sequence: 1, report }, Write::Revision(rev(2)), Write::Task(record)]
     );
-    assert_eq!(
-        actions,
-        [Action::PullImage { image: "busybox:1".into(), policy: Default::default() }]
-    );
+    assert_eq!(actions, [Action::FindImage(busybox())]);
     assert_eq!(bench.agent.revision(), rev(2));
 }
 
@@ -227,10 +226,7 @@ fn a_task_that_has_ended_is_not_run_again_by_a_late_message() {
     bench.join();
     let (writes, actions) = bench.sync(2, vec![wants_run(1, 2, always())]);
     assert_eq!(reports(&writes).len(), 1);
-    assert!(
-        !actions.iter().any(|action| matches!(action, Action::PullImage { .. })),
-        "{actions:?}"
-    );
+    assert!(!actions.iter().any(|action| matches!(action, Action::FindImage(_))), "{actions:?}");
 }
 
 #[test]

@@ -2,8 +2,6 @@
 
 use super::*;
 
-use longshore_proto::spec::PullPolicy;
-
 #[test]
 fn from_the_image_to_running() {
     let mut bench = Bench::ready();
@@ -21,20 +19,6 @@ fn from_the_image_to_running() {
     assert_eq!(bench.record(1).unwrap().container_id, Some(container_id(1, 1)));
     assert_eq!(bench.agent.tasks_running(), 1);
     assert_eq!(bench.agent.logs_of(id(1)).unwrap().container_id, Some(container_id(1, 1)));
-}
-
-#[test]
-fn many_tasks_wait_for_one_pull() {
-    let mut bench = Bench::ready();
-    let wants =
-        (1..=3).map(|number| wants_run(number, 2, policy(RestartMode::Always, 5))).collect();
-    let (_, actions) = bench.delta(1, 2, wants);
-    assert_eq!(
-        actions,
-        [Action::PullImage { image: "busybox:1".into(), policy: PullPolicy::IfMissing }]
-    );
-    let (_, actions) = bench.pulled();
-    assert_eq!(actions.len(), 3);
 }
 
 #[test]
@@ -70,7 +54,7 @@ fn a_failure_is_retried_with_a_new_attempt_that_tells_why() {
     assert!(matches!(&writes[..], [Write::Kept(kept), ..] if kept.attempt == 1), "{writes:?}");
     assert_eq!(bench.agent.logs_of(id(1)).unwrap().container_id, Some(container_id(1, 1)));
     assert_eq!(bench.later(800).1.len(), 1, "only the report is due");
-    assert!(bench.later(300).1.iter().any(|action| matches!(action, Action::PullImage { .. })));
+    assert!(bench.later(300).1.iter().any(|action| matches!(action, Action::FindImage(_))));
 }
 
 #[test]
@@ -79,10 +63,7 @@ fn waits_double_and_the_policy_gives_up() {
     for attempt in 1..=2 {
         bench.step(died(1, attempt, 1));
         let (_, actions) = bench.later(if attempt == 1 { 1_100 } else { 2_200 });
-        assert!(
-            actions.iter().any(|action| matches!(action, Action::PullImage { .. })),
-            "{actions:?}"
-        );
+        assert!(actions.iter().any(|action| matches!(action, Action::FindImage(_))), "{actions:?}");
         bench.pulled();
         bench.started(1, attempt + 1);
     }
@@ -134,27 +115,6 @@ fn running_out_of_memory_is_said() {
 }
 
 #[test]
-fn a_missing_image_is_a_failed_attempt() {
-    let refused = |policy| Input::Pulled {
-        image: "busybox:1".into(),
-        policy,
-        result: Err(Failure::Refused("image busybox:1 is not on this node".into())),
-    };
-    let mut bench = Bench::ready();
-    bench.delta(1, 2, vec![wants_run(1, 2, policy(RestartMode::Never, 5))]);
-    let (writes, actions) = bench.step(refused(PullPolicy::IfMissing));
-    let reason = "could not start: image busybox:1 is not on this node".to_owned();
-    assert_eq!(reports(&writes), [(1, TaskState::Failed, None, reason)]);
-    assert_eq!(actions, []);
-
-    let mut bench = Bench::ready();
-    bench.delta(1, 2, vec![wants_run(1, 2, policy(RestartMode::Always, 5))]);
-    let (writes, _) = bench.step(refused(PullPolicy::IfMissing));
-    assert_eq!(reports(&writes)[0].0, 2);
-    assert_eq!(reports(&writes)[0].1, TaskState::Preparing);
-}
-
-#[test]
 fn what_the_node_does_not_allow_fails_before_anything_is_fetched_for_it() {
     let mut bench = Bench::ready();
     let mut wish = wants_run(1, 2, policy(RestartMode::Always, 5));
@@ -187,10 +147,7 @@ fn a_failed_start_is_cleared_away_before_the_next_attempt() {
     let name = owner(1, 1).container_name();
     assert_eq!(actions, [remove(name.clone(), 0)]);
     let (_, actions) = bench.later(5_000);
-    assert!(
-        !actions.iter().any(|action| matches!(action, Action::PullImage { .. })),
-        "{actions:?}"
-    );
+    assert!(!actions.iter().any(|action| matches!(action, Action::FindImage(_))), "{actions:?}");
     let (_, actions) = bench.step(Input::Removed {
         container: name.clone(),
         result: Err(Failure::Refused("busy".into())),
@@ -198,7 +155,7 @@ fn a_failed_start_is_cleared_away_before_the_next_attempt() {
     assert_eq!(actions, []);
     assert_eq!(bench.later(5_000).1, [remove(name.clone(), 0)]);
     let (_, actions) = bench.step(Input::Removed { container: name, result: Ok(()) });
-    assert!(actions.iter().any(|action| matches!(action, Action::PullImage { .. })), "{actions:?}");
+    assert!(actions.iter().any(|action| matches!(action, Action::FindImage(_))), "{actions:?}");
 }
 
 #[test]

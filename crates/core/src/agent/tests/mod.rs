@@ -3,6 +3,7 @@
 mod adopting;
 mod assigning;
 mod health;
+mod image;
 mod living;
 mod ports;
 mod stock;
@@ -102,6 +103,19 @@ pub(super) fn died(number: u128, attempt: u64, code: i64) -> Input {
         labels: labels_of(number, attempt),
         change: ContainerChange::Died(exit(code)),
     })
+}
+
+/// What every task here runs.
+pub(super) fn busybox() -> ImageWish {
+    ImageWish { image: "busybox:1".into(), platform: None, login: None }
+}
+
+pub(super) fn looked_for(result: Result<Option<String>, Failure>) -> Input {
+    Input::ImageLookedFor { wish: busybox(), result }
+}
+
+pub(super) fn refused(reason: &str) -> Failure {
+    Failure::Refused(reason.to_owned())
 }
 
 /// An agent with a clock, a store, and the actions of its last step.
@@ -253,12 +267,19 @@ impl Bench {
         bench
     }
 
+    /// The image is here.
     pub(super) fn pulled(&mut self) -> (Vec<Write>, Vec<Action>) {
-        self.step(Input::Pulled {
-            image: "busybox:1".into(),
-            policy: Default::default(),
-            result: Ok(ImageFound::WasHere),
-        })
+        self.step(looked_for(Ok(Some("sha256:1".into()))))
+    }
+
+    /// The image is not here.
+    pub(super) fn missing(&mut self) -> (Vec<Write>, Vec<Action>) {
+        self.step(looked_for(Ok(None)))
+    }
+
+    /// The answer to a fetch.
+    pub(super) fn fetched(&mut self, result: Result<(), Failure>) -> (Vec<Write>, Vec<Action>) {
+        self.step(Input::ImageFetched { wish: busybox(), result })
     }
 
     pub(super) fn started(&mut self, number: u128, attempt: u64) -> (Vec<Write>, Vec<Action>) {

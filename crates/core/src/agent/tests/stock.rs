@@ -1,6 +1,6 @@
 //! When images and volumes go that were brought for tasks, and when ended containers do.
 
-use longshore_proto::spec::{Mount, MountSource};
+use longshore_proto::spec::{Mount, MountSource, PullPolicy};
 
 use super::*;
 use crate::agent::stock::ROUND_MS;
@@ -15,11 +15,6 @@ fn volume() -> StockItem {
     StockItem::Volume("cache".into())
 }
 
-fn fetched(bench: &mut Bench) -> Vec<Action> {
-    let (image, policy) = ("busybox:1".into(), Default::default());
-    bench.step(Input::Pulled { image, policy, result: Ok(ImageFound::Fetched) }).1
-}
-
 /// A task that ran with an image that was fetched for it, and a volume, and has ended.
 fn over(keeping: Keeping) -> Bench {
     let mut bench = Bench::with(Settings { keeping, ..Settings::default() });
@@ -28,7 +23,8 @@ fn over(keeping: Keeping) -> Bench {
     let source = MountSource::Volume { name: "cache".into() };
     run.spec.mounts = vec![Mount { target: "/cache".into(), source, read_only: false }];
     bench.delta(1, 2, vec![wish]);
-    fetched(&mut bench);
+    bench.missing();
+    bench.fetched(Ok(()));
     bench.started(1, 1);
     bench.deliver();
     assert_eq!(
@@ -105,6 +101,67 @@ fn what_was_here_before_is_never_removed() {
 }
 
 #[test]
+fn an_image_is_noted_before_it_is_fetched_so_that_a_crash_does_not_disown_it() {
+    let mut bench = Bench::ready();
+    bench.delta(1, 2, vec![wants_run(1, 2, policy(RestartMode::Never, 0))]);
+    let (writes, actions) = bench.missing();
+    assert!(matches!(&writes[..], [Write::Stock(record)] if record.item == image()), "{writes:?}");
+    assert_eq!(actions, [Action::FetchImage(busybox())]);
+    // The fetch ends while the worker is down.
+    bench.restart();
+    bench.join();
+    bench.sync(3, vec![wants_stop(1, 3)]);
+    bench.up(vec![]);
+    bench.deliver();
+    bench.later(7 * DAY_MS);
+    assert_eq!(measured(&mut bench, 10), [image()]);
+}
+
+#[test]
+fn an_image_that_could_not_be_fetched_is_not_ours_when_somebody_else_brings_it() {
+    let mut bench = Bench::ready();
+    bench.delta(1, 2, vec![wants_run(1, 2, policy(RestartMode::Never, 0))]);
+    bench.missing();
+    let (writes, _) = bench.fetched(Err(refused("the registry is away")));
+    assert!(writes.contains(&Write::StockDropped(image())), "{writes:?}");
+    assert_eq!(bench.saved().stock, []);
+}
+
+#[test]
+fn what_a_tag_of_ours_has_left_behind_goes_like_any_image() {
+    let always = |number, index| {
+        let mut wish = wants_run(number, index, policy(RestartMode::Never, 0));
+        let Want::Run(run) = &mut wish.want else { panic!("{wish:?}") };
+        run.spec.pull = PullPolicy::Always;
+        wish
+    };
+    let before = StockItem::Image("sha256:1".into());
+    // The tag was somebody else's: so is what it leaves.
+    let mut bench = Bench::ready();
+    bench.delta(1, 2, vec![always(1, 2)]);
+    let (_, actions) = bench.pulled();
+    assert_eq!(actions, [Action::FetchImage(busybox())]);
+    assert_eq!(bench.saved().stock, []);
+    // And here it is ours.
+    let mut bench = Bench::ready();
+    bench.delta(1, 2, vec![always(1, 2)]);
+    bench.missing();
+    bench.fetched(Ok(()));
+    bench.started(1, 1);
+    bench.delta(2, 3, vec![always(2, 3)]);
+    bench.pulled();
+    bench.fetched(Ok(()));
+    bench.started(2, 1);
+    let items: Vec<StockItem> = bench.saved().stock.into_iter().map(|known| known.item).collect();
+    assert_eq!(items, [image(), before.clone()]);
+    let taken = measured(&mut bench, 99);
+    assert_eq!(taken, std::slice::from_ref(&before), "the tag's own is needed");
+    // Its tag has not moved on, so that it has a name and is not ours to take.
+    removed(&mut bench, before, Err(Failure::Forbidden("it has a name".into())));
+    assert_eq!(measured(&mut bench, 99), []);
+}
+
+#[test]
 fn on_a_full_disk_images_go_at_once_and_then_the_older_ended_containers() {
     let mut bench = over(Keeping::default());
     assert_eq!(measured(&mut bench, 84), []);
@@ -127,7 +184,7 @@ fn a_task_that_needs_an_image_which_is_leaving_waits_and_has_it_fetched_anew() {
     let mut bench = over(Keeping::default());
     assert_eq!(measured(&mut bench, 99), [image()]);
     let (_, actions) = bench.delta(2, 3, vec![wants_run(2, 3, policy(RestartMode::Never, 0))]);
-    let pulls = |action: &Action| matches!(action, Action::PullImage { .. });
+    let pulls = |action: &Action| matches!(action, Action::FindImage(_));
     assert!(!actions.iter().any(pulls), "{actions:?}");
     let actions = removed(&mut bench, image(), Ok(()));
     assert!(actions.iter().any(pulls), "{actions:?}");

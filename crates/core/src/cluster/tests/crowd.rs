@@ -32,6 +32,7 @@ fn report(world: &mut World, node: &str, tasks: &[TaskId]) -> Input {
         reason: None,
         ports: Vec::new(),
         health: None,
+        pulls_failed: 0,
         at_ms: 0,
     };
     let reports = Reports { node_id, boot_id, reports: tasks.iter().map(report).collect() };

@@ -197,6 +197,38 @@ fn a_change_of_health_is_known_once_and_never_goes_back() {
 }
 
 #[test]
+fn why_an_image_cannot_be_had_is_known_once_and_never_goes_back() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 1));
+    let id = world.live("web")[0];
+    world.report(id, 1, TaskState::Preparing, None);
+    assert_eq!(world.report_pull_failed(id, 1, "away").len(), 1);
+    assert_eq!(world.report_pull_failed(id, 2, "still away").len(), 1);
+    assert_eq!(world.report_pull_failed(id, 2, "still away"), []);
+    assert_eq!(world.report_pull_failed(id, 1, "away"), []);
+    assert_eq!(world.task(id).reason(), Some("still away"));
+    world.report(id, 1, TaskState::Running, None);
+    assert_eq!(world.report_pull_failed(id, 3, "away"), [], "it has come");
+    world.report(id, 2, TaskState::Preparing, Some(1));
+    assert_eq!(world.task(id).pulls_failed(), 0);
+    world.check_replay();
+}
+
+#[test]
+fn a_task_goes_only_to_nodes_of_its_platform_and_says_so() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let mut spec = job("web", 1);
+    spec.specs[0].container.platform = Some("linux/arm64".parse().unwrap());
+    world.submit(spec);
+    let id = world.live("web")[0];
+    assert_eq!(world.task(id).node, None);
+    let why = world.cluster.state().jobs[&key("web")].blocked.values().next().cloned().unwrap();
+    assert!(why.contains("attribute.platform = linux/arm64"), "{why}");
+}
+
+#[test]
 fn a_service_task_that_failed_for_good_is_replaced_after_a_wait_that_doubles() {
     let mut world = World::new();
     world.join("n1", NODE).unwrap();

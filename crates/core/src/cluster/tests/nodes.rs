@@ -376,6 +376,7 @@ fn that_a_task_is_unknown_is_believed_only_with_a_record() {
         reason: None,
         ports: Default::default(),
         health: None,
+        pulls_failed: 0,
         at_ms: 0,
     };
     let reports = longshore_proto::node::Reports { node_id, boot_id, reports: vec![report] };

@@ -331,6 +331,15 @@ impl World {
         self.report_as(&node, task, 1, TaskState::Running, |report| report.health = Some(health))
     }
 
+    /// A node says that a task's image could not be had in its first attempt.
+    pub(super) fn report_pull_failed(&mut self, task: TaskId, failed: u32, why: &str) -> Vec<Fact> {
+        let node = self.task(task).node.clone().expect("the task has a node");
+        self.report_as(&node, task, 1, TaskState::Preparing, |report| {
+            report.pulls_failed = failed;
+            report.reason = Some(why.to_owned());
+        })
+    }
+
     pub(super) fn report_from(
         &mut self,
         node: &NodeName,
@@ -361,6 +370,7 @@ impl World {
             reason: None,
             ports: Vec::new(),
             health: None,
+            pulls_failed: 0,
             at_ms: self.now().wall_ms,
         };
         change(&mut report);

@@ -1,0 +1,94 @@
+//! Images that tasks need: which are looked for and fetched just now, so that many tasks share one errand.
+//!
+//! What a fetch will bring is noted in the store before it begins: a worker that dies between a fetch's end and its note would
+//! else take the image for one that was here before, and never remove it. An image that is here already and is fetched anew
+//! (its tag may move) is noted by its id, where it was ours: without its tag nobody else knows it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use longshore_proto::name::LoginName;
+use longshore_proto::platform::Platform;
+use longshore_proto::spec::TaskSpec;
+
+use super::context::Context;
+use super::input::Failure;
+use super::step::Action;
+use super::stock::StockItem;
+
+/// An image as a task needs it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImageWish {
+    /// The reference.
+    pub image: String,
+    /// What it is made for; absent means whatever the runtime takes by itself.
+    pub platform: Option<Platform>,
+    /// The login that its registry is asked with; absent means the node's own.
+    pub login: Option<LoginName>,
+}
+
+impl ImageWish {
+    /// What a task needs.
+    pub fn of(spec: &TaskSpec) -> Self {
+        Self {
+            image: spec.image.clone(),
+            platform: spec.container.platform.clone(),
+            login: spec.container.registry_login.clone(),
+        }
+    }
+
+    /// Whether a task needs just this.
+    pub(super) fn is_of(&self, spec: &TaskSpec) -> bool {
+        let container = &spec.container;
+        (&self.image, &self.platform, &self.login)
+            == (&spec.image, &container.platform, &container.registry_login)
+    }
+}
+
+/// The errands that are under way.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Errands {
+    looks: BTreeSet<ImageWish>,
+    /// With whether the image is noted as ours because of this one.
+    fetches: BTreeMap<ImageWish, bool>,
+}
+
+impl Context {
+    /// Looks for an image, unless that is under way.
+    pub(super) fn look_for(&mut self, wish: ImageWish) {
+        if self.errands.looks.insert(wish.clone()) {
+            self.actions.push(Action::FindImage(wish));
+        }
+    }
+
+    /// A look was answered.
+    pub(super) fn looked_for(&mut self, wish: &ImageWish) {
+        self.errands.looks.remove(wish);
+    }
+
+    /// Fetches an image, unless that is under way; `found` is the id of the one that has its name here.
+    pub(super) fn fetch(&mut self, wish: &ImageWish, found: Option<&str>) {
+        if self.errands.fetches.contains_key(wish) {
+            return;
+        }
+        let item = StockItem::image(&wish.image);
+        match found {
+            None => self.stock.brought(item, self.wall_ms, &mut self.writes),
+            Some(id) if self.stock.has(&item) => {
+                let before = StockItem::Image(id.to_owned());
+                self.stock.brought(before, self.wall_ms, &mut self.writes);
+            }
+            Some(_) => {}
+        }
+        self.errands.fetches.insert(wish.clone(), found.is_none());
+        self.actions.push(Action::FetchImage(wish.clone()));
+    }
+
+    /// A fetch was answered.
+    pub(super) fn fetched(&mut self, wish: &ImageWish, result: &Result<(), Failure>) {
+        let is_noted = self.errands.fetches.remove(wish).unwrap_or(false);
+        if is_noted && matches!(result, Err(Failure::Refused(_) | Failure::Forbidden(_))) {
+            // It is not here: whoever brings it by hand after this is its owner.
+            self.stock.forget(&StockItem::image(&wish.image), &mut self.writes);
+        }
+    }
+}
