@@ -27,6 +27,10 @@ use crate::runtime::{Runtime, RuntimeError};
 
 /// How long the runtime may take after the last byte of an archive to have unpacked it.
 const UNPACK_DEADLINE: Duration = Duration::from_secs(300);
+/// How long the runtime may take for one piece of an archive.
+const PIECE_DEADLINE: Duration = Duration::from_secs(60);
+/// How long it may take to say why it takes no more.
+const REASON_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest path that Linux knows, in bytes.
 const PATH_BYTES_MAX: usize = 4_096;
 
@@ -134,13 +138,17 @@ pub(crate) async fn receive(
             }
             Ok(Fed::Lost) => {
                 let lost = "a part of the files was lost on the way";
-                inputs.break_off(lost).await;
+                inputs.break_off(lost);
                 let refusal = ApiError::new(ErrorCode::Unavailable, lost);
                 return Ok(Some(refusal.hint("copy them again: some may be there already")));
             }
-            // The runtime takes no more: its answer says why.
+            // The runtime takes no more: its answer says why, unless it hangs.
             Ok(Fed::Closed) => {
-                return Ok((&mut put).await.err().map(|error| failed(&error)));
+                let why = tokio::time::timeout(REASON_DEADLINE, &mut put);
+                return Ok(match out.unless_gone(why).await? {
+                    Ok(result) => result.err().map(|error| failed(&error)),
+                    Err(_) => Some(stuck()),
+                });
             }
             // Before the end of the input: refused, or an archive that ended earlier than what carried it.
             Err(Err(error)) => return Ok(Some(failed(&error))),
@@ -173,10 +181,11 @@ impl Pieces {
             match body {
                 InputBody::Bytes(bytes) => {
                     let Some(to_archive) = &self.to_archive else { return Fed::Closed };
-                    if to_archive.send(Ok(bytes.into())).await.is_err() {
-                        return Fed::Closed;
-                    }
-                    return Fed::Taken(sequence);
+                    let sent = to_archive.send(Ok(bytes.into()));
+                    return match tokio::time::timeout(PIECE_DEADLINE, sent).await {
+                        Ok(Ok(())) => Fed::Taken(sequence),
+                        Ok(Err(_)) | Err(_) => Fed::Closed,
+                    };
                 }
                 InputBody::Size(_) => return Fed::Taken(sequence),
                 InputBody::End => {
@@ -187,10 +196,11 @@ impl Pieces {
         }
     }
 
-    /// Lets the runtime know that the archive is not whole.
-    async fn break_off(&mut self, why: &'static str) {
+    /// Lets the runtime know that the archive is not whole. One that takes nothing just now learns it from its
+    /// connection, which is given up next.
+    fn break_off(&mut self, why: &'static str) {
         if let Some(to_archive) = self.to_archive.take() {
-            let _ = to_archive.send(Err(io::Error::other(why))).await;
+            let _ = to_archive.try_send(Err(io::Error::other(why)));
         }
     }
 }
@@ -240,6 +250,12 @@ fn no_path(path: &str) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("there is no {path} in the container"))
 }
 
+/// The runtime has taken nothing for too long.
+fn stuck() -> ApiError {
+    ApiError::new(ErrorCode::Unavailable, "the container runtime takes no more of the files")
+        .hint("look at the node's Docker daemon and its disk; some files may be there already")
+}
+
 fn failed(error: &RuntimeError) -> ApiError {
     ApiError::new(ErrorCode::Internal, error.to_string())
 }
@@ -247,6 +263,22 @@ fn failed(error: &RuntimeError) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_that_takes_nothing_is_not_waited_for_for_ever() {
+        let session = longshore_proto::id::SessionId(Default::default());
+        let (operator, inputs) = mpsc::channel(4);
+        let (to_archive, _nobody_reads) = mpsc::channel(1);
+        let mut pieces = Pieces { inputs, order: Order::default(), to_archive: Some(to_archive) };
+        for sequence in 1..=2 {
+            let body = InputBody::Bytes(vec![1]);
+            operator.send(Input { session, sequence, body }).await.unwrap();
+        }
+        assert_eq!(pieces.next().await, Fed::Taken(1));
+        assert_eq!(pieces.next().await, Fed::Closed);
+        pieces.break_off("a part was lost");
+        assert!(pieces.to_archive.is_none());
+    }
 
     #[test]
     fn paths_begin_at_the_root_and_end_with_a_name() {

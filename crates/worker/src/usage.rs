@@ -104,10 +104,7 @@ fn groups_of(membership: &str, container_id: &str, root: &Path) -> Option<Groups
         membership.lines().find_map(|line| {
             let (_, rest) = line.split_once(':')?;
             let (controllers, path) = rest.split_once(':')?;
-            if !path.contains(container_id) {
-                return None;
-            }
-            let path = path.trim_start_matches('/');
+            let path = group_of(path, container_id)?.trim_start_matches('/');
             match controller {
                 "" if controllers.is_empty() => Some(root.join(path)),
                 _ if !controller.is_empty()
@@ -130,6 +127,14 @@ fn groups_of(membership: &str, container_id: &str, root: &Path) -> Option<Groups
         return Some(Groups::V1 { cpu, memory, pids, disk });
     }
     folder_of("").filter(|folder| folder.join("memory.current").is_file()).map(Groups::V2)
+}
+
+/// The container's own group, which is named after it: an init in it may have moved itself into one below.
+fn group_of<'a>(path: &'a str, container_id: &str) -> Option<&'a str> {
+    let named = path.find(container_id)?;
+    let rest = path.get(named..)?;
+    let end = rest.find('/').map_or(path.len(), |length| named + length);
+    path.get(..end)
 }
 
 fn text(path: &Path) -> Option<String> {
@@ -264,6 +269,59 @@ mod tests {
         fs::remove_file(folder.join("memory.current")).unwrap();
         let groups = Groups::V2(folder);
         assert_eq!(Source { groups, devices: None }.read(), None, "it is gone");
+    }
+
+    #[test]
+    fn the_group_of_the_container_is_read_and_not_that_of_its_init_alone() {
+        for (path, group) in [
+            (format!("/docker/{ID}"), Some(format!("/docker/{ID}"))),
+            (format!("/docker/{ID}/init.scope"), Some(format!("/docker/{ID}"))),
+            (
+                format!("/user.slice/libpod-{ID}.scope/container/a"),
+                Some(format!("/user.slice/libpod-{ID}.scope")),
+            ),
+            ("/docker/another".to_owned(), None),
+        ] {
+            assert_eq!(group_of(&path, ID).map(str::to_owned), group, "{path}");
+        }
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("docker").join(ID);
+        write(&folder, &[("memory.current", "7\n")]);
+        let membership = format!("0::/docker/{ID}/init.scope\n");
+        assert_eq!(groups_of(&membership, ID, root.path()), Some(Groups::V2(folder)));
+    }
+
+    #[test]
+    fn files_that_a_kernel_leaves_out_leave_their_figures_out() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join(format!("docker-{ID}.scope"));
+        // Of a kernel 6.1 whose io controller is not delegated, as with rootless Podman; no limit is `max`.
+        write(
+            &folder,
+            &[
+                (
+                    "cpu.stat",
+                    "usage_usec 482561\nuser_usec 301224\nsystem_usec 181336\nnr_periods 0\nnr_throttled 0\n\
+                     throttled_usec 0\nnr_bursts 0\nburst_usec 0\n",
+                ),
+                ("memory.current", "25165824\n"),
+                ("memory.max", "max\n"),
+                (
+                    "memory.stat",
+                    "anon 4468736\nfile 19832832\nkernel 692224\ninactive_anon 4427776\nactive_anon 20480\n\
+                     inactive_file 12582912\nactive_file 7249920\n",
+                ),
+                ("pids.current", "11\n"),
+            ],
+        );
+        let usage = Source { groups: Groups::V2(folder), devices: None }.read().unwrap();
+        let wanted = Usage {
+            cpu_ns: Some(482_561_000),
+            memory_bytes: Some(12_582_912),
+            pids: Some(11),
+            ..Usage::default()
+        };
+        assert_eq!(usage, wanted);
     }
 
     #[test]

@@ -129,3 +129,82 @@ fn usage_of(stats: &ContainerStatsResponse) -> Usage {
         pids: stats.pids_stats.as_ref().and_then(|pids| pids.current),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(answer: &str) -> Usage {
+        usage_of(&serde_json::from_str(answer).unwrap())
+    }
+
+    /// What Docker 20.10 said of a container on groups of version 1, in short.
+    const V1: &str = r#"{
+        "read": "2026-11-26T10:00:00.000000000Z", "preread": "0001-01-01T00:00:00Z", "num_procs": 0,
+        "pids_stats": { "current": 3, "limit": 1024 },
+        "blkio_stats": {
+            "io_service_bytes_recursive": [
+                { "major": 8, "minor": 0, "op": "Read", "value": 100 },
+                { "major": 8, "minor": 0, "op": "Write", "value": 7 },
+                { "major": 8, "minor": 16, "op": "Read", "value": 1 },
+                { "major": 8, "minor": 0, "op": "Total", "value": 107 }
+            ],
+            "io_serviced_recursive": []
+        },
+        "cpu_stats": {
+            "cpu_usage": { "total_usage": 5000000, "usage_in_kernelmode": 0, "usage_in_usermode": 0 },
+            "system_cpu_usage": 9, "online_cpus": 2
+        },
+        "memory_stats": {
+            "usage": 1000, "max_usage": 2000, "limit": 4096,
+            "stats": { "cache": 500, "inactive_file": 200, "total_inactive_file": 300 }
+        },
+        "networks": {
+            "eth0": { "rx_bytes": 10, "rx_packets": 1, "tx_bytes": 20, "tx_packets": 2 },
+            "eth1": { "rx_bytes": 1, "rx_packets": 1, "tx_bytes": 2, "tx_packets": 2 }
+        }
+    }"#;
+
+    /// The same on version 2: other names, operations in lower case, no network of its own.
+    const V2: &str = r#"{
+        "read": "2026-11-26T10:00:00.000000000Z",
+        "pids_stats": { "current": 3, "limit": 1024 },
+        "blkio_stats": {
+            "io_service_bytes_recursive": [
+                { "major": 8, "minor": 0, "op": "read", "value": 100 },
+                { "major": 8, "minor": 0, "op": "write", "value": 7 }
+            ],
+            "io_serviced_recursive": null
+        },
+        "cpu_stats": { "cpu_usage": { "total_usage": 5000000 }, "online_cpus": 2 },
+        "memory_stats": { "usage": 1000, "limit": 4096, "stats": { "anon": 1, "inactive_file": 300 } }
+    }"#;
+
+    #[test]
+    fn dockers_own_figures_are_read_of_both_versions_of_groups() {
+        let wanted = Usage {
+            cpu_ns: Some(5_000_000),
+            memory_bytes: Some(700),
+            memory_limit_bytes: Some(4_096),
+            received_bytes: Some(11),
+            sent_bytes: Some(22),
+            read_bytes: Some(101),
+            written_bytes: Some(7),
+            pids: Some(3),
+            ..Usage::default()
+        };
+        assert_eq!(read(V1), wanted);
+        let wanted =
+            Usage { received_bytes: None, sent_bytes: None, read_bytes: Some(100), ..wanted };
+        assert_eq!(read(V2), wanted);
+    }
+
+    #[test]
+    fn what_the_runtime_does_not_say_is_left_out() {
+        // A container that has just ended, and Podman without the io controller.
+        assert_eq!(read("{}"), Usage::default());
+        let few =
+            read(r#"{ "blkio_stats": { "io_service_bytes_recursive": null }, "pids_stats": {} }"#);
+        assert_eq!(few, Usage::default());
+    }
+}
