@@ -30,6 +30,7 @@ mod connect;
 mod context;
 mod dev;
 mod failure;
+mod figures;
 mod jobfile;
 mod json;
 mod logging;

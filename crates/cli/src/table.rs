@@ -197,9 +197,9 @@ fn ports(task: &TaskView) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// One task, with everything that is known of it.
-pub(crate) fn task(task: &TaskView) -> String {
-    pairs(vec![
+/// One task, with everything that is known of it, and what it uses just now.
+pub(crate) fn task(task: &TaskView, figures: Vec<(&str, Option<String>)>) -> String {
+    let mut rows = vec![
         ("task", Some(task_name(task))),
         ("state", Some(state_shown(task).to_owned())),
         ("health", task.health.map(|health| health.as_str().to_owned())),
@@ -219,7 +219,9 @@ pub(crate) fn task(task: &TaskView) -> String {
         ("created", Some(time(task.created_at_ms))),
         ("started", task.started_at_ms.map(time)),
         ("finished", task.finished_at_ms.map(time)),
-    ])
+    ];
+    rows.extend(figures);
+    pairs(rows)
 }
 
 /// Jobs.

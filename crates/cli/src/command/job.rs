@@ -143,6 +143,9 @@ pub(crate) async fn status(
             if !tasks.is_empty() {
                 printer.data(&format!("\n{}", table::tasks(&tasks, table::now_ms(), false)))?;
             }
+            if wish.at.is_none() {
+                super::status::pulls_of(&client, tasks, printer).await?;
+            }
         }
     }
     Ok(Exit::Done)

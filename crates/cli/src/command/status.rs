@@ -1,11 +1,13 @@
 //! `longshore status`: how the cluster stands; or a job, or a task.
 
-use longshore_proto::api::{ClusterView, ListTasks, NodeView};
+use longshore_proto::api::{ClusterView, ListTasks, NodeView, TaskView};
 use longshore_proto::permission::Role;
+use longshore_proto::state::TaskState;
 
 use crate::args::{Format, task::Status};
 use crate::client::{Client, Named};
 use crate::failure::{Exit, Failure};
+use crate::figures::Figures;
 use crate::json;
 use crate::render::Printer;
 use crate::table;
@@ -18,7 +20,11 @@ pub(crate) async fn run(client: &Client, wish: &Status, printer: Printer) -> Res
     match (client.named(word).await?, wish.output) {
         (Named::Job(job), Format::Json) => printer.json(&json::Job::from(&job))?,
         (Named::Task(task), Format::Json) => printer.json(&json::Task::from(&*task))?,
-        (Named::Task(task), Format::Table) => printer.data(&table::task(&task))?,
+        (Named::Task(task), Format::Table) => {
+            let figures = Figures::of(client, std::slice::from_ref(&*task)).await;
+            printer.data(&table::task(&task, figures.rows(task.id)))?;
+            pulls(&figures, printer)?;
+        }
         (Named::Job(job), Format::Table) => {
             printer.data(&table::job(&job))?;
             let question = ListTasks { job: Some(job.name.clone()), ..ListTasks::default() };
@@ -28,9 +34,25 @@ pub(crate) async fn run(client: &Client, wish: &Status, printer: Printer) -> Res
             if !tasks.is_empty() {
                 printer.data(&format!("\n{}", table::tasks(&tasks, table::now_ms(), false)))?;
             }
+            pulls_of(client, tasks, printer).await?;
         }
     }
     Ok(Exit::Done)
+}
+
+/// How far the images have come that tasks wait for. Where none does, nobody is asked.
+pub(super) async fn pulls_of(
+    client: &Client,
+    mut tasks: Vec<TaskView>,
+    printer: Printer,
+) -> Result<(), Failure> {
+    tasks.retain(|task| task.state == TaskState::Preparing);
+    pulls(&Figures::of(client, &tasks).await, printer)
+}
+
+fn pulls(figures: &Figures, printer: Printer) -> Result<(), Failure> {
+    let lines = figures.pulls();
+    if lines.is_empty() { Ok(()) } else { printer.data(&format!("\n{}\n", lines.join("\n"))) }
 }
 
 async fn cluster(client: &Client, format: Format, printer: Printer) -> Result<Exit, Failure> {
@@ -92,7 +114,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use longshore_proto::id::{ClusterId, ManagerId};
-    use longshore_proto::state::TaskState;
     use uuid::Uuid;
 
     use super::*;
