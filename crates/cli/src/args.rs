@@ -2,6 +2,8 @@
 
 pub(crate) mod cluster;
 pub(crate) mod container;
+#[cfg(test)]
+mod docs;
 pub(crate) mod job;
 pub(crate) mod node;
 pub(crate) mod plan;
