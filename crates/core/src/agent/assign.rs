@@ -121,8 +121,8 @@ impl Agent {
             }
         }
         self.set_revision(set.revision);
-        if !self.synced {
-            self.synced = true;
+        if !self.ctx.synced {
+            self.ctx.synced = true;
             // Containers of unknown tasks may be judged from now on.
             self.ctx.runtime.look_now(self.ctx.now_ms);
         }

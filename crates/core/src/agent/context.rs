@@ -29,6 +29,8 @@ pub(super) struct Context {
     pub(super) policy: Policy,
     /// The images that are looked for and fetched.
     pub(super) errands: Errands,
+    /// Whether the leader's whole set was seen in this run.
+    pub(super) synced: bool,
     /// Whether the worker is to leave.
     pub(super) leaving: bool,
     /// The monotonic time of the input that is being handled, in milliseconds.

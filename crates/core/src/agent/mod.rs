@@ -19,7 +19,8 @@
 //! What holds, whatever comes in whatever order: `(attempt, state)` of a task never goes back; an attempt is
 //! stored before its container is created; a second attempt starts only when the first is known to have
 //! ended; a task that has ended never runs again; containers of others are never touched; while the runtime
-//! does not answer, nothing is judged dead; nothing is fetched for a task that the node does not allow.
+//! does not answer, nothing is judged dead; nothing is fetched for a task that the node does not allow; a worker that
+//! has just begun starts no fenced task before the leader has said that it is still its own.
 
 mod assign;
 mod backoff;
@@ -86,8 +87,6 @@ pub struct Agent {
     tombstone_next: u64,
     revision: Revision,
     sync: SyncState,
-    /// Whether the leader's whole set was seen in this run.
-    synced: bool,
     /// Up to which place reports were answered in this run.
     delivered: Option<u64>,
     ctx: Context,
@@ -123,7 +122,6 @@ impl Agent {
             tombstone_next,
             revision: saved.revision,
             sync: SyncState::default(),
-            synced: false,
             delivered: None,
             ctx: Context {
                 node,
@@ -137,6 +135,7 @@ impl Agent {
                 ports,
                 policy: settings.policy,
                 errands: Errands::default(),
+                synced: false,
                 leaving: false,
                 now_ms: now.time.0,
                 wall_ms: now.wall_ms,

@@ -59,7 +59,7 @@ impl Agent {
             let runs = |(_, container): &&Found<'_>| container.state == ContainerState::Running;
             self.ctx.runtime.strays_running = found.values().flatten().filter(runs).count();
         }
-        if self.synced {
+        if self.ctx.synced {
             for (id, mine) in &found {
                 for (_, container) in mine {
                     clear(&mut self.ctx, ticket, *id, container, STOP_GRACE_MS);

@@ -221,7 +221,7 @@ impl Agent {
         if ctx.stock.under_way.is_some() || !ctx.runtime.is_ready() {
             return;
         }
-        match ctx.stock.next(&needed, &ctx.keeping, self.synced, moment) {
+        match ctx.stock.next(&needed, &ctx.keeping, ctx.synced, moment) {
             Some((item, why)) => {
                 ctx.stock.under_way = Some(item.clone());
                 ctx.actions.push(Action::RemoveStock { item, why });

@@ -264,10 +264,14 @@ impl Task {
     }
 
     fn may_start(&self, ctx: &Context) -> bool {
-        let spec = self.record.run.as_ref().map(|run| &run.spec);
+        let run = self.record.run.as_ref();
+        // While this worker did not run, an operator may have said that nothing of it does, and a fenced task been
+        // replaced: only the leader knows.
+        let may_be_replaced = !ctx.synced && run.is_some_and(|run| run.epoch.is_some());
         ctx.runtime.is_ready()
+            && !may_be_replaced
             && !ctx.shelf.blocks(self.id())
-            && !spec.is_some_and(|spec| ctx.stock.is_leaving_from(spec))
+            && !run.is_some_and(|run| ctx.stock.is_leaving_from(&run.spec))
     }
 
     fn stop(&mut self, ctx: &mut Context) {

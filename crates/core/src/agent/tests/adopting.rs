@@ -75,6 +75,47 @@ fn an_end_while_nobody_looked_is_judged_by_the_policy() {
 }
 
 #[test]
+fn a_fenced_task_waits_for_the_leader_after_a_restart_of_the_worker() {
+    let fenced = || {
+        let mut wants = wants_run(1, 2, always());
+        if let Want::Run(run) = &mut wants.want {
+            run.epoch = Some(7);
+        }
+        wants
+    };
+    let running = || {
+        let mut bench = Bench::ready();
+        bench.delta(1, 2, vec![fenced()]);
+        bench.pulled();
+        bench.started(1, 1);
+        bench.restart();
+        bench
+    };
+    let pulls =
+        |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::FindImage(_)));
+    // The machine was off meanwhile, and an operator may have said so: another container may run elsewhere.
+    let mut bench = running();
+    let (writes, _) = bench.up(vec![container(1, 1, ContainerState::Ended(exit(255)))]);
+    assert_eq!(states(&writes), [(2, TaskState::Preparing)]);
+    assert!(!pulls(&bench.later(600_000).1));
+    bench.join();
+    assert!(!pulls(&bench.later(60_000).1));
+    assert!(pulls(&bench.sync(2, vec![fenced()]).1), "it is still this worker's");
+    // It is not: nothing of it ever starts.
+    let mut bench = running();
+    bench.up(vec![container(1, 1, ContainerState::Ended(exit(255)))]);
+    bench.join();
+    bench.sync(3, vec![]);
+    assert!(!pulls(&bench.later(600_000).1));
+    assert_eq!(bench.agent.tasks_running(), 0);
+    // What runs has not ended, whoever says what: it is taken over.
+    let mut bench = running();
+    let (writes, actions) = bench.up(vec![container(1, 1, ContainerState::Running)]);
+    assert_eq!((states(&writes), actions), (vec![], vec![]));
+    assert_eq!(bench.agent.tasks_running(), 1);
+}
+
+#[test]
 fn a_completed_task_is_not_run_again_after_a_restart_of_the_worker() {
     let mut bench = Bench::running(policy(RestartMode::Never, 0));
     bench.step(died(1, 1, 0));
