@@ -199,13 +199,15 @@ fn confirm_lost(
             .hint(format!("`longshore node drain {name}` moves off what it runs")));
     }
     let is_news = !node.is_confirmed_lost && node.status != NodeStatus::Left;
+    // What is not fenced was lost with the node; one that is only suspect is lost by this very word.
+    let is_lost_now = node.status == NodeStatus::Suspect;
     let is_lost = |id: &&TaskId| {
         let job = draft.state.tasks.get(id).and_then(|task| {
             let job = draft.state.jobs.get(&task.job)?.spec()?;
             Some((job, task.is_to_stop()))
         });
         job.is_some_and(|(job, is_ending)| {
-            job.fence && (is_ending || job.on_node_loss == OnNodeLoss::Replace)
+            (job.fence || is_lost_now) && (is_ending || job.on_node_loss == OnNodeLoss::Replace)
         })
     };
     let tasks_lost = node.tasks.iter().filter(is_lost).count() as u64;

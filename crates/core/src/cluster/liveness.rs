@@ -15,6 +15,7 @@ use super::draft::Draft;
 use super::eligibility::unproven;
 use super::record::Fact;
 use super::{Live, Settings, alarm, node};
+use crate::time::Time;
 
 /// The window for the brake, in milliseconds.
 const BRAKE_WINDOW_MS: u64 = 10_000;
@@ -29,7 +30,12 @@ const CROWD: usize = 5;
 /// Looks at every node's silence. The look was due so many milliseconds ago.
 pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, late_ms: u64) {
     let now = draft.now.time;
-    // Once only: a manager whose every record takes so long must still see who is gone.
+    if late_ms >= STALL_MS {
+        // What this process did not hear while it did not run is nobody's silence. A manager whose every record takes so
+        // long still sees who is gone, only later.
+        live.slept(late_ms - STALL_MS, now);
+    }
+    // Once only, for the same reason.
     live.stalled = late_ms >= STALL_MS && !live.stalled;
     if live.stalled {
         return;
@@ -93,6 +99,16 @@ pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, 
             let status = NodeStatus::Lost;
             draft.record(Fact::NodeStatusChanged { name: name.clone(), status, reason });
             node::touch_tasks(draft, live, &name);
+        }
+    }
+}
+
+impl Live {
+    /// Moves on when everybody was heard last, by what this process has slept through.
+    fn slept(&mut self, slept_ms: u64, now: Time) {
+        let heard = self.nodes.values_mut().map(|heard| &mut heard.at);
+        for at in heard.chain(self.bus_back_at.as_mut()).chain([&mut self.elected_at]) {
+            *at = (*at + slept_ms).min(now);
         }
     }
 }

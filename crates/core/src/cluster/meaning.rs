@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, SpecName};
-use longshore_proto::spec::{JobSpec, JobType, ReschedulePolicy};
+use longshore_proto::spec::{JobSpec, JobType, ReschedulePolicy, TaskSpec};
 use longshore_proto::state::TaskState;
 
 use super::Live;
 use super::draft::Draft;
 use super::reconcile::{Tally, same_container};
-use super::state::{Job, Task};
+use super::state::{Job, State, Task};
 
 /// A task that ran so long before it failed is no part of a row of failures, in milliseconds.
 const STEADY_MS: u64 = 600_000;
@@ -284,11 +284,14 @@ fn meaning(
         .is_some_and(|wanted| state.task_spec(task).is_some_and(|has| same_container(has, wanted)));
     // A container that was started without a fencing token never gets one.
     let current = current && state.task_job_spec(task).is_some_and(|has| has.fence == job.fence);
-    // What waits to be placed all at once must be of one version, or it would never be whole.
+    // What waits has nothing to lose: it is what is wanted now, or makes room for that. And what waits to be placed all
+    // at once must be of one version, or it would never be whole.
     let current = current
-        && !(task.state == TaskState::Pending
-            && task.version != stored.version
-            && wanted.is_some_and(|wanted| wanted.all_at_once));
+        && (task.state != TaskState::Pending
+            || task.version == stored.version
+            || wanted.is_some_and(|wanted| {
+                !wanted.all_at_once && is_placed_alike(state, task, (job, wanted))
+            }));
     let of_this_run = task.version >= stored.run_version;
     Some(match task.state {
         _ if !task.state.is_terminal() && task.is_to_stop() => Slot::Stopping,
@@ -316,6 +319,22 @@ fn meaning(
             Slot::Vacant(Vacancy::default())
         }
     })
+}
+
+/// Whether a task is placed as one of what is wanted would be, how many of them there may be.
+fn is_placed_alike(state: &State, task: &Task, (job, wanted): (&JobSpec, &TaskSpec)) -> bool {
+    let (Some(has_job), Some(has)) = (state.task_job_spec(task), state.task_spec(task)) else {
+        return false;
+    };
+    #[rustfmt::skip]
+    let JobSpec {
+        namespace: _, name: _, job_type: _, on_node_loss: _, fence: _, specs: _,
+        datacenters, priority, scheduler,
+    } = job;
+    let of_one = |spec: &TaskSpec| TaskSpec { instances: 0, ..spec.clone() };
+    (datacenters, priority, scheduler)
+        == (&has_job.datacenters, &has_job.priority, &has_job.scheduler)
+        && (has == wanted || of_one(has) == of_one(wanted))
 }
 
 /// What follows a task that its worker has given up.

@@ -135,8 +135,11 @@ pub struct Identity {
 /// It starts anew with each reign.
 #[derive(Debug, Default)]
 struct Live {
-    /// When the reign began.
+    /// When the reign began: with its first turn, since the record that begins it may be on its way for long, and
+    /// nobody is heard meanwhile.
     elected_at: Time,
+    /// Whether it has.
+    has_begun: bool,
     /// What was heard of each node.
     nodes: BTreeMap<NodeName, Heard>,
     /// Jobs to look at again, and which of their slots.
@@ -295,6 +298,9 @@ impl Cluster {
         let epoch = self.state.meta.epoch;
         let (settings, live) = (&self.settings, &mut self.live);
         let mut draft = Draft::new(&mut self.state, epoch, now, seed);
+        if !live.has_begun {
+            (live.has_begun, live.elected_at, live.tick_at) = (true, now.time, now.time);
+        }
         if !std::mem::take(&mut live.gang_waits) {
             draft.begin_share(PROMPT_BYTES);
             while !draft.is_full()

@@ -93,11 +93,18 @@ pub(super) fn waiting(draft: &mut Draft<'_>, live: &mut Live, settings: &Setting
 fn groups(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, kept: &mut Kept) -> bool {
     let keys: Vec<WaitingKey> = draft.state.waiting.keys().cloned().collect();
     let mut tried = true;
+    // While a part moves and changes, it may wait in two versions. The newer one speaks for it, or they would take turns.
+    let mut newest: BTreeMap<(JobKey, SpecName), u64> = BTreeMap::new();
+    for (_, _, job, spec, version) in &keys {
+        let known = newest.entry((job.clone(), spec.clone())).or_default();
+        *known = (*known).max(*version);
+    }
     for key in keys {
         let (_, _, job_key, spec_name, version) = &key;
         let job = draft.state.jobs.get(job_key).and_then(|job| job.versions.get(version));
         let Some(job) = job.map(Arc::clone) else { continue };
         let name = (job_key.clone(), spec_name.clone());
+        let speaks = newest.get(&name) == Some(version);
         let Some(group) = Group::of(name, job).map(Arc::new) else { continue };
         if !is_looked_at(draft.state, live, &group, *version) {
             tried = false;
@@ -113,8 +120,9 @@ fn groups(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, kept: &mu
             singly(draft, live, settings, &group, waiting)
         };
         match outcome {
-            Outcome::Placed => drop(live.wishes.remove(&group.name)),
             Outcome::Full => return false,
+            _ if !speaks => {}
+            Outcome::Placed => drop(live.wishes.remove(&group.name)),
             Outcome::Blocked { waiting, mut reason, reasons } => {
                 let made = room::make(draft, live, settings, &group, waiting, kept);
                 if made.coming > 0 {

@@ -92,7 +92,10 @@ pub(super) fn make(
     kept: &mut Kept,
 ) -> Made {
     let mut made = Made::default();
-    let Some(most) = displaceable(settings, group.job.priority).filter(|_| waiting > 0) else {
+    // What it is worth now, whatever it was worth when its tasks were made.
+    let present = draft.state.jobs.get(&group.name.0).and_then(|job| job.spec());
+    let priority = present.map_or(group.job.priority, |present| present.priority);
+    let Some(most) = displaceable(settings, priority).filter(|_| waiting > 0) else {
         return made;
     };
     let (demand, first) = (group.demand(), kept.0.len());
@@ -141,7 +144,7 @@ pub(super) fn make(
             nodes.clear();
         } else {
             let (job, spec) = group.name.clone();
-            let by = format!("displaced by {job}.{spec} of priority {}", group.job.priority);
+            let by = format!("displaced by {job}.{spec} of priority {priority}");
             'seats: for seat in seats {
                 for task in seat.victims {
                     if draft.is_full() {

@@ -78,6 +78,10 @@ pub struct Meta {
     /// What an operator should know of, by what it is about: how bad it is, and in words.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub alarms: BTreeMap<String, (Severity, String)>,
+    /// Whether it goes on from a past that others have left: what nodes were told, and what they have said, may be
+    /// forgotten here. The next reign asks all of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_restored: bool,
 }
 
 /// A job.
@@ -359,6 +363,13 @@ impl State {
                 self.meta.leader_name = Some(name.clone());
                 self.meta.managers.insert(name.clone());
                 self.meta.leader_version.clone_from(version);
+                if std::mem::take(&mut self.meta.is_restored) {
+                    // Higher than whatever they have seen, so that each asks for its set, and says what that lacks.
+                    for (name, node) in &mut self.nodes {
+                        node.revision = revision;
+                        changes.touch_node(name);
+                    }
+                }
             }
             Fact::CommandGranted { key, request, answer, .. } => {
                 let command = Command { request: *request, answer: answer.clone(), at_ms };

@@ -102,8 +102,13 @@ pub fn may_heal(meta: &Meta, name: &UserName, chosen: bool, proves_prefix: bool)
 /// What stands once in a state that the log goes on from, behind the message `end`. None of its records stands there any
 /// more.
 pub fn moved(meta: Meta, end: u64, chosen: bool) -> Meta {
-    let epochs = if chosen { EPOCHS_RESTORED } else { 0 };
-    Meta { stream_sequence: end, record_sequence: 0, epoch: meta.epoch + epochs, ..meta }
+    let meta = Meta { stream_sequence: end, record_sequence: 0, ..meta };
+    if chosen { restored(meta) } else { meta }
+}
+
+/// What stands once in a state that a cluster goes on from though it may have missed reigns.
+pub fn restored(meta: Meta) -> Meta {
+    Meta { epoch: meta.epoch + EPOCHS_RESTORED, is_restored: true, ..meta }
 }
 
 #[cfg(test)]
@@ -174,7 +179,9 @@ mod tests {
         let sole = Meta { epoch: 3, record_sequence: 7, ..meta(7, b"seven") };
         let goes_on = moved(sole.clone(), 20, false);
         assert_eq!((goes_on.stream_sequence, goes_on.record_sequence, goes_on.epoch), (20, 0, 3));
-        assert_eq!(moved(sole, 20, true).epoch, 3 + EPOCHS_RESTORED);
+        assert!(!goes_on.is_restored);
+        let goes_on = moved(sole, 20, true);
+        assert_eq!((goes_on.epoch, goes_on.is_restored), (3 + EPOCHS_RESTORED, true));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use longshore_proto::id::{BootId, TaskId};
 use longshore_proto::name::NodeName;
 use longshore_proto::node::{Want, fencing_token};
 use longshore_proto::plan::{Rebalance, WhatIf};
-use longshore_proto::spec::{JobSpec, ReschedulePolicy};
+use longshore_proto::spec::{JobSpec, OnNodeLoss, ReschedulePolicy};
 use longshore_proto::state::{NodeStatus, TaskState};
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -99,6 +99,27 @@ fn a_node_that_is_heard_has_not_stopped() {
     let before = world.live("db");
     world.pass(60_000, &["n2"]);
     assert_eq!(world.live("db"), before);
+    world.check_replay();
+}
+
+#[test]
+fn the_word_of_a_suspect_node_counts_what_is_lost_by_it() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(fenced(1));
+    world.submit(job("web", 2));
+    world.submit(JobSpec { on_node_loss: OnNodeLoss::Wait, ..job("waits", 1) });
+    for name in ["db", "web", "waits"] {
+        world.start_all(name);
+    }
+    world.join("n2", NODE).unwrap();
+    world.pass(9_000, &["n2"]);
+    assert_eq!(world.cluster.state().nodes[&node_name("n1")].status, NodeStatus::Suspect);
+    assert_eq!(confirm(&mut world, "n1").unwrap(), 3, "what waits for its node is not lost");
+    world.pass(1_000, &["n2"]);
+    let on = |world: &World, job| world.nodes_of(job).into_iter().flatten().collect::<Vec<_>>();
+    assert_eq!((on(&world, "db"), on(&world, "web")), (vec!["n2".into()], vec!["n2".into(); 2]));
+    assert_eq!(on(&world, "waits"), ["n1"]);
     world.check_replay();
 }
 

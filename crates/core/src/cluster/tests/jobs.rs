@@ -1,5 +1,8 @@
 //! What becomes of jobs: submitted, placed, counted, replaced, stopped, changed.
 
+use std::collections::BTreeSet;
+
+use longshore_proto::api::{DrainNodes, NameNodes};
 use longshore_proto::error::ErrorCode;
 use longshore_proto::health::{Health, HealthReport};
 use longshore_proto::id::CommandId;
@@ -7,9 +10,9 @@ use longshore_proto::node::Want;
 use longshore_proto::spec::{JobType, Port, Protocol, ReschedulePolicy, Resources, TaskSpec};
 use longshore_proto::state::{JobStatus, TaskState};
 
-use super::world::{NODE, World, job, key};
-use crate::cluster::Command;
+use super::world::{NODE, World, job, key, node_name};
 use crate::cluster::record::{CommandAnswer, Fact};
+use crate::cluster::{Command, NodeCommand};
 
 fn status(world: &World, name: &str) -> JobStatus {
     world.cluster.state().jobs[&key(name)].status
@@ -312,7 +315,7 @@ fn a_stopped_job_ends_all_its_tasks_and_then_is_stopped() {
     }
     assert_eq!(status(&world, "web"), JobStatus::Stopped);
     assert_eq!(
-        world.cluster.state().fleet.node(&super::world::node_name("n1")).unwrap().committed,
+        world.cluster.state().fleet.node(&node_name("n1")).unwrap().committed,
         Resources::ZERO
     );
     world.check_replay();
@@ -433,6 +436,63 @@ fn higher_priority_is_placed_first() {
 }
 
 #[test]
+fn what_waits_follows_the_newest_version_and_what_is_only_scaled_goes_on_waiting() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let mut pinned = job("web", 2);
+    pinned.specs[0].constraints = vec!["node.name = n9".parse().unwrap()];
+    world.submit(pinned.clone());
+    let before = world.live("web");
+    pinned.specs[0].instances = 3;
+    world.submit(pinned.clone());
+    let scaled = world.live("web");
+    assert_eq!((scaled.len(), &scaled[..2]), (3, &before[..]));
+    // Its operator sees the mistake.
+    pinned.specs[0].constraints = Vec::new();
+    world.submit(pinned);
+    let after = world.live("web");
+    assert!(after.iter().all(|id| !scaled.contains(id) && world.task(*id).node.is_some()));
+    assert_eq!(after.len(), 3);
+    world.check_replay();
+}
+
+#[test]
+fn a_part_that_waits_in_two_versions_does_not_fill_the_log() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.join("n2", NODE).unwrap();
+    world.join("small", Resources { cpu_millis: 500, ..NODE }).unwrap();
+    let mut web = job("web", 2);
+    web.specs[0].resources.cpu_millis = 600;
+    world.submit(web.clone());
+    world.start_all("web");
+    // What moves waits for a place, and so does what is wanted since, one after the other.
+    let last = world.live("web").into_iter().find(|id| world.task(*id).slot == 1).unwrap();
+    let names = vec![world.task(last).node.clone().unwrap()];
+    let drain = DrainNodes { names, deadline_ms: None };
+    world.command(Command::Node(NodeCommand::Drain(drain))).unwrap();
+    let first = world.live("web").into_iter().find(|id| world.task(*id).slot == 0).unwrap();
+    let names = vec![world.task(first).node.clone().unwrap()];
+    world.command(Command::Node(NodeCommand::Cordon(NameNodes { names }))).unwrap();
+    world.pass(1_000, &["n1", "n2", "small"]);
+    // Each for a reason of its own.
+    web.specs[0].resources = Resources { cpu_millis: 100, memory_bytes: 2 << 30, disk_bytes: 0 };
+    world.submit(web);
+    world.end_all("web");
+    let versions: BTreeSet<u64> = world
+        .live("web")
+        .into_iter()
+        .map(|id| world.task(id))
+        .filter(|task| task.state == TaskState::Pending)
+        .map(|task| task.version)
+        .collect();
+    assert_eq!(versions, BTreeSet::from([1, 2]));
+    let facts = world.pass(30_000, &["n1", "n2", "small"]);
+    assert!(facts.len() <= 1, "{facts:#?}");
+    world.check_replay();
+}
+
+#[test]
 fn a_large_job_comes_in_chunks_that_each_fit_a_record() {
     let mut world = World::new();
     world.join("n1", Resources { cpu_millis: 10_000_000, memory_bytes: 1 << 50, ..NODE }).unwrap();
@@ -454,7 +514,7 @@ fn a_job_that_ended_a_day_ago_is_forgotten() {
     let id = world.live("sums")[0];
     world.report(id, 1, TaskState::Completed, Some(0));
     world.now_ms += 25 * 3_600_000;
-    let beat = world.heartbeat(&super::world::node_name("n1"));
+    let beat = world.heartbeat(&node_name("n1"));
     let facts = world.run([beat]);
     assert!(facts.contains(&Fact::JobForgotten { job: key("sums") }), "{facts:?}");
     assert!(world.cluster.state().tasks.is_empty());

@@ -32,6 +32,24 @@ fn full() -> World {
 }
 
 #[test]
+fn what_waits_is_worth_what_its_job_is_worth_by_now() {
+    let mut world = full();
+    world.submit(tasks("high", 1, 300, 10));
+    assert_eq!(told_to_end(&world, "low"), []);
+    world.submit(tasks("high", 1, 300, 90));
+    assert_eq!(told_to_end(&world, "low").len(), 3);
+    // And the other way round: what was about to be displaced next is not.
+    let mut world = full();
+    world.submit(tasks("high", 1, 300, 10));
+    let waiting = world.live("high");
+    world.submit(tasks("high", 1, 300, 11));
+    assert_ne!(world.live("high"), waiting);
+    world.pass(30_000, &["n1"]);
+    assert_eq!(told_to_end(&world, "low"), []);
+    world.check_replay();
+}
+
+#[test]
 fn a_more_important_task_displaces_as_few_as_it_needs_and_they_wait() {
     let mut world = full();
     world.submit(tasks("high", 1, 300, 90));

@@ -18,6 +18,7 @@ use crate::cluster::{
     Cluster, Command, Effect, Identity, Input, Queue, Receipt, Reply, Settings, State, Step,
     Ticket, invariant,
 };
+use crate::leadership::mend::restored;
 use crate::time::{Now, Time};
 
 /// A manager without a shell.
@@ -194,7 +195,23 @@ impl World {
 
     /// Another manager, which has followed the log, leads from now on.
     pub(super) fn change_leader(&mut self) {
+        self.begin_reign_that_takes(0);
+    }
+
+    /// The same, and its election is on its way for so long.
+    pub(super) fn begin_reign_that_takes(&mut self, milliseconds: u64) {
         self.cluster = self.replayed();
+        let (now, seed) = (self.now(), self.seed());
+        let step = self.cluster.begin_reign(ClusterId(Uuid::nil()), now, seed);
+        self.now_ms += milliseconds;
+        self.settle(step);
+        self.run([]);
+    }
+
+    /// This manager goes on from what it knows, though others may have known more.
+    pub(super) fn restore(&mut self) {
+        let meta = std::mem::take(&mut self.cluster.state.meta);
+        self.cluster.state.meta = restored(meta);
         let (now, seed) = (self.now(), self.seed());
         let step = self.cluster.begin_reign(ClusterId(Uuid::nil()), now, seed);
         self.settle(step);
