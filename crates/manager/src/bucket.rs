@@ -71,18 +71,34 @@ impl Bucket {
         Ok(true)
     }
 
-    /// Stores a snapshot in the place of the older one.
-    pub(crate) async fn upload(&self, index: u64, from: &Path) -> Result<(), ManagerError> {
+    /// Stores a snapshot in the place of the older one. Gives the name of that place.
+    pub(crate) async fn upload(
+        &self,
+        index: u64,
+        from: &Path,
+    ) -> Result<&'static str, ManagerError> {
         let present = self.list().await?;
         let keep = present.first().map(|(_, object)| object.name.clone());
         let name = NAMES.into_iter().find(|name| keep.as_deref() != Some(*name));
+        let name = name.unwrap_or(NAMES[0]);
         let metadata = ObjectMetadata {
-            name: name.unwrap_or("snapshot-a").to_owned(),
+            name: name.to_owned(),
             description: Some(index.to_string()),
             ..ObjectMetadata::default()
         };
         let mut file = tokio::fs::File::open(from).await.map_err(|error| failed(&error))?;
         self.objects.put(metadata, &mut file).await.map_err(|error| failed(&error))?;
+        Ok(name)
+    }
+
+    /// Removes every snapshot but the one in a place: those of a past that was left may be of later records, and whoever
+    /// joins would take them for the newest.
+    pub(crate) async fn keep_only(&self, name: &str) -> Result<(), ManagerError> {
+        for (_, object) in self.list().await? {
+            if object.name != name {
+                self.objects.delete(&object.name).await.map_err(|error| failed(&error))?;
+            }
+        }
         Ok(())
     }
 }

@@ -288,10 +288,7 @@ impl Driver<'_> {
         self.log.reached(Applied::of(&self.cluster.state().meta));
         let mut batch = batch.unwrap_or_else(|| to_store(&proposal, self.cluster));
         batch.write(write_meta(&self.cluster.state().meta));
-        let store = Arc::clone(self.store);
-        tokio::task::spawn_blocking(move || store.commit(batch))
-            .await
-            .map_err(|_| ManagerError::Bug("the store's thread ended"))??;
+        self.store.write(batch).await?;
         proposal.events().iter().for_each(tell);
         let receipt = Receipt::durable(index);
         let effects = proposal

@@ -52,10 +52,7 @@ impl<'a> Follower<'a> {
             }
         }
         // What came before is good.
-        let store = Arc::clone(self.store);
-        tokio::task::spawn_blocking(move || store.commit(batch))
-            .await
-            .map_err(|_| ManagerError::Bug("the store's thread ended"))??;
+        self.store.write(batch).await?;
         stopped
     }
 }

@@ -39,8 +39,9 @@ const MESSAGE_BYTES: u64 = 160;
 /// What must be free on this manager's disk, in bytes and in percent: less of both is worth a warning, or an alarm.
 const FREE: [(u64, u64, Severity); 2] =
     [(5 << 30, 5, Severity::Alarm), (20 << 30, 10, Severity::Warning)];
-/// With less than this, a write may fail any moment.
+/// With less than this, a write may fail any moment. Of a disk that is small, a part of it.
 const FREE_BYTES_MIN: u64 = 256 << 20;
+const FREE_PERCENT_MIN: u64 = 10;
 
 /// What everybody in this manager needs to know of it.
 #[derive(Debug)]
@@ -287,7 +288,7 @@ fn judge_events(limit: u64, age: Option<Duration>, age_max: Duration) -> Finding
 fn judge_disk(free: u64, total: u64, at: &str) -> Finding {
     let left = percent(free, total);
     let level = FREE.iter().find(|(bytes, percent, _)| free < *bytes && left < *percent);
-    let severity = if free < FREE_BYTES_MIN {
+    let severity = if free < FREE_BYTES_MIN && left < FREE_PERCENT_MIN {
         Severity::Critical
     } else {
         level.map_or(Severity::Over, |(_, _, severity)| *severity)
@@ -365,6 +366,9 @@ mod tests {
         assert_eq!(judge(19 * GIB, 200 * GIB), Severity::Warning);
         assert_eq!(judge(4 * GIB, 200 * GIB), Severity::Alarm);
         assert_eq!(judge(4 * GIB, 10 * GIB), Severity::Over, "a small one may be small");
-        assert_eq!(judge(255 * MIB, GIB), Severity::Critical);
+        assert_eq!(judge(255 * MIB, 4 * GIB), Severity::Critical);
+        assert_eq!(judge(100 * MIB, GIB), Severity::Critical);
+        assert_eq!(judge(180 * MIB, 200 * MIB), Severity::Over, "one smaller than the reserve");
+        assert_eq!(judge(15 * MIB, 200 * MIB), Severity::Critical);
     }
 }

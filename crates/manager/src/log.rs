@@ -308,9 +308,21 @@ impl Log {
             // The outcome is unknown, or the log has moved on. What stands in the record's place tells.
             match self.message(last + 1).await {
                 Ok(found) => {
-                    if let Some(appended) = outcome(last + 1, found.as_deref(), &payload) {
-                        self.trouble.send_replace(None);
-                        return Ok(appended);
+                    let appended = outcome(last + 1, found.as_deref(), &payload);
+                    // Where it was on its way for long, others may have cut the log and written it to its old length: the
+                    // record then stands on what is not this manager's.
+                    let applied = *self.position.borrow();
+                    let below = match appended {
+                        Some(Appended::At(_)) => self.look.check_tip(applied).await,
+                        _ => Ok(()),
+                    };
+                    match (appended, below) {
+                        (Some(appended), Ok(())) => {
+                            self.trouble.send_replace(None);
+                            return Ok(appended);
+                        }
+                        (_, Err(error @ ManagerError::Broken(_))) => return Err(error),
+                        _ => {}
                     }
                 }
                 Err(error) => {
@@ -479,13 +491,20 @@ impl Look {
 
     /// Looks again and again whether the log still is what was applied, as that moves. Ends with what is broken.
     pub(crate) async fn watch(mut self, position: watch::Receiver<Applied>) -> ManagerError {
+        // Where it stood at the look before. What was written since may stand on a log that was cut, and written by
+        // others to its old length: then the newest record is where it should be, and the one before is not.
+        let mut before = Applied::default();
         loop {
             tokio::time::sleep(Duration::from_millis(LOOK_INTERVAL_MS)).await;
             // Read before the question: what is written meanwhile only makes the log longer.
             let applied = *position.borrow();
-            match self.check(applied).await {
+            let checked = match self.check(applied).await {
+                Ok(_) => self.check_tip(before).await,
+                Err(error) => Err(error),
+            };
+            match checked {
                 Err(error @ ManagerError::Broken(_)) => return error,
-                Ok(_) => {}
+                Ok(()) => before = applied,
                 Err(error) => debug!(%error, "the log cannot be looked at"),
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Which of them is [`longshore_core::leadership::mend`]'s to say.
 //!
-//! Healing is one procedure, whatever was lost: the own state goes into the bucket as a snapshot, what still stands
+//! Healing is one procedure, whatever was lost: the own state goes into the bucket as its only snapshot, what still stands
 //! in the stream is purged, and the next record is appended behind it. The own store moves there last: whoever dies on
 //! the way finds log and store at odds again when it starts, and joins from its own snapshot or heals once more.
 
@@ -42,6 +42,8 @@ impl Mender<'_> {
     /// Mends what is broken, or gives it back as the reason why this manager cannot go on.
     pub(crate) async fn mend(&self, broken: Broken, lease: Lease) -> Result<(), ManagerError> {
         error!(%broken, "the log and this manager's store do not fit together");
+        // What the reign that ended was writing is part of what this store holds.
+        self.store.settled().await;
         let meta = self.store.load_meta()?;
         let start = Instant::now();
         let mut lease = Some(lease);
@@ -96,7 +98,7 @@ impl Mender<'_> {
                 return Ok(false);
             }
             info!(index = head.index, "joining from a snapshot");
-            store.install(&head, entries, 0)?;
+            store.install(&head, entries, false)?;
             store.set_log_created(&created)?;
             Ok(true)
         });
@@ -125,7 +127,8 @@ impl Mender<'_> {
             .await
             .map_err(|_| ManagerError::Bug("the thread that writes snapshots ended"))??;
         let bucket = Bucket::open(self.core, self.keeping.replicas).await?;
-        bucket.upload(head.index, &path).await?;
+        let place = bucket.upload(head.index, &path).await?;
+        bucket.keep_only(place).await?;
         // Only now, because what stands in the stream may be the only copy until then.
         log.look().trim(end + 1).await?;
         let store = Arc::clone(self.store);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, UserKey, UserValue};
 use longshore_core::cluster::persist::{
@@ -17,7 +17,7 @@ use longshore_core::cluster::persist::{
 };
 use longshore_core::cluster::record::{Hash, Record};
 use longshore_core::cluster::state::{Meta, State};
-use longshore_core::leadership::mend::{Head, LINKS, moved};
+use longshore_core::leadership::mend::{Head, LINKS, moved, restored};
 use longshore_proto::api::HistoryView;
 use longshore_proto::codec;
 use longshore_proto::event::Event;
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tracing::info;
 use uuid::Uuid;
 
-use crate::backup::LastBackup;
+use crate::backup::Backups;
 use crate::error::ManagerError;
 use crate::history;
 use crate::points::{Point, Points};
@@ -62,8 +62,10 @@ pub struct Store {
     applied: watch::Sender<u64>,
     /// About how many bytes of journal and history were written since the last point.
     written: AtomicU64,
-    /// The last backup that was made for somebody. Held while one is written.
-    pub(crate) backup: Mutex<LastBackup>,
+    /// What was written for askers to read.
+    pub(crate) backups: Backups,
+    /// Held while records are written.
+    writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What some records changed, to be written at once. Of several values for one key the last counts.
@@ -120,7 +122,8 @@ impl Store {
             points: Points::open(data_dir).map_err(|error| fail(error.into()))?,
             applied: watch::Sender::new(0),
             written: AtomicU64::new(0),
-            backup: Mutex::default(),
+            backups: Backups::default(),
+            writing: Arc::default(),
             local,
             database,
             path,
@@ -264,6 +267,24 @@ impl Store {
             }
             Ok(assembly.finish())
         })
+    }
+
+    /// [Commits](Self::commit) on a thread of its own. Whoever no longer waits for it cannot call it back: see
+    /// [`Self::settled`].
+    pub(crate) async fn write(self: &Arc<Self>, changes: Batch) -> Result<(), ManagerError> {
+        let turn = Arc::clone(&self.writing).lock_owned().await;
+        let store = Arc::clone(self);
+        let written = tokio::task::spawn_blocking(move || {
+            let written = store.commit(changes);
+            drop(turn);
+            written
+        });
+        written.await.map_err(|_| ManagerError::Bug("the store's thread ended"))?
+    }
+
+    /// Waits until nothing is being written any more.
+    pub(crate) async fn settled(&self) {
+        drop(self.writing.lock().await);
     }
 
     /// Commits what some records changed, their bytes and their events, all of it or nothing, and synced.
@@ -465,7 +486,12 @@ impl Store {
 
     /// Takes over a snapshot: its state replaces the present one, and its history joins the present one. A store
     /// that is restored from a backup moves on by some epochs; one that joins must not.
-    pub fn install(&self, head: &Head, entries: Entries, epochs: u64) -> Result<(), ManagerError> {
+    pub fn install(
+        &self,
+        head: &Head,
+        entries: Entries,
+        restores: bool,
+    ) -> Result<(), ManagerError> {
         self.put_local("installing", b"1")?;
         self.state.clear()?;
         let mut batch = self.database.batch();
@@ -488,13 +514,13 @@ impl Store {
         }
         batch.commit()?;
         let (_, meta) = state.pop().ok_or(ManagerError::Empty)?;
-        let mut meta = read_meta(&meta)?;
-        meta.epoch += epochs;
+        let meta = read_meta(&meta)?;
+        let meta = if restores { restored(meta) } else { meta };
         // The end: from here on the state is whole.
         let mut last = self.database.batch().durability(Some(PersistMode::SyncAll));
         let Write { key, value } = write_meta(&meta);
         last.insert(&self.state, key, value.unwrap_or_default());
-        if epochs == 0 {
+        if !restores {
             last.insert(&self.local, "joined", head.index.to_be_bytes());
         }
         last.remove(&self.local, "installing");

@@ -134,6 +134,58 @@ async fn where_others_have_led_an_operator_chooses_and_the_rest_joins_by_itself(
 }
 
 #[tokio::test]
+async fn a_log_that_was_shortened_and_written_on_is_noticed_and_the_past_that_was_left_is_joined_by_nobody()
+ {
+    let often = ["--snapshot-records", "20"];
+    let mut cluster = Cluster::start_with(&often).await;
+    let api = cluster.api().await;
+    cluster.start_manager("m2", &often);
+    cluster.manager("m2").says("this one stands by", SOON).await;
+    api.submit(&api::service("web")).await.unwrap();
+    cluster.manager("m1").kill();
+    cluster.manager("m2").says("this manager leads", SOON).await;
+    api.submit(&api::service("second")).await.unwrap();
+    cluster.manager("m2").kill();
+    cluster.nats.kill();
+    let backup = cluster.folder().join("backup");
+    copy(&streams(&cluster), &backup);
+    // Only m1 knows what comes now; the server forgets it.
+    cluster.nats.restart().await;
+    cluster.start_manager("m1", &often);
+    let api = cluster.answers().await;
+    api.submit(&api::service("later")).await.unwrap();
+    cluster.manager("m1").kill();
+    cluster.nats.kill();
+    std::fs::remove_dir_all(streams(&cluster)).unwrap();
+    copy(&backup, &streams(&cluster));
+    cluster.nats.restart().await;
+    // To m2 nothing is missing. It writes the log on, beyond its old length, and stores a snapshot of that.
+    cluster.start_manager("m2", &often);
+    let api = cluster.answers().await;
+    for count in 0..25 {
+        api.submit(&api::service(&format!("other-{count}"))).await.unwrap();
+    }
+    cluster.manager("m2").says("a snapshot is stored", SOON).await;
+    let m1 = cluster.data_dir("m1");
+    let said = fails(cluster.spawn_manager("m1", &m1, &often)).await;
+    assert!(said.contains("is not the one that the store continues with"), "{said}");
+    assert!(said.contains("--heal-log") && said.contains("docs/operations.md"), "{said}");
+    // An operator chooses m1. What m2 has stored is of later records, and of a past that is left.
+    cluster.manager("m2").kill();
+    cluster.start_manager("m1", &["--snapshot-records", "20", "--heal-log"]);
+    cluster.manager("m1").says("the log is healed", SOON).await;
+    let api = cluster.answers().await;
+    goes_on(&api, &["web", "second", "later"]).await;
+    std::fs::remove_dir_all(cluster.data_dir("m2")).unwrap();
+    cluster.start_manager("m2", &often);
+    cluster.manager("m2").says("joining from a snapshot", 2 * SOON).await;
+    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.manager("m1").kill();
+    goes_on(&api, &["web", "second", "later", "after-3"]).await;
+    assert!(api.job("other-0").await.is_err(), "it has joined the past that was left");
+}
+
+#[tokio::test]
 async fn a_standby_whose_store_is_damaged_sets_it_aside_and_joins_again() {
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
