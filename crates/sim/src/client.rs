@@ -3,7 +3,7 @@
 use longshore_core::cluster::input::NodeCommand;
 use longshore_core::cluster::record::CommandAnswer;
 use longshore_core::cluster::{Command, Reply};
-use longshore_proto::api::{DrainNodes, NameNodes};
+use longshore_proto::api::{DrainNodes, NameNode, NameNodes};
 use longshore_proto::health::{HealthCheck, Probe};
 use longshore_proto::id::CommandId;
 use longshore_proto::name::{JobKey, Namespace};
@@ -85,6 +85,20 @@ impl Client {
     ) {
         let question = Question::Command { id, command: command.clone() };
         self.asks.ask((id, command), question, ASK_DEADLINE, now, rng, out);
+    }
+
+    /// Says that a node has stopped; gives the command's id.
+    pub fn confirm_lost(
+        &mut self,
+        node: usize,
+        now: Micros,
+        rng: &mut fastrand::Rng,
+        out: &mut Vec<AskOutput>,
+    ) -> CommandId {
+        let id = command_id(now, rng);
+        let asked = NameNode { name: node_name(node) };
+        self.ask(id, Command::Node(NodeCommand::ConfirmLost(asked)), now, rng, out);
+        id
     }
 
     /// An answer comes.
@@ -243,7 +257,7 @@ fn job(rng: &mut fastrand::Rng) -> JobSpec {
         datacenters: vec![],
         priority: rng.u8(1..100),
         on_node_loss: if rng.u8(0..4) == 0 { OnNodeLoss::Wait } else { OnNodeLoss::Replace },
-        fence: false,
+        fence: rng.u8(0..4) == 0,
         scheduler: None,
         specs,
     }

@@ -54,6 +54,11 @@ impl<C: Content> Disk<C> {
         true
     }
 
+    /// Whether the sync of a batch has not returned.
+    pub fn is_writing(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// The sync of the oldest batch returns.
     pub fn synced(&mut self) {
         if let Some(batch) = self.pending.pop_front() {

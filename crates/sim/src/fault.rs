@@ -148,6 +148,10 @@ faults! {
     FoundIll "task unhealthy" Consequence,
     /// An operator chooses the manager that heals the log.
     OperatorHeals "operator heals log" Consequence,
+    /// An operator switches a lost machine off, and says that it has stopped.
+    OperatorConfirms "operator confirms lost" Consequence,
+    /// A fenced task takes the place of one on a node that an operator said has stopped.
+    FencedReplaced "fenced task replaced" Consequence,
     /// An operator gives a manager that refuses a new data directory.
     OperatorWipes "operator wipes manager" Consequence,
     /// A batch that was being written when the process died is not there.

@@ -93,6 +93,8 @@ pub enum Request {
     BucketGet,
     /// Store a snapshot in one of the two places; where none is named, in that of the older one.
     BucketPut(Rc<Snapshot>, Option<usize>),
+    /// Remove every snapshot but those of this index.
+    BucketKeepOnly(u64),
     /// Say that a manager stands by.
     Announce(UserName),
     /// Who stands by.
@@ -285,6 +287,12 @@ impl JetStream {
                 let index = |place: usize| self.bucket[place].as_ref().map(|s| s.head.index);
                 let older = usize::from(index(1) < index(0));
                 self.bucket[place.unwrap_or(older)] = Some(snapshot);
+                Response::Done
+            }
+            Request::BucketKeepOnly(index) => {
+                for place in &mut self.bucket {
+                    place.take_if(|snapshot| snapshot.head.index != index);
+                }
                 Response::Done
             }
             Request::Announce(name) => {

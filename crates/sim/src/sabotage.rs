@@ -73,11 +73,15 @@ pub enum Sabotage {
     BlameTheUnknown,
     /// A leader calls a node drained that runs something.
     DrainedEarly,
+    /// A leader takes silence for a proof that fenced tasks have ended.
+    TrustSilence,
+    /// A worker shows the same fencing token for every task.
+    ReuseTokens,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::IgnoreTheFence,
         Self::SpeakBeforeCommit,
         Self::AcknowledgeUnread,
@@ -108,6 +112,8 @@ impl Sabotage {
         Self::HandOverEarly,
         Self::BlameTheUnknown,
         Self::DrainedEarly,
+        Self::TrustSilence,
+        Self::ReuseTokens,
     ];
 
     /// The record that a leader with a broken brain would have written in the place of this one; `None` where it
@@ -214,6 +220,18 @@ impl Sabotage {
                     drains && node.tasks.iter().any(runs)
                 })?;
                 record.facts.push(Fact::NodeDrained { name: name.clone() });
+            }
+            Self::TrustSilence => {
+                let is_silent = |name| {
+                    state.nodes.get(name).is_some_and(|node| node.status != NodeStatus::Ready)
+                };
+                let (id, _) = live().find(|(_, task)| {
+                    task.state == TaskState::Running
+                        && task.node.as_ref().is_some_and(is_silent)
+                        && state.task_job_spec(task).is_some_and(|job| job.fence)
+                })?;
+                let reason = "a broken brain says so".into();
+                record.facts.push(Fact::TaskLost { task: *id, reason });
             }
             Self::HandOverEarly => {
                 let before = |id: &_| state.tasks.get(id).map(|task| task.state);

@@ -236,6 +236,7 @@ impl Worker {
                 }
                 let delta = match ctx.sabotage {
                     Some(Sabotage::InventAssignments) => invent(delta, &mut ctx.chaos.rng),
+                    Some(Sabotage::ReuseTokens) => reuse_tokens(delta),
                     _ => delta,
                 };
                 ctx.notes
@@ -640,6 +641,15 @@ fn pass(asked: Vec<AskOutput>, ctx: &mut Context<'_>) {
         AskOutput::Try(number, question) => Output::Ask(number, question),
         AskOutput::Wake(at, timer) => Output::Wake(at, Timer::Ask(timer)),
     }));
+}
+
+fn reuse_tokens(mut delta: AssignDelta) -> AssignDelta {
+    for assignment in &mut delta.changes {
+        if let Want::Run(run) = &mut assignment.want {
+            run.epoch = run.epoch.map(|_| 1);
+        }
+    }
+    delta
 }
 
 fn invent(mut delta: AssignDelta, rng: &mut fastrand::Rng) -> AssignDelta {

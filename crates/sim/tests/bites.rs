@@ -47,6 +47,8 @@ bites! {
     monotone_states: RecordBackwards => "I-7";
     capacity: Overcommit => "I-8";
     count: CreateTooMany => "I-9";
+    one_at_most: TrustSilence => "I-10";
+    rising_tokens: ReuseTokens => "I-10";
     no_false_death: DeclareFalseDeath => "I-12";
     brake: LoseManyAtOnce => "I-13" | "I-12";
     restart_law: HurryRestarts => "I-14";

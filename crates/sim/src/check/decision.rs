@@ -20,6 +20,8 @@ use crate::time::{MS, Micros, SECOND};
 const SLOT_TASKS_MAX: usize = 6;
 /// For how long it counts that another machine has asked for a node's name.
 const CLAIM_WINDOW: Micros = 61 * SECOND;
+/// For how long it is known when a heartbeat arrived: longer than a decision is on its way.
+const HEARD_WINDOW: Micros = 120 * SECOND;
 /// The window of the brake.
 const BRAKE_WINDOW: Micros = 10 * SECOND;
 
@@ -28,7 +30,8 @@ const BRAKE_WINDOW: Micros = 10 * SECOND;
 pub struct Decision {
     lost_after: Micros,
     suspect_after: Micros,
-    heard: BTreeMap<(ManagerId, usize), Micros>,
+    /// When heartbeats arrived: what came after a decision does not count for it.
+    heard: BTreeMap<(ManagerId, usize), VecDeque<Micros>>,
     spoke: BTreeMap<(ManagerId, usize), Micros>,
     elected: BTreeMap<ManagerId, Micros>,
     claimed: BTreeMap<(ManagerId, usize), Micros>,
@@ -63,7 +66,11 @@ impl Decision {
     /// A sign of life has reached a leader: a heartbeat, or a report.
     pub fn heard(&mut self, (manager, node): (ManagerId, usize), beats: bool, now: Micros) {
         if beats {
-            self.heard.insert((manager, node), now);
+            let heard = self.heard.entry((manager, node)).or_default();
+            heard.push_back(now);
+            while heard.front().is_some_and(|at| *at + HEARD_WINDOW < now) {
+                heard.pop_front();
+            }
         }
         self.spoke.insert((manager, node), now);
     }
@@ -135,7 +142,9 @@ impl Decision {
     fn death(&self, name: &NodeName, manager: ManagerId) -> Result<(), Violation> {
         let Process::Worker(node) = worker_of(name) else { return Ok(()) };
         let since = |at: Option<&Micros>| at.map(|at| self.decided.saturating_sub(*at));
-        if let Some(since) = since(self.heard.get(&(manager, node)))
+        let heard = self.heard.get(&(manager, node));
+        let last = heard.and_then(|heard| heard.iter().rev().find(|at| **at <= self.decided));
+        if let Some(since) = since(last)
             && since < self.lost_after
         {
             return violated(

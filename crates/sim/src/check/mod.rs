@@ -14,7 +14,7 @@
 //! | I-7 | each record only moves tasks as the table of moves allows | [`decision`] |
 //! | I-8 | no node promises more than it has, nor a port twice | [`decision`] |
 //! | I-9 | no more live instances than wanted, each with one task, or two while it moves | [`decision`] |
-//! | I-10 | one at most, for fenced jobs | elsewhere: fenced singletons are judged by their own tests |
+//! | I-10 | of each instance of a fenced job one container runs at most, and its token is higher than any before | [`fence`] |
 //! | I-11 | a worker that is cut off stops what should stop | elsewhere: no job can ask for it yet |
 //! | I-12 | no node is lost while its heartbeats arrive at the leader | [`decision`] |
 //! | I-13 | few nodes are lost at a time, and none while most are silent | [`decision`] |
@@ -43,6 +43,7 @@
 
 pub mod decision;
 pub mod end;
+pub mod fence;
 pub mod groups;
 pub mod log;
 pub mod node;
@@ -87,8 +88,8 @@ pub enum Note {
     },
     /// A manager's election is committed, and it listens.
     Listens {
-        /// Which manager.
-        manager: usize,
+        /// The manager's run.
+        manager: ManagerId,
     },
     /// A manager has decided a record.
     Proposed {
@@ -215,6 +216,8 @@ pub enum Note {
         task: TaskId,
         /// For which attempt.
         attempt: u64,
+        /// Its fencing token, of a fenced job.
+        token: Option<u64>,
     },
     /// The start of a container was said to have failed.
     Disowned {
@@ -305,6 +308,7 @@ pub struct Checks {
     log: log::Log,
     decision: decision::Decision,
     groups: groups::Groups,
+    fence: fence::Fence,
     node: node::Node,
     /// When the log last lost something, if it ever did.
     cut_at: Option<Micros>,
@@ -324,6 +328,7 @@ impl Checks {
             log: log::Log::default(),
             decision: decision::Decision::new(settings),
             groups: groups::Groups::new(settings),
+            fence: fence::Fence::default(),
             node: node::Node::default(),
             cut_at: None,
             is_lossy: false,
@@ -340,6 +345,11 @@ impl Checks {
     /// What leaders have decided of tasks that stand together, as often as they did.
     pub fn seen(&self) -> groups::Seen {
         self.groups.seen()
+    }
+
+    /// How often a fenced task was replaced on an operator's word.
+    pub fn fenced_replaced(&self) -> u64 {
+        self.fence.replaced()
     }
 
     /// The log has taken a message.
@@ -385,6 +395,7 @@ impl Checks {
             self.log.fact(fact, record.index)?;
             self.decision.fact(&truth.state, fact, &record)?;
             self.groups.fact(&truth.state, fact)?;
+            self.fence.fact(&truth.state, fact);
             self.node.fact(fact, revision, self.is_lossy)?;
             truth.state.apply(fact, revision, record.at_ms, &mut changes);
         }
@@ -453,8 +464,8 @@ impl Checks {
                 if self.cut_at.is_none_or(|at| now - at > self.noticed_within) {
                     self.log.leads(&self.truth, *manager)?;
                 }
-                self.decision.elected(*manager, now);
             }
+            Note::Listens { manager } => self.decision.elected(*manager, now),
             Note::Heard { manager, node, from, beats } => {
                 // A stranger's, or another run's, is no sign of life of the node that is known.
                 let known = self.truth.state.nodes.get(&node_name(*node));
@@ -468,7 +479,7 @@ impl Checks {
             Note::Joined { manager, head } => {
                 self.log.joined(&self.truth, *manager, head)?;
             }
-            Note::Heals { .. } | Note::Listens { .. } | Note::Alarm { .. } => {}
+            Note::Heals { .. } | Note::Alarm { .. } => {}
             // What rests on a decision that was lost may be decided anew, and otherwise.
             Note::Told { .. }
             | Note::AskedToEnd { .. }
@@ -476,7 +487,10 @@ impl Checks {
             | Note::Created { .. }
             | Note::Started { .. }
                 if self.is_lossy => {}
-            other => self.node.note(&self.truth, other, now)?,
+            other => {
+                self.node.note(&self.truth, other, now)?;
+                self.fence.note(&self.truth, other)?;
+            }
         }
         Ok(())
     }

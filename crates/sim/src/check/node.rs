@@ -126,7 +126,7 @@ impl Node {
                 self.leaving.insert(*worker, None);
             }
             Note::Created { worker, task, attempt } => self.created(*worker, *task, *attempt)?,
-            Note::Started { worker, task, attempt } => {
+            Note::Started { worker, task, attempt, .. } => {
                 self.waited(truth, *worker, *task, *attempt, now)?;
                 self.started(*task, *attempt)?;
             }

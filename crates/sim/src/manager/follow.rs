@@ -383,12 +383,55 @@ impl Manager {
         response: Option<Response>,
         ctx: &mut Context<'_>,
     ) {
+        let is_told = matches!(response, Some(Response::Message(_)));
+        if self.contradicts(applied, response, ctx) {
+            return;
+        }
+        let before = self.looked_at;
+        match before.tip() {
+            _ if !is_told => self.check_soon(ctx),
+            Some(tip) if self.leads() => {
+                let purpose = Purpose::CheckBefore { applied, before };
+                self.ask(Request::Get(tip), READ_TIMEOUT, purpose, ctx);
+            }
+            _ => {
+                self.looked_at = applied;
+                self.check_soon(ctx);
+            }
+        }
+    }
+
+    pub(super) fn before_checked(
+        &mut self,
+        applied: Applied,
+        before: Applied,
+        response: Option<Response>,
+        ctx: &mut Context<'_>,
+    ) {
+        let is_told = matches!(response, Some(Response::Message(_)));
+        if self.leads() && self.contradicts(before, response, ctx) {
+            return;
+        }
+        if is_told {
+            self.looked_at = applied;
+        }
+        self.check_soon(ctx);
+    }
+
+    /// Whether another record stands where one was applied: it mends then.
+    fn contradicts(
+        &mut self,
+        applied: Applied,
+        response: Option<Response>,
+        ctx: &mut Context<'_>,
+    ) -> bool {
         if let (Some(Response::Message(found)), Some(_)) = (response, self.looked_for())
             && let Err(broken) = applied.check(found.as_deref())
             && ctx.sabotage != Some(Sabotage::LeadOverLostTail)
         {
-            return self.broken(broken, ctx);
+            self.broken(broken, ctx);
+            return true;
         }
-        self.check_soon(ctx);
+        false
     }
 }

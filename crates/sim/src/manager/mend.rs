@@ -25,6 +25,8 @@ pub(super) struct Mending {
 
 #[derive(Debug)]
 enum Step {
+    /// What its reign was writing is written to the end.
+    Settling,
     /// It looks for a snapshot.
     Looking,
     /// A snapshot is there; when was the log made?
@@ -43,6 +45,8 @@ enum Step {
     Ending,
     /// It stores its state as a snapshot that goes on behind the end.
     Uploading { end: u64, created: String },
+    /// It removes the other snapshots.
+    Clearing { end: u64, created: String },
     /// It removes what is left of the log.
     Trimming { end: u64, created: String },
     /// It writes where its state goes on.
@@ -56,7 +60,8 @@ impl Manager {
         if self.cancelled {
             return;
         }
-        let (since, step) = (ctx.now, Step::Waiting);
+        let step = if ctx.disk.is_writing() { Step::Settling } else { Step::Waiting };
+        let since = ctx.now;
         self.phase = Phase::Mending(Mending { broken, since, step });
         self.mend(ctx);
     }
@@ -139,6 +144,14 @@ impl Manager {
             },
             Step::Uploading { end, created } => match response {
                 Some(Response::Done) => {
+                    mending.step = Step::Clearing { end, created };
+                    let index = ctx.disk.content().meta().index;
+                    self.ask(Request::BucketKeepOnly(index), READ_TIMEOUT, Purpose::Mend, ctx);
+                }
+                _ => ctx.out.push(Output::Exit(Ended::Bucket)),
+            },
+            Step::Clearing { end, created } => match response {
+                Some(Response::Done) => {
                     mending.step = Step::Trimming { end, created };
                     self.ask(Request::Trim { before: end + 1 }, READ_TIMEOUT, Purpose::Mend, ctx);
                 }
@@ -148,7 +161,11 @@ impl Manager {
                 Some(Response::Done) => self.move_to(end, created, ctx),
                 _ => self.begin_anew(ctx),
             },
-            step @ (Step::Installing | Step::Waiting | Step::Acquiring { .. } | Step::Moving) => {
+            step @ (Step::Settling
+            | Step::Installing
+            | Step::Waiting
+            | Step::Acquiring { .. }
+            | Step::Moving) => {
                 mending.step = step;
             }
         }
@@ -158,6 +175,10 @@ impl Manager {
     pub(super) fn mend_synced(&mut self, ctx: &mut Context<'_>) {
         let Phase::Mending(mending) = &mut self.phase else { return };
         match mending.step {
+            Step::Settling if !ctx.disk.is_writing() => {
+                mending.step = Step::Waiting;
+                self.mend(ctx);
+            }
             Step::Installing => self.open(ctx),
             Step::Moving => self.healed(ctx),
             _ => {}

@@ -149,8 +149,10 @@ enum Purpose {
     Announce,
     Check { applied: Applied },
     CheckTip { applied: Applied },
+    CheckBefore { applied: Applied, before: Applied },
     Append,
     Place,
+    Below { sequence: u64 },
     EndAfter,
     TipAfter,
     Renew(u64),
@@ -231,6 +233,8 @@ pub struct Manager {
     appends: u64,
     /// What it has read or written of the log.
     position: Applied,
+    /// Where it stood, as a leader, when it last looked.
+    looked_at: Applied,
     doubt_ms: u64,
     doubt: Doubt,
     follower: Follower,
@@ -285,6 +289,7 @@ impl Manager {
             tickets: 0,
             appends: 0,
             position: Applied::default(),
+            looked_at: Applied::default(),
             doubt: Doubt::new(options.doubt_ms),
             follower: Follower::default(),
             missing_since: None,
@@ -462,6 +467,9 @@ impl Manager {
             Purpose::Tail => self.tail(response, ctx),
             Purpose::Check { applied } => self.checked(applied, response, ctx),
             Purpose::CheckTip { applied } => self.tip_checked(applied, response, ctx),
+            Purpose::CheckBefore { applied, before } => {
+                self.before_checked(applied, before, response, ctx);
+            }
             Purpose::EndAfter => self.end_after(response, ctx),
             Purpose::TipAfter => self.tip_after(response, ctx),
             Purpose::Announce => {}
@@ -470,6 +478,7 @@ impl Manager {
             Purpose::Mend => self.mend_answered(response, ctx),
             Purpose::Append => self.append_answered(response, ctx),
             Purpose::Place => self.place_known(response, ctx),
+            Purpose::Below { sequence } => self.below_known(sequence, response, ctx),
             Purpose::Renew(reign) => self.renewed(reign, response, ctx),
             Purpose::LookAfter(reign) => self.looked_after(reign, response, ctx),
             Purpose::GiveUp => {

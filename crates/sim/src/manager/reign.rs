@@ -39,10 +39,11 @@ impl Manager {
 
     fn listen(&mut self, ctx: &mut Context<'_>) {
         self.listening = true;
+        self.looked_at = Applied::default();
         self.hearing = Hearing::new(self.connections);
         self.check_soon(ctx);
         self.keep_from_now(ctx);
-        ctx.notes.push(Note::Listens { manager: self.number });
+        ctx.notes.push(Note::Listens { manager: self.identity.manager });
     }
 
     pub(super) fn turn_soon(&mut self, ctx: &mut Context<'_>) {
@@ -149,12 +150,38 @@ impl Manager {
             _ => None,
         };
         match outcome(place, found.as_deref(), payload) {
-            Some(Appended::At(sequence)) => self.appended(sequence, ctx),
+            Some(Appended::At(sequence)) => match self.position.tip() {
+                Some(tip) => {
+                    self.ask(Request::Get(tip), READ_TIMEOUT, Purpose::Below { sequence }, ctx);
+                }
+                None => self.appended(sequence, ctx),
+            },
             Some(Appended::Fenced) if ctx.sabotage == Some(Sabotage::IgnoreTheFence) => {
                 self.appended(place, ctx);
             }
             Some(Appended::Fenced) => self.end_reign(ctx),
             None => ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry)),
+        }
+    }
+
+    /// A record that was on its way for long stands in its place: on what?
+    pub(super) fn below_known(
+        &mut self,
+        sequence: u64,
+        response: Option<Response>,
+        ctx: &mut Context<'_>,
+    ) {
+        if !matches!(self.phase, Phase::Appending { .. }) {
+            return;
+        }
+        let Some(Response::Message(found)) = response else {
+            return ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
+        };
+        match self.position.check(found.as_deref()) {
+            Err(broken) if ctx.sabotage != Some(Sabotage::LeadOverLostTail) => {
+                self.broken(broken, ctx);
+            }
+            _ => self.appended(sequence, ctx),
         }
     }
 

@@ -6,6 +6,8 @@ use longshore_core::agent::{
     StartedContainer,
 };
 
+use longshore_proto::node::fencing_token;
+
 use super::{Context, Made, OVERLAP, Output, Runtime, Step, Verb, VerbAnswer};
 use crate::check::Note;
 use crate::fault::Fault;
@@ -48,6 +50,7 @@ impl Runtime {
                     image: start.run.spec.image.clone(),
                     grace_ms: start.run.spec.stop_grace_ms,
                     owner: owner.clone(),
+                    token: start.run.epoch.and_then(|epoch| fencing_token(epoch, start.attempt)),
                     disowned: false,
                     ending: None,
                     waiting: Vec::new(),
@@ -84,7 +87,7 @@ impl Runtime {
             );
         }
         let latency = ctx.chaos.rng.u64(20 * MS..300 * MS);
-        ctx.out.push(Output::Later(ctx.now + latency, Step::Start(number, id)));
+        ctx.out.push(Output::Later(ctx.now + latency, Step::Start(number, id, self.daemon)));
     }
 
     pub(super) fn started(&mut self, number: u64, id: &str, ctx: &mut Context<'_>) {
@@ -102,9 +105,9 @@ impl Runtime {
         if made.state == ContainerState::Created {
             made.state = ContainerState::Running;
             made.run += 1;
-            let (run, image) = (made.run, made.image.clone());
-            if let Some(owner) = made.owner.clone() {
-                ctx.notes.push(Note::Started { worker, task: owner.task, attempt: owner.attempt });
+            let (run, image, token) = (made.run, made.image.clone(), made.token);
+            if let Some(Owner { task, attempt, .. }) = made.owner {
+                ctx.notes.push(Note::Started { worker, task, attempt, token });
             }
             let end = match image.split(':').next() {
                 Some("batch") => Some((ctx.chaos.rng.u64(SECOND..20 * SECOND), 0)),

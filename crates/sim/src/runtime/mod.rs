@@ -111,8 +111,8 @@ pub enum VerbAnswer {
 pub enum Step {
     /// A verb arrives.
     Arrive(u64),
-    /// A container that was created is started.
-    Start(u64, String),
+    /// A container that was created is started, by the daemon of this number: what one was about to do dies with it.
+    Start(u64, String, u64),
     /// A container ends by itself.
     End(String, u64, i64),
     /// A container that was asked to end ends, or is killed.
@@ -162,6 +162,8 @@ struct Made {
     image: String,
     grace_ms: u64,
     owner: Option<Owner>,
+    /// What it shows to what it writes to, of a fenced job.
+    token: Option<u64>,
     /// Its start was said to have failed.
     disowned: bool,
     /// Since when it was asked to end, and the calls that wait for that.
@@ -176,6 +178,8 @@ struct Made {
 pub struct Runtime {
     worker: usize,
     is_up: bool,
+    /// Counts the daemons of this machine.
+    daemon: u64,
     hangs_until: Micros,
     calls: BTreeMap<u64, Call>,
     calls_made: u64,
@@ -195,6 +199,7 @@ impl Runtime {
         let mut runtime = Self {
             worker,
             is_up: true,
+            daemon: 0,
             hangs_until: 0,
             calls: BTreeMap::new(),
             calls_made: 0,
@@ -230,6 +235,7 @@ impl Runtime {
             image: "steady".to_owned(),
             grace_ms: 0,
             owner: None,
+            token: None,
             disowned: false,
             ending: None,
             waiting: Vec::new(),
@@ -278,6 +284,7 @@ impl Runtime {
     /// The daemon goes away. Its containers run on, or end with it.
     pub fn down(&mut self, containers_end: bool, ctx: &mut Context<'_>) {
         self.is_up = false;
+        self.daemon += 1;
         for (_, call) in std::mem::take(&mut self.calls) {
             ctx.out.push(Output::Answer(call.incarnation, call.verb.failed(Failure::RuntimeAway)));
         }
@@ -350,7 +357,7 @@ impl Runtime {
         }
         match step {
             Step::Arrive(call) => self.arrive(call, ctx),
-            Step::Start(call, id) => self.started(call, &id, ctx),
+            Step::Start(call, id, daemon) if daemon == self.daemon => self.started(call, &id, ctx),
             Step::End(id, run, code) => {
                 if self.containers.get(&id).is_some_and(|made| made.run == run)
                     && (ctx.chaos.is_on() || code == 0 || !self.is_flaky(&id))
@@ -375,7 +382,7 @@ impl Runtime {
                 }
                 self.end(&id, code, ctx);
             }
-            Step::Deadline(_) => {}
+            Step::Start(..) | Step::Deadline(_) => {}
         }
     }
 

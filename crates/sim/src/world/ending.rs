@@ -22,6 +22,7 @@ impl World {
                 .map(ToString::to_string)
                 .collect();
         }
+        self.look_after_machines()?;
         self.after(SECOND, Event::Tick);
         let Some(calm_at) = self.calm_at else { return Ok(()) };
         self.operate();

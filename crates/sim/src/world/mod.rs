@@ -118,6 +118,7 @@ enum Event {
     RuntimeTells { number: usize, incarnation: u64, watch: u64, event: ContainerEvent },
     RuntimeBreaksOff { number: usize, incarnation: u64, watch: u64 },
     Start(Process),
+    SwitchOn(usize),
     Resume(Process),
     SessionBreaks(Process, u64),
     SessionBegins(Process, u64),
@@ -263,7 +264,8 @@ impl World {
             workers,
             runtimes: (0..size.workers).map(|number| Runtime::new(number, sabotage)).collect(),
             capacity,
-            clients: (0..size.clients).map(|number| Client::new(number, size.workers)).collect(),
+            // The last one is the operator's.
+            clients: (0..=size.clients).map(|number| Client::new(number, size.workers)).collect(),
             jetstream: JetStream::default(),
             jetstream_up: true,
             server_behind: false,
@@ -354,6 +356,7 @@ impl World {
         counts.count_many(Fault::Moved, seen.moved);
         counts.count_many(Fault::FoundIll, seen.ill);
         counts.count_many(Fault::Drained, seen.drained);
+        counts.count_many(Fault::FencedReplaced, self.checks.fenced_replaced());
     }
 
     fn at(&mut self, at: Micros, event: Event) {
@@ -440,6 +443,7 @@ impl World {
                 self.worker(number, |process, ctx| process.events_ended(watch, ctx))
             }
             Event::Start(process) => self.start(process),
+            Event::SwitchOn(worker) => self.switch_on(worker),
             Event::Resume(process) => {
                 self.resume(process);
                 Ok(())

@@ -1,18 +1,28 @@
-//! The operator, who does what `docs/operations.md` says of a log that is lost, once faults have stopped: of several
-//! managers that all refuse, the one that knows most is chosen; whoever refuses though another leads gets a new data
-//! directory.
+//! The operator, who does what `docs/operations.md` says.
+//!
+//! Of a log that is lost, once faults have stopped: of several managers that all refuse, the one that knows most is
+//! chosen; whoever refuses though another leads gets a new data directory. Of a lost node whose fenced tasks wait, at
+//! any time: its machine is switched off, is said to have stopped, and is switched on again once that word is taken.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, Loses, World};
+use longshore_core::cluster::State;
+use longshore_proto::id::{CommandId, TaskId};
+use longshore_proto::state::NodeStatus;
+
+use super::{Checked, Event, Loses, World};
 use crate::disk::{Disk, ManagerContent};
 use crate::fault::Fault;
-use crate::manager::{Manager, uuid};
+use crate::manager::{Manager, node_name, uuid};
 use crate::message::Process;
+use crate::runtime::Runtime;
 use crate::time::{Micros, SECOND};
 
 /// How long the operator waits before anything is done.
 const PATIENCE: Micros = 15 * SECOND;
+
+/// How long fenced tasks wait on a lost node before its machine is switched off.
+const PATIENCE_FENCED: Micros = 4 * SECOND;
 
 /// How often the operator acts. What is not right after that does not come right.
 const ACTS_MAX: u32 = 6;
@@ -27,12 +37,21 @@ pub(super) struct Operator {
     /// When something was last done.
     acted_at: Micros,
     acts: u32,
+    /// Since when fenced tasks wait on a machine that is lost.
+    fenced_since: BTreeMap<usize, Micros>,
+    /// Machines that are switched off, each with the command that says so.
+    off: BTreeMap<usize, CommandId>,
 }
 
 impl Operator {
     /// A manager has ended because the log contradicts its store.
     pub(super) fn refused(&mut self, manager: usize) {
         self.refused.insert(manager);
+    }
+
+    /// Whether a machine is switched off.
+    pub(super) fn has_switched_off(&self, worker: usize) -> bool {
+        self.off.contains_key(&worker)
     }
 
     /// The log is healed.
@@ -79,6 +98,51 @@ impl World {
         }
     }
 
+    /// Looks once a second for machines that fenced tasks wait for.
+    pub(super) fn look_after_machines(&mut self) -> Checked {
+        for worker in 0..self.size.workers {
+            if !awaits_proof(&self.checks.truth.state, worker) {
+                self.operator.fenced_since.remove(&worker);
+                continue;
+            }
+            let since = *self.operator.fenced_since.entry(worker).or_insert(self.now);
+            if self.now - since >= PATIENCE_FENCED && !self.operator.has_switched_off(worker) {
+                self.switch_off(worker)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn switch_off(&mut self, worker: usize) -> Checked {
+        self.trace.say(|| format!("operator: the machine of n{worker} is switched off"));
+        self.kill(Process::Worker(worker));
+        self.runtime(worker, |runtime, ctx| runtime.down(true, ctx))?;
+        let mut out = Vec::new();
+        let (client, now) = (self.size.clients, self.now);
+        let rng = &mut self.chaos.rng;
+        let id = self.clients[client].confirm_lost(worker, now, rng, &mut out);
+        self.operator.off.insert(worker, id);
+        self.client_out(client, out);
+        Ok(())
+    }
+
+    /// A command was answered: the operator's word counts, or the node is heard after all.
+    pub(super) fn word_taken(&mut self, id: CommandId) {
+        let off = self.operator.off.iter().find(|(_, command)| **command == id);
+        let Some(worker) = off.map(|(worker, _)| *worker) else { return };
+        self.chaos.counts.count(Fault::OperatorConfirms);
+        let wait = self.chaos.rng.u64(SECOND..6 * SECOND);
+        self.after(wait, Event::SwitchOn(worker));
+    }
+
+    pub(super) fn switch_on(&mut self, worker: usize) -> Checked {
+        self.operator.off.remove(&worker);
+        self.operator.fenced_since.remove(&worker);
+        self.operator.acted_at = self.now;
+        self.runtime(worker, |runtime, _| Runtime::up(runtime))?;
+        self.start(Process::Worker(worker))
+    }
+
     fn give_new_directory(&mut self, number: usize) {
         let listening = self.managers[number].process.as_ref().is_some_and(Manager::is_listening);
         if listening {
@@ -116,4 +180,17 @@ impl World {
         change(&mut self.managers[number].disk, &mut self.chaos.rng);
         self.after(SECOND, Event::Start(process));
     }
+}
+
+/// Whether fenced tasks wait for a proof that they have ended on a machine.
+fn awaits_proof(state: &State, worker: usize) -> bool {
+    let is_fenced = |id: &TaskId| {
+        let job = state.tasks.get(id).and_then(|task| state.jobs.get(&task.job)?.spec());
+        job.is_some_and(|job| job.fence)
+    };
+    state.nodes.get(&node_name(worker)).is_some_and(|node| {
+        node.status == NodeStatus::Lost
+            && !node.is_confirmed_lost
+            && node.tasks.iter().any(is_fenced)
+    })
 }

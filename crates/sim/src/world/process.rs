@@ -16,7 +16,9 @@ impl World {
         let now = self.now;
         let runs = match process {
             Process::Manager(number) => self.managers[number].process.is_some(),
-            Process::Worker(number) => self.workers[number].process.is_some(),
+            Process::Worker(number) => {
+                self.workers[number].process.is_some() || self.operator.has_switched_off(number)
+            }
             Process::Client(_) => true,
         };
         if runs {
@@ -288,6 +290,7 @@ impl World {
     pub(super) fn outcome(&mut self, outcome: Option<client::Outcome>) -> Checked {
         let Some(outcome) = outcome else { return Ok(()) };
         self.trace.say(|| format!("answered {}: {:?}", outcome.id, outcome.granted));
+        self.word_taken(outcome.id);
         self.checks.answered(outcome.id, outcome.granted.as_ref())
     }
 }
