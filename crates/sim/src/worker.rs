@@ -148,6 +148,8 @@ pub struct Worker {
     subscribed: bool,
     brain_at: Option<Micros>,
     leaving: bool,
+    /// Whether it is to leave once what it handles is stored.
+    leaves_next: bool,
 }
 
 impl Worker {
@@ -199,6 +201,7 @@ impl Worker {
             subscribed: false,
             brain_at: None,
             leaving: false,
+            leaves_next: false,
         };
         worker.look_at_runtime(ctx);
         if connected {
@@ -262,6 +265,11 @@ impl Worker {
     /// It is told to end together with its tasks.
     pub fn leave(&mut self, ctx: &mut Context<'_>) {
         if self.leaving {
+            return;
+        }
+        // Its loop takes one thing after the other.
+        self.leaves_next = self.storing.is_some();
+        if self.leaves_next {
             return;
         }
         self.leaving = true;
@@ -351,6 +359,9 @@ impl Worker {
         if let Some((writes, held)) = self.storing.take() {
             self.perform(writes, held, ctx);
             self.work(ctx);
+            if self.leaves_next && self.storing.is_none() {
+                self.leave(ctx);
+            }
         }
     }
 

@@ -18,7 +18,7 @@ pub struct Fence {
     /// The containers that run, and what they are of.
     running: BTreeMap<(TaskId, u64), Instance>,
     /// The newest token of each instance.
-    tokens: BTreeMap<Instance, u64>,
+    tokens: BTreeMap<Instance, (u64, TaskId)>,
     /// Tasks that began to run, or were given up, while nothing was fenced: those of before and after may run beside
     /// them.
     released: BTreeSet<TaskId>,
@@ -98,8 +98,12 @@ impl Fence {
                     ),
                 );
             }
+            // An attempt whose container was gone before its worker saw it begin is begun again, as the same.
             let last = self.tokens.get(&instance).copied();
-            if token.is_none() || token <= last {
+            let rises = token.is_some_and(|token| {
+                last.is_none_or(|(last, of)| token > last || (token, id) == (last, of))
+            });
+            if !rises {
                 return violated(
                     "I-10",
                     format!(
@@ -108,7 +112,7 @@ impl Fence {
                     ),
                 );
             }
-            self.tokens.extend(token.map(|token| (instance.clone(), token)));
+            self.tokens.extend(token.map(|token| (instance.clone(), (token, id))));
         }
         self.running.insert((id, attempt), instance);
         Ok(())
