@@ -37,7 +37,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::docker::Docker;
+use super::docker::{Docker, QUESTION_DEADLINE};
 use super::docker_error::status;
 use super::{Runtime, RuntimeError, docker_pause};
 
@@ -441,7 +441,10 @@ pub(super) async fn tend(docker: &Docker, cluster: ClusterId) {
                 continue;
             }
             Work::Look => docker.list().await.map(drop),
-            Work::End(container_id) => end(docker, &container_id).await,
+            Work::End(container_id) => {
+                let doing = "ending a container that has lost its network";
+                docker.within(QUESTION_DEADLINE, doing, end(docker, &container_id)).await
+            }
             Work::Remove(id) => remove(docker, &id).await,
             Work::Make => make(docker, cluster).await,
         };
