@@ -42,11 +42,26 @@ pub(super) async fn start(
     docker: &Docker,
     start: StartContainer,
 ) -> Result<StartedContainer, RuntimeError> {
-    let client = docker.client()?;
     let _busy = docker.sandboxes.busy();
     let mut claim = docker.sandboxes.claim(start.task, &start.run.spec);
+    let started = start_in(docker, &start, &mut claim).await;
+    if !matches!(started, Err(RuntimeError::Away(_)))
+        && let Some(claim) = &mut claim
+    {
+        claim.answered();
+    }
+    started
+}
+
+/// Starts it, in a sandbox as long as that is of use.
+async fn start_in(
+    docker: &Docker,
+    start: &StartContainer,
+    claim: &mut Option<Claim<'_>>,
+) -> Result<StartedContainer, RuntimeError> {
+    let client = docker.client()?;
     loop {
-        let container_id = match create_in(docker, &start, claim.as_ref()).await? {
+        let container_id = match create_in(docker, start, claim.as_ref()).await? {
             Created::There(container_id) => container_id,
             Created::Ended(container) => return Ok(container),
             Created::InBetween => {

@@ -14,6 +14,7 @@
 //! | runs, without a task | one of those that are kept, or removed where there are too many |
 //! | runs, with a task that has a container in it | its task's |
 //! | runs, with a task that has none for a while | removed |
+//! | runs, and a start in it was not answered | its task's next attempts go without it, so that it is removed like that |
 //! | does not run | removed; a task's container that has joined it has no network, and is ended to be started anew |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,6 +100,15 @@ struct Sandbox {
     since: Instant,
     /// Since when it was seen without a container.
     empty_since: Option<Instant>,
+    /// Whether a start in it was not answered: it may hang, and there is no other start in it.
+    is_suspect: bool,
+}
+
+impl Sandbox {
+    /// One that stands as it does since now.
+    fn new(task: Option<TaskId>, now: Instant) -> Self {
+        Self { task, is_starting: false, since: now, empty_since: None, is_suspect: false }
+    }
 }
 
 /// What is to be done next.
@@ -164,7 +174,7 @@ impl Pool {
             return None;
         }
         let id = self.state().claim(task)?;
-        Some(Claim { pool: self, id, task })
+        Some(Claim { pool: self, id, task, is_answered: false })
     }
 
     /// A sandbox has ended.
@@ -215,6 +225,8 @@ pub(super) struct Claim<'a> {
     pool: &'a Pool,
     id: String,
     task: TaskId,
+    /// Whether it is known what became of the start.
+    is_answered: bool,
 }
 
 impl Claim<'_> {
@@ -233,12 +245,21 @@ impl Claim<'_> {
         let short = self.id.get(..12).unwrap_or(&self.id);
         let name = format!("{}{}{MARK}{short}", prefix(cluster), self.task);
         let options = RenameContainerOptionsBuilder::default().name(&name).build();
-        match docker.client()?.rename_container(&self.id, options).await {
-            Ok(()) => Ok(()),
-            // It has that name already.
-            Err(error) if matches!(status(&error), Some(400 | 409)) => Ok(()),
-            Err(error) => Err(docker.explain(&error, "naming a sandbox")),
-        }
+        let client = docker.client()?;
+        let rename = async {
+            match client.rename_container(&self.id, options).await {
+                Ok(()) => Ok(()),
+                // It has that name already.
+                Err(error) if matches!(status(&error), Some(400 | 409)) => Ok(()),
+                Err(error) => Err(docker.explain(&error, "naming a sandbox")),
+            }
+        };
+        docker.within(QUESTION_DEADLINE, "naming a sandbox", rename).await
+    }
+
+    /// Docker has said what became of the start, be it that it failed: it is not the sandbox that hangs.
+    pub(super) fn answered(&mut self) {
+        self.is_answered = true;
     }
 
     /// Throws it away: it is of no use.
@@ -254,6 +275,8 @@ impl Drop for Claim<'_> {
         if let Some(sandbox) = self.pool.state().sandboxes.get_mut(&self.id) {
             sandbox.is_starting = false;
             sandbox.since = Instant::now();
+            // Not thrown away: for all that is known a container runs in it.
+            sandbox.is_suspect |= !self.is_answered;
         }
     }
 }
@@ -261,8 +284,11 @@ impl Drop for Claim<'_> {
 impl State {
     fn claim(&mut self, task: TaskId) -> Option<String> {
         let find = |wanted: Option<TaskId>| {
-            let mut running = self.sandboxes.iter().filter(|(id, _)| !self.ended.contains(*id));
-            running.find(|(_, sandbox)| sandbox.task == wanted)
+            let mut sound = self
+                .sandboxes
+                .iter()
+                .filter(|(id, sandbox)| !sandbox.is_suspect && !self.ended.contains(*id));
+            sound.find(|(_, sandbox)| sandbox.task == wanted)
         };
         let (id, _) = find(Some(task)).or_else(|| find(None))?;
         let id = id.clone();
@@ -293,7 +319,7 @@ impl State {
                 None => {
                     let task = user.map(|user| user.task).or_else(|| task_in(name));
                     let empty_since = (task.is_some() && user.is_none()).then_some(now);
-                    let found = Sandbox { task, is_starting: false, since: now, empty_since };
+                    let found = Sandbox { empty_since, ..Sandbox::new(task, now) };
                     self.sandboxes.insert(id.clone(), found);
                 }
                 Some(known) => match (known.task, user) {
@@ -517,9 +543,7 @@ async fn make(docker: &Docker, cluster: ClusterId) -> Result<(), RuntimeError> {
     match made {
         Ok(id) => {
             debug!(container = name, "a sandbox is ready");
-            let now = Instant::now();
-            let free = Sandbox { task: None, is_starting: false, since: now, empty_since: None };
-            state.sandboxes.insert(id, free);
+            state.sandboxes.insert(id, Sandbox::new(None, Instant::now()));
             Ok(())
         }
         Err(error) => {
@@ -642,6 +666,12 @@ mod tests {
         state
     }
 
+    fn pool(state: State) -> Pool {
+        let pool = Pool::new(2);
+        *pool.state() = state;
+        pool
+    }
+
     #[test]
     fn names_say_whose_a_sandbox_is() {
         let id = task(0x0198_0000_0000_7000_8000_0000_0000_0001);
@@ -685,6 +715,34 @@ mod tests {
         started(&mut state, "s1", after(3));
         state.ended.insert("s1".into());
         assert_eq!(state.claim(task(1)), None, "it has ended");
+    }
+
+    #[test]
+    fn a_sandbox_in_which_a_start_was_not_answered_gets_no_other_and_goes_when_it_is_empty() {
+        let pool = pool(state(after(0)));
+        let spec = TaskSpec::new("main".parse().unwrap(), "image");
+        let two = [("s1", None), ("s2", None)];
+        pool.state().observe(&listed(&two, &[]), after(1), after(1));
+        let mut claim = pool.claim(task(1), &spec).unwrap();
+        assert_eq!(claim.id, "s1");
+        claim.answered();
+        drop(claim);
+        let claim = pool.claim(task(1), &spec).unwrap();
+        assert_eq!(claim.id, "s1", "a start that was answered says nothing against it");
+        // Its time is over.
+        drop(claim);
+        let claim = pool.claim(task(1), &spec).unwrap();
+        assert_eq!(claim.id, "s2");
+        drop(claim);
+        assert!(pool.claim(task(1), &spec).is_none(), "it starts with a network of its own");
+        // The first of them has come up after all.
+        let both = [("s1", Some(task(1))), ("s2", Some(task(1)))];
+        let found = listed(&both, &[("c1", task(1), "s1")]);
+        pool.state().observe(&found, after(100), after(100));
+        pool.state().observe(&found, after(130), after(130));
+        let state = pool.state();
+        assert_eq!(state.doomed, ["s2".to_owned()].into());
+        assert!(state.stranded.is_empty() && state.sandboxes.contains_key("s1"));
     }
 
     #[test]
