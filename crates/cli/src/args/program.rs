@@ -155,7 +155,7 @@ pub(crate) struct Worker {
     /// Logins for registries: a file as `docker login` writes it, for this user's eyes alone
     #[arg(long, env = "LONGSHORE_REGISTRY_AUTH", value_name = "FILE")]
     pub(crate) registry_auth: Option<PathBuf>,
-    /// How many networks to keep ready, so that tasks without published ports start faster
+    /// How many networks to keep ready, so that tasks without published ports start faster (Docker only)
     #[arg(
         long, value_name = "N", default_value_t = 0,
         value_parser = clap::value_parser!(u16).range(0..=SANDBOXES_MAX)

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::errors::Error;
-use bollard::models::ContainerInspectResponse;
+use bollard::models::{ContainerInspectResponse, SystemVersion};
 use bollard::query_parameters::{InspectContainerOptions, LogsOptionsBuilder};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -244,6 +244,10 @@ impl Runtime for Docker {
                 .version()
                 .await
                 .map_err(|error| self.explain(&error, "asking for its version"))?;
+            if is_podman(&version) {
+                // Its list does not tell which network a container has joined: those in use would look unused.
+                self.sandboxes.switch_off("on Podman");
+            }
             // Asked once: it costs the daemon more, and does not change while it runs.
             if self.root.get().is_none() {
                 let info = client.info().await;
@@ -429,9 +433,32 @@ impl Runtime for Docker {
     }
 }
 
+/// Whether it is Podman that answers in Docker's words.
+fn is_podman(version: &SystemVersion) -> bool {
+    let mut parts = version.components.iter().flatten();
+    parts.any(|part| part.name == "Podman Engine")
+}
+
 #[cfg(test)]
 mod tests {
+    use bollard::models::SystemVersionComponents;
+
     use super::*;
+
+    #[test]
+    fn podman_is_known_by_its_engine() {
+        let of = |names: &[&str]| {
+            let part = |name: &&str| SystemVersionComponents {
+                name: (*name).to_owned(),
+                ..SystemVersionComponents::default()
+            };
+            let components = Some(names.iter().map(part).collect());
+            SystemVersion { components, ..SystemVersion::default() }
+        };
+        assert!(is_podman(&of(&["Podman Engine", "Conmon", "OCI Runtime (crun)"])));
+        assert!(!is_podman(&of(&["Engine", "containerd", "runc", "docker-init"])));
+        assert!(!is_podman(&SystemVersion::default()));
+    }
 
     #[test]
     fn an_address_may_be_a_path() {

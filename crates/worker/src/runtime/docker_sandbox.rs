@@ -18,6 +18,7 @@
 //! | does not run | removed; a task's container that has joined it has no network, and is ended to be started anew |
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -60,8 +61,8 @@ const REMOVALS_MAX: usize = 8;
 /// The sandboxes of this worker.
 #[derive(Debug)]
 pub(super) struct Pool {
-    /// How many are kept that no task has.
-    wanted: usize,
+    /// How many are kept that no task has. None, where there can be none.
+    wanted: AtomicUsize,
     state: Mutex<State>,
     /// Something has changed that whoever tends them waits for.
     changed: Notify,
@@ -155,7 +156,19 @@ impl Pool {
             calm_since: now,
             make_after: now,
         };
-        Self { wanted, state: Mutex::new(state), changed: Notify::new() }
+        Self { wanted: wanted.into(), state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    fn wanted(&self) -> usize {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Does without from now on. Says why, where any were wanted.
+    pub(super) fn switch_off(&self, why: &str) {
+        if self.wanted.swap(0, Ordering::Relaxed) > 0 {
+            warn!("there are no sandboxes {why}: every task gets its network when it starts");
+            self.changed.notify_one();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -170,7 +183,7 @@ impl Pool {
 
     /// A sandbox for a task: its own, or one that nobody has.
     pub(super) fn claim(&self, task: TaskId, spec: &TaskSpec) -> Option<Claim<'_>> {
-        if self.wanted == 0 || !fits(spec) {
+        if self.wanted() == 0 || !fits(spec) {
             return None;
         }
         let id = self.state().claim(task)?;
@@ -449,14 +462,17 @@ fn fits(spec: &TaskSpec) -> bool {
 pub(super) async fn tend(docker: &Docker, cluster: ClusterId) {
     let pool = &docker.sandboxes;
     pool.state().cluster = Some(cluster);
-    if pool.wanted > 0 && !docker_pause::is_possible() {
-        warn!(
-            "there are no sandboxes on this processor: every task gets its network when it starts"
-        );
+    if !docker_pause::is_possible() {
+        pool.switch_off("on this processor");
+    }
+    // Whether there can be any depends on who answers. That nobody does others say.
+    while docker.version().await.is_err() {
+        tokio::time::sleep(RETRY_DELAY).await;
     }
     let mut told = String::new();
     loop {
-        let work = pool.state().next(pool.wanted_here(), Instant::now());
+        let wanted = pool.wanted();
+        let work = pool.state().next(wanted, Instant::now());
         let done = match work {
             Work::Wait(until) => {
                 let changed = pool.changed.notified();
@@ -486,12 +502,6 @@ pub(super) async fn tend(docker: &Docker, cluster: ClusterId) {
                 tokio::time::sleep(RETRY_DELAY).await;
             }
         }
-    }
-}
-
-impl Pool {
-    fn wanted_here(&self) -> usize {
-        if docker_pause::is_possible() { self.wanted } else { 0 }
     }
 }
 
@@ -715,6 +725,19 @@ mod tests {
         started(&mut state, "s1", after(3));
         state.ended.insert("s1".into());
         assert_eq!(state.claim(task(1)), None, "it has ended");
+    }
+
+    #[test]
+    fn a_pool_that_is_switched_off_gives_none_and_lets_go_of_what_it_has() {
+        let pool = pool(state(after(0)));
+        let spec = TaskSpec::new("main".parse().unwrap(), "image");
+        pool.state().observe(&listed(&[("s1", None)], &[]), after(1), after(1));
+        assert!(pool.claim(task(1), &spec).is_some());
+        pool.switch_off("here");
+        assert!(pool.claim(task(2), &spec).is_none());
+        pool.state().sandboxes.insert("s2".into(), Sandbox::new(None, after(1)));
+        let next = pool.state().next(pool.wanted(), after(2));
+        assert_eq!(next, Work::Remove("s2".into()));
     }
 
     #[test]

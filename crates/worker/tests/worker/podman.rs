@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use bollard::query_parameters::{KillContainerOptionsBuilder, StartContainerOptions};
+use bollard::query_parameters::{
+    KillContainerOptionsBuilder, ListContainersOptionsBuilder, StartContainerOptions,
+};
 use futures_util::StreamExt;
-use longshore_core::agent::ContainerState;
+use longshore_core::agent::{ContainerState, labels};
 use longshore_proto::container::Network;
 use longshore_proto::node::Want;
 use longshore_proto::spec::RestartMode;
@@ -123,7 +125,8 @@ impl Drop for Podman {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_main_paths_work_on_podman() {
     let Some(podman) = Podman::start().await else { return };
-    let (server, node) = (Server::start(), Node::new());
+    let (server, mut node) = (Server::start(), Node::new());
+    node.sandboxes = 1;
     let leader = Leader::start(&server, node.name.clone()).await;
     let docker = Docker::new(Some(podman.socket().display().to_string()), node.name.clone(), 2);
     let worker = node.start_on(&server, OnShutdown::Keep, Some(&podman.socket()));
@@ -152,6 +155,10 @@ async fn the_main_paths_work_on_podman() {
         listed.iter().filter(|found| found.state == ContainerState::Running).collect();
     assert_eq!(running.len(), 1, "{listed:?}");
     assert_eq!(running[0].id, second);
+    let all = ListContainersOptionsBuilder::default().all(true).build();
+    let all = podman.client().list_containers(Some(all)).await.unwrap();
+    let labels = all.iter().filter_map(|found| found.labels.as_ref());
+    assert_eq!(labels.filter(|labels| labels.contains_key(labels::SANDBOX)).count(), 0, "{all:?}");
 
     let wish = LogsWish {
         container_id: second.clone(),
