@@ -193,7 +193,8 @@ impl Pool {
     /// A sandbox has ended.
     pub(super) fn ended(&self, id: &str) {
         let mut state = self.state();
-        if state.cluster.is_some() {
+        // One that is being removed ends by that, and nothing has to be looked at for it.
+        if state.cluster.is_some() && !state.doomed.contains(id) {
             state.ended.insert(id.to_owned());
             state.doubted_at = Some(Instant::now());
             drop(state);
@@ -837,6 +838,18 @@ mod tests {
         assert_eq!(state.doomed, ["s1".to_owned()].into());
         state.observe(&listed(&[], &[]), after(3), after(3));
         assert!(state.ended.is_empty(), "it is forgotten when it is gone");
+    }
+
+    #[test]
+    fn the_end_of_what_is_being_removed_asks_for_no_list() {
+        let pool = pool(state(after(0)));
+        pool.state().observe(&listed(&[("s1", None), ("s2", None)], &[]), after(1), after(1));
+        pool.state().doom("s1");
+        pool.ended("s1");
+        assert_ne!(pool.state().next(2, after(2)), Work::Look);
+        assert!(pool.state().ended.is_empty());
+        pool.ended("s2");
+        assert_eq!(pool.state().next(2, after(2)), Work::Look);
     }
 
     #[test]
