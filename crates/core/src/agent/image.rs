@@ -48,8 +48,18 @@ impl ImageWish {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Errands {
     looks: BTreeSet<ImageWish>,
-    /// With whether the image is noted as ours because of this one.
-    fetches: BTreeMap<ImageWish, bool>,
+    fetches: BTreeMap<ImageWish, Fetch>,
+}
+
+/// A fetch that is under way. Two of them may be for one image: with two logins, or for two platforms.
+#[derive(Debug, Clone)]
+struct Fetch {
+    /// What it brings.
+    item: StockItem,
+    /// Whether none was here when it began.
+    was_missing: bool,
+    /// Whether the image is noted as ours for no other reason than this.
+    owns_note: bool,
 }
 
 impl Context {
@@ -71,24 +81,37 @@ impl Context {
             return;
         }
         let item = StockItem::image(&wish.image);
+        let (was_missing, is_noted) = (found.is_none(), self.stock.has(&item));
         match found {
-            None => self.stock.brought(item, self.wall_ms, &mut self.writes),
-            Some(id) if self.stock.has(&item) => {
+            None => self.stock.brought(item.clone(), self.wall_ms, &mut self.writes),
+            Some(id) if is_noted => {
                 let before = StockItem::Image(id.to_owned());
                 self.stock.brought(before, self.wall_ms, &mut self.writes);
             }
             Some(_) => {}
         }
-        self.errands.fetches.insert(wish.clone(), found.is_none());
+        let fetch = Fetch { item, was_missing, owns_note: was_missing && !is_noted };
+        self.errands.fetches.insert(wish.clone(), fetch);
         self.actions.push(Action::FetchImage(wish.clone()));
     }
 
     /// A fetch was answered.
     pub(super) fn fetched(&mut self, wish: &ImageWish, result: &Result<(), Failure>) {
-        let is_noted = self.errands.fetches.remove(wish).unwrap_or(false);
-        if is_noted && matches!(result, Err(Failure::Refused(_) | Failure::Forbidden(_))) {
-            // It is not here: whoever brings it by hand after this is its owner.
-            self.stock.forget(&StockItem::image(&wish.image), &mut self.writes);
+        let Some(fetch) = self.errands.fetches.remove(wish) else { return };
+        let mut others = self.errands.fetches.values_mut().filter(|it| it.item == fetch.item);
+        match result {
+            // It is here now, and ours: whatever else fails after this.
+            Ok(()) => others.for_each(|other| other.owns_note = false),
+            Err(Failure::Refused(_) | Failure::Forbidden(_)) if fetch.owns_note => {
+                match others.find(|other| other.was_missing) {
+                    // It may still come.
+                    Some(other) => other.owns_note = true,
+                    // It is not here: whoever brings it by hand after this is its owner.
+                    None => self.stock.forget(&fetch.item, &mut self.writes),
+                }
+            }
+            // What became of it is not known.
+            Err(_) => {}
         }
     }
 }

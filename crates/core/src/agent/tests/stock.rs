@@ -1,5 +1,6 @@
 //! When images and volumes go that were brought for tasks, and when ended containers do.
 
+use longshore_proto::container::ContainerSpec;
 use longshore_proto::spec::{Mount, MountSource, PullPolicy};
 
 use super::*;
@@ -125,6 +126,67 @@ fn an_image_that_could_not_be_fetched_is_not_ours_when_somebody_else_brings_it()
     let (writes, _) = bench.fetched(Err(refused("the registry is away")));
     assert!(writes.contains(&Write::StockDropped(image())), "{writes:?}");
     assert_eq!(bench.saved().stock, []);
+}
+
+/// A task that wants the usual image as nobody else does.
+fn wants_image(
+    number: u128,
+    index: u64,
+    change: impl Fn(&mut ContainerSpec),
+) -> (Assignment, ImageWish) {
+    let mut wants = wants_run(number, index, policy(RestartMode::Never, 0));
+    let Want::Run(run) = &mut wants.want else { panic!("{wants:?}") };
+    change(&mut run.spec.container);
+    let wish = ImageWish::of(&run.spec);
+    (wants, wish)
+}
+
+fn noted(bench: &Bench) -> Vec<StockItem> {
+    bench.saved().stock.into_iter().map(|record| record.item).collect()
+}
+
+#[test]
+fn a_fetch_that_fails_does_not_disown_what_another_brings() {
+    let (own, wish) = wants_image(1, 2, |_| {});
+    let (with_login, wish_with_login) =
+        wants_image(2, 2, |container| container.registry_login = Some("team".parse().unwrap()));
+    let in_order = [wish.clone(), wish_with_login.clone()];
+    let turned = [wish_with_login.clone(), wish.clone()];
+    for answered in [&in_order, &turned] {
+        for comes in [Some(&wish), Some(&wish_with_login), None] {
+            let mut bench = Bench::ready();
+            bench.delta(1, 2, vec![own.clone(), with_login.clone()]);
+            for wish in &in_order {
+                bench.step(Input::ImageLookedFor { wish: wish.clone(), result: Ok(None) });
+            }
+            for wish in answered {
+                // A worker that dies here must know what the fetch brings that is still under way.
+                assert_eq!(noted(&bench), [image()], "{answered:?}, {comes:?} comes");
+                let refused = Failure::Forbidden("the registry refuses this node's login".into());
+                let result = if comes == Some(wish) { Ok(()) } else { Err(refused) };
+                bench.step(Input::ImageFetched { wish: wish.clone(), result });
+            }
+            let ours = if comes.is_some() { vec![image()] } else { vec![] };
+            assert_eq!(noted(&bench), ours, "{answered:?}, {comes:?} comes");
+        }
+    }
+}
+
+#[test]
+fn a_fetch_for_another_platform_that_fails_does_not_disown_what_is_here() {
+    let mut bench = Bench::ready();
+    let (own, _) = wants_image(1, 2, |_| {});
+    bench.delta(1, 2, vec![own]);
+    bench.missing();
+    bench.fetched(Ok(()));
+    bench.started(1, 1);
+    let (other, wish) =
+        wants_image(2, 3, |container| container.platform = Some("linux/arm64".parse().unwrap()));
+    bench.delta(2, 3, vec![other]);
+    bench.step(Input::ImageLookedFor { wish: wish.clone(), result: Ok(None) });
+    let gone = Failure::Forbidden("its registry has no such image for that platform".into());
+    bench.step(Input::ImageFetched { wish, result: Err(gone) });
+    assert_eq!(noted(&bench), [image()]);
 }
 
 #[test]
