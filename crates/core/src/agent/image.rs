@@ -56,10 +56,19 @@ pub(super) struct Errands {
 struct Fetch {
     /// What it brings.
     item: StockItem,
+    /// What has that name now and is ours, by its id: it loses the name if the tag has moved on.
+    before: Option<StockItem>,
     /// Whether none was here when it began.
     was_missing: bool,
     /// Whether the image is noted as ours for no other reason than this.
     owns_note: bool,
+}
+
+impl Errands {
+    /// The images that fetches are about: until they are over nobody can say which of them may go.
+    pub(super) fn images(&self) -> impl Iterator<Item = &StockItem> {
+        self.fetches.values().flat_map(|fetch| fetch.before.iter().chain([&fetch.item]))
+    }
 }
 
 impl Context {
@@ -82,15 +91,14 @@ impl Context {
         }
         let item = StockItem::image(&wish.image);
         let (was_missing, is_noted) = (found.is_none(), self.stock.has(&item));
-        match found {
-            None => self.stock.brought(item.clone(), self.wall_ms, &mut self.writes),
-            Some(id) if is_noted => {
-                let before = StockItem::Image(id.to_owned());
-                self.stock.brought(before, self.wall_ms, &mut self.writes);
-            }
-            Some(_) => {}
+        let before = found.filter(|_| is_noted).map(|id| StockItem::Image(id.to_owned()));
+        if was_missing {
+            self.stock.brought(item.clone(), self.wall_ms, &mut self.writes);
         }
-        let fetch = Fetch { item, was_missing, owns_note: was_missing && !is_noted };
+        if let Some(before) = before.clone() {
+            self.stock.brought(before, self.wall_ms, &mut self.writes);
+        }
+        let fetch = Fetch { item, before, was_missing, owns_note: was_missing && !is_noted };
         self.errands.fetches.insert(wish.clone(), fetch);
         self.actions.push(Action::FetchImage(wish.clone()));
     }

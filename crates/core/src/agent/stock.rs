@@ -7,8 +7,9 @@
 //! | ended containers, once no image is left to go | the disk is too full: the older half each time |
 //!
 //! Whether it goes is looked at once a minute (more often where something is kept for less), and under pressure after each removal anew. While something is being
-//! removed no task that needs it starts, so that what was just looked for is still here when its container is made. A
-//! volume stays until this run has heard which tasks there are: it may have been away for longer than volumes are kept. The
+//! removed no task that needs it starts, so that what was just looked for is still here when its container is made. What a
+//! fetch is about stays until that is over: an image whose tag moves by it still has its name, and would be taken for somebody
+//! else's. A volume stays until this run has heard which tasks there are: it may have been away for longer than volumes are kept. The
 //! runtime has the last word: it removes nothing that any container uses.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -214,6 +215,7 @@ impl Agent {
         let needed: BTreeSet<StockItem> = specs
             .filter_map(|task| task.record().run.as_deref())
             .flat_map(|run| needs(&run.spec))
+            .chain(ctx.errands.images().cloned())
             .collect();
         ctx.stock.used_percent = used_percent;
         ctx.stock.touch(&needed, ctx.wall_ms, &mut ctx.writes);

@@ -212,6 +212,7 @@ fn what_a_tag_of_ours_has_left_behind_goes_like_any_image() {
     bench.started(1, 1);
     bench.delta(2, 3, vec![always(2, 3)]);
     bench.pulled();
+    assert_eq!(measured(&mut bench, 99), [], "until the fetch is over it has its name");
     bench.fetched(Ok(()));
     bench.started(2, 1);
     let items: Vec<StockItem> = bench.saved().stock.into_iter().map(|known| known.item).collect();
@@ -221,6 +222,17 @@ fn what_a_tag_of_ours_has_left_behind_goes_like_any_image() {
     // Its tag has not moved on, so that it has a name and is not ours to take.
     removed(&mut bench, before, Err(Failure::Forbidden("it has a name".into())));
     assert_eq!(measured(&mut bench, 99), []);
+}
+
+#[test]
+fn what_is_being_fetched_stays_although_its_task_has_gone() {
+    let mut bench = Bench::ready();
+    bench.delta(1, 2, vec![wants_run(1, 2, policy(RestartMode::Never, 0))]);
+    bench.missing();
+    bench.delta(2, 3, vec![wants_stop(1, 3)]);
+    assert_eq!(measured(&mut bench, 99), []);
+    bench.fetched(Ok(()));
+    assert_eq!(measured(&mut bench, 99), [image()]);
 }
 
 #[test]
