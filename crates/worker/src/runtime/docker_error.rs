@@ -103,7 +103,12 @@ pub(super) fn explain_pull(
             "its registry has no image {image} for that platform; check what it is built for"
         ));
     }
-    if has(&["manifest unknown", "not found: manifest", "manifest for", "no such image"]) {
+    // As containerd says it, where that keeps Docker's images.
+    let is_unresolved = has(&["failed to resolve reference"])
+        && text.trim_end().to_lowercase().ends_with(": not found");
+    if is_unresolved
+        || has(&["manifest unknown", "not found: manifest", "manifest for", "no such image"])
+    {
         return forbid(format!(
             "there is no image {image} in its registry; check its name and tag"
         ));
@@ -272,6 +277,10 @@ mod tests {
                 "there is no image",
             ),
             (
+                "failed to resolve reference \"docker.io/library/busybox:99\": docker.io/library/busybox:99: not found",
+                "there is no image",
+            ),
+            (
                 "pull access denied for x, repository does not exist or may require 'docker login': denied",
                 "or the registry wants a login",
             ),
@@ -289,6 +298,10 @@ mod tests {
             (
                 "write /var/lib/docker/x: no space left on device",
                 "Docker uses on this node is full",
+            ),
+            (
+                "failed to resolve reference \"r/x:1\": failed to do request: Head \"https://r/v2/x/manifests/1\": dial tcp: lookup r: no such host",
+                "cannot be reached",
             ),
             ("something new", "pulling busybox:1 failed: something new"),
         ] {
