@@ -21,7 +21,8 @@ pub const METRICS_WATCH_MS: u64 = 10_000;
 /// The most tasks in one message; those of a node that has more come in several.
 pub const METRICS_TASKS_MAX: usize = 1_000;
 
-/// A wish for fresher figures for [`METRICS_WATCH_MS`], to all workers, on `metrics.watch`. The first ones come at once.
+/// A wish for fresher figures for [`METRICS_WATCH_MS`], to all workers, on `metrics.watch`. The first ones come at once,
+/// and so do those of each wish that names a node in `tasks_of` and wants them no faster than [`METRICS_INTERVAL_MS`]: once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetricsWatch {
     /// How often, in milliseconds.

@@ -80,6 +80,8 @@ struct Wishes {
     node: Option<(Duration, Instant)>,
     /// The same for those of the tasks.
     tasks: Option<(Duration, Instant)>,
+    /// Whether somebody wants this node's tasks once, and waits for that.
+    once: bool,
 }
 
 impl Wishes {
@@ -101,11 +103,17 @@ impl Wishes {
             // The first ones come at once.
             self.told_at = None;
         }
+        // No faster than by themselves: who names a node like that looks at it once, whoever else is told already.
+        let is_named = wish.tasks_of.as_ref().is_some_and(|nodes| nodes.contains(node));
+        self.once |= is_named && wish.interval_ms >= METRICS_INTERVAL_MS;
     }
 
     /// When the next figures are due.
     fn next_at(&self) -> Instant {
         let Some(told_at) = self.told_at else { return Instant::now() };
+        if self.once {
+            return told_at + Duration::from_millis(METRICS_INTERVAL_MS_MIN);
+        }
         let usual = told_at + Duration::from_millis(METRICS_INTERVAL_MS);
         match self.node {
             Some((interval, end)) if told_at + interval <= end => told_at + interval,
@@ -117,7 +125,7 @@ impl Wishes {
     fn told(&mut self, now: Instant) -> bool {
         self.told_at = Some(now);
         let live = |wish: Option<(Duration, Instant)>| wish.is_some_and(|(_, end)| end > now);
-        live(self.tasks) || !live(self.node)
+        std::mem::take(&mut self.once) || live(self.tasks) || !live(self.node)
     }
 }
 
@@ -260,6 +268,29 @@ mod tests {
         let end = 6_000 + METRICS_WATCH_MS;
         wishes.told(after(end));
         assert_eq!(wishes.next_at(), after(end + METRICS_INTERVAL_MS));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_looks_at_a_node_once_is_told_although_another_has_just_been() {
+        let node: NodeName = "n1".parse().unwrap();
+        let mut wishes = Wishes::default();
+        let begun = Instant::now();
+        let after = |ms| begun + Duration::from_millis(ms);
+        let once = |node: &str| wish(METRICS_INTERVAL_MS, Some(node));
+        wishes.take(&once("n1"), &node, begun);
+        assert!(wishes.told(begun));
+        // The first wish is still live.
+        wishes.take(&once("n1"), &node, after(3_000));
+        assert_eq!(wishes.next_at(), after(METRICS_INTERVAL_MS_MIN), "it is overdue");
+        assert!(wishes.told(after(3_000)));
+        wishes.take(&once("n1"), &node, after(3_100));
+        assert_eq!(wishes.next_at(), after(3_000 + METRICS_INTERVAL_MS_MIN), "not too often");
+        assert!(wishes.told(after(3_500)));
+        // It was told, and others are not meant.
+        assert_eq!(wishes.next_at(), after(3_500 + METRICS_INTERVAL_MS));
+        wishes.take(&once("n2"), &node, after(4_000));
+        wishes.take(&wish(METRICS_INTERVAL_MS, None), &node, after(4_000));
+        assert_eq!(wishes.next_at(), after(3_500 + METRICS_INTERVAL_MS));
     }
 
     #[test]
