@@ -105,7 +105,15 @@ pub(super) async fn remove(docker: &Docker, image: &str) -> Result<(), RuntimeEr
 
 /// How far the pulls have come.
 #[derive(Debug, Default)]
-pub(super) struct Progress(Mutex<BTreeMap<String, Layers>>);
+pub(super) struct Progress(Mutex<BTreeMap<String, Pulls>>);
+
+/// The pulls of one image. Mostly it is one; tasks with two logins have it pulled twice.
+#[derive(Debug, Default)]
+struct Pulls {
+    /// How many are under way.
+    count: usize,
+    layers: Layers,
+}
 
 /// What is known of an image's layers, by their ids.
 type Layers = BTreeMap<String, Layer>;
@@ -125,16 +133,16 @@ struct Shown<'a> {
 
 impl Progress {
     fn begin<'a>(&'a self, image: &'a str) -> Shown<'a> {
-        self.lock().insert(image.to_owned(), Layers::new());
+        self.lock().entry(image.to_owned()).or_default().count += 1;
         Shown { progress: self, image }
     }
 
     /// How far each has come.
     pub(super) fn figures(&self) -> Vec<PullFigures> {
-        self.lock().iter().map(|(image, layers)| figures(image, layers)).collect()
+        self.lock().iter().map(|(image, pulls)| figures(image, &pulls.layers)).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Layers>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Pulls>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -144,7 +152,7 @@ impl Shown<'_> {
     fn take(&self, step: &CreateImageInfo) {
         let (Some(id), Some(status)) = (&step.id, step.status.as_deref()) else { return };
         let mut images = self.progress.lock();
-        let Some(layers) = images.get_mut(self.image) else { return };
+        let Some(Pulls { layers, .. }) = images.get_mut(self.image) else { return };
         let detail = step.progress_detail.as_ref();
         let bytes = |bytes: Option<i64>| bytes.and_then(|bytes| u64::try_from(bytes).ok());
         let current = bytes(detail.and_then(|detail| detail.current));
@@ -173,7 +181,12 @@ impl Shown<'_> {
 
 impl Drop for Shown<'_> {
     fn drop(&mut self) {
-        self.progress.lock().remove(self.image);
+        let mut images = self.progress.lock();
+        let Some(pulls) = images.get_mut(self.image) else { return };
+        pulls.count -= 1;
+        if pulls.count == 0 {
+            images.remove(self.image);
+        }
     }
 }
 
@@ -241,6 +254,31 @@ mod tests {
         assert_eq!(told(), (40, 40, PullStep::Unpacking));
         drop(shown);
         assert!(progress.figures().is_empty());
+    }
+
+    #[test]
+    fn the_progress_of_an_image_is_shown_until_the_last_of_its_pulls_has_ended() {
+        let progress = Progress::default();
+        let (first, second) = (progress.begin("nginx:1"), progress.begin("nginx:1"));
+        let other = progress.begin("redis:7");
+        second.take(&CreateImageInfo {
+            id: Some("a".into()),
+            status: Some("Downloading".into()),
+            progress_detail: Some(ProgressDetail { current: Some(10), total: Some(30) }),
+            ..CreateImageInfo::default()
+        });
+        let told = || {
+            let figures = progress.figures().into_iter();
+            figures.map(|pull| (pull.image, pull.done_bytes)).collect::<Vec<_>>()
+        };
+        let both = [("nginx:1".to_owned(), 10), ("redis:7".to_owned(), 0)];
+        assert_eq!(told(), both);
+        drop(first);
+        assert_eq!(told(), both, "the second goes on");
+        drop(second);
+        assert_eq!(told(), both[1..]);
+        drop(other);
+        assert!(told().is_empty());
     }
 
     #[test]
