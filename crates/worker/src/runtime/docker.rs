@@ -34,7 +34,7 @@ use super::docker_error::{explain, status};
 use super::docker_exec::{self, EXEC_DEADLINE, look_of};
 use super::{
     docker_auth, docker_event, docker_files, docker_image, docker_life, docker_list,
-    docker_sandbox, docker_usage, docker_volume,
+    docker_sandbox, docker_usage, docker_volume, sandbox_pool,
 };
 use crate::policy::{PIDS_MAX_USUAL, Policy};
 
@@ -70,7 +70,7 @@ pub struct Docker {
     pub(super) pulls: Semaphore,
     pub(super) progress: docker_image::Progress,
     /// Networks that are made before tasks want them.
-    pub(super) sandboxes: Arc<docker_sandbox::Pool>,
+    pub(super) sandboxes: Arc<sandbox_pool::Pool>,
     /// Where the figures of containers are.
     pub(super) sources: docker_usage::Sources,
     root: OnceLock<Option<String>>,
@@ -108,7 +108,7 @@ impl Docker {
             client: Mutex::new(None),
             pulls: Semaphore::new(PULLS_MAX),
             progress: docker_image::Progress::default(),
-            sandboxes: Arc::new(docker_sandbox::Pool::new(0)),
+            sandboxes: Arc::new(sandbox_pool::Pool::new(0)),
             sources: docker_usage::Sources::default(),
             root: OnceLock::new(),
             platform: OnceLock::new(),
@@ -132,7 +132,7 @@ impl Docker {
     /// Keeps so many networks ready for tasks that publish no ports.
     #[must_use]
     pub fn with_sandboxes(self, sandboxes: usize) -> Self {
-        Self { sandboxes: Arc::new(docker_sandbox::Pool::new(sandboxes)), ..self }
+        Self { sandboxes: Arc::new(sandbox_pool::Pool::new(sandboxes)), ..self }
     }
 
     /// Takes the logins for registries that tasks name from a folder: a file of that name each, in the same form.
@@ -358,7 +358,7 @@ impl Runtime for Docker {
             };
             let mut look = look_of(&found);
             let mode = found.host_config.as_ref().and_then(|it| it.network_mode.as_deref());
-            if let Some(sandbox) = docker_sandbox::joined(mode) {
+            if let Some(sandbox) = sandbox_pool::joined(mode) {
                 look.ip = self.inspect(sandbox).await?.and_then(|sandbox| look_of(&sandbox).ip);
             }
             Ok(look)

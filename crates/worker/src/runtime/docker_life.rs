@@ -18,8 +18,9 @@ use super::docker_config::create_body;
 use super::docker_error::{explain_start, is_name_taken, is_sandbox_lost, status};
 use super::docker_list::state_of;
 use super::docker_mount::mounts;
-use super::docker_sandbox::{self, Claim};
+use super::docker_sandbox;
 use super::docker_volume::labels_of;
+use super::sandbox_pool::{Claim, joined};
 
 /// How long to wait for a container that is being created or removed just now.
 const IN_BETWEEN_DELAY: Duration = Duration::from_millis(50);
@@ -95,7 +96,8 @@ async fn create_in(
     claim: Option<&Claim<'_>>,
 ) -> Result<Created, RuntimeError> {
     let Some(sandbox) = claim else { return create(docker, start, None).await };
-    let (created, named) = tokio::join!(create(docker, start, claim), sandbox.name(docker));
+    let (created, named) =
+        tokio::join!(create(docker, start, claim), docker_sandbox::name(docker, sandbox));
     match (created?, named) {
         (created, Ok(())) => Ok(created),
         (Created::There(container_id), Err(RuntimeError::Refused(_))) => {
@@ -111,7 +113,7 @@ async fn create_in(
 async fn has_joined(docker: &Docker, container_id: &str) -> Result<bool, RuntimeError> {
     let found = docker.inspect(container_id).await?;
     let config = found.and_then(|found| found.host_config);
-    Ok(docker_sandbox::joined(config.and_then(|config| config.network_mode).as_deref()).is_some())
+    Ok(joined(config.and_then(|config| config.network_mode).as_deref()).is_some())
 }
 
 async fn create(

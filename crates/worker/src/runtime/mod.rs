@@ -18,6 +18,7 @@ mod docker_pause;
 mod docker_sandbox;
 mod docker_usage;
 mod docker_volume;
+mod sandbox_pool;
 
 use std::collections::BTreeMap;
 use std::fmt;
