@@ -198,6 +198,9 @@ struct Heard {
     mismatches: u32,
     /// Whether its worker said last that nothing of ours runs there, and knew that nothing should.
     is_empty: bool,
+    /// Whether its worker has said that it leaves, which a run of it never takes back. What it had said before may come
+    /// later: a goodbye waits in another lane.
+    is_leaving: bool,
 }
 
 /// The manager's brain.
@@ -252,6 +255,7 @@ impl Cluster {
             runtime_error: heartbeat.runtime_error.clone(),
             mismatches: 0,
             is_empty: false,
+            is_leaving: heartbeat.leaving,
         };
         self.live.nodes.insert(name.clone(), heard);
         self.state.fleet.set_measured(name, Some(heartbeat.used));

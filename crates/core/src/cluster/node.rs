@@ -151,16 +151,21 @@ pub(super) fn heartbeat(
         let revision = draft.revision;
         return tell(draft, revision);
     }
+    let before = live.nodes.get(name);
+    if !heartbeat.leaving && before.is_some_and(|before| before.is_leaving) {
+        // It was said before the goodbye, which has overtaken it.
+        return;
+    }
     let (revision, status, eligibility) = (node.revision, node.status, node.eligibility);
     let differs = heartbeat.revision > revision
         || heartbeat.revision == revision && heartbeat.digest != assign::digest(draft.state, node);
     let resized = node.facts.capacity != heartbeat.capacity;
 
-    let before = live.nodes.get(name);
     // What was decided since the heartbeat before may be on its way still. A node that was not heard in this reign may
     // have missed the end of the last.
     let expected = before.map_or(revision, |before| before.revision);
     let mut heard = Heard::now(draft);
+    heard.is_leaving = heartbeat.leaving;
     heard.revision = revision;
     heard.used = Some(heartbeat.used);
     heard.runtime_error.clone_from(&heartbeat.runtime_error);
@@ -205,7 +210,7 @@ pub(super) fn heartbeat(
     let excluded =
         draft.state.fleet.node(name).is_some_and(|known| known.eligibility != eligibility);
     if excluded {
-        // It stays after all: what the state says counts again.
+        // It has registered since, and stays after all: what the state says counts again.
         draft.state.derive_node(name);
         draft.changes.freed = true;
     }
@@ -273,8 +278,8 @@ pub(super) fn reports(
     draft.effect(Effect::Answer { ticket, reply: Reply::Reports(reply) });
 }
 
-/// A node that is about to leave gets no new tasks. This is no fact: if it stays after all, its next heartbeat or
-/// registration says so.
+/// A node that is about to leave gets no new tasks. This is no fact: if it stays after all, it registers, and its next
+/// heartbeat says so.
 fn exclude(draft: &mut Draft<'_>, name: &NodeName) {
     if let Some(node) = draft.state.nodes.get(name) {
         draft.state.fleet.upsert(name, &machine(node, Eligibility::Draining));
@@ -298,6 +303,7 @@ impl Heard {
             runtime_error: None,
             mismatches: 0,
             is_empty: false,
+            is_leaving: false,
         }
     }
 }

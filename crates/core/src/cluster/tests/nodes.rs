@@ -246,12 +246,45 @@ fn what_a_leaving_node_stops_is_not_replaced_there() {
     let next = world.live("web")[0];
     assert_ne!(next, id);
     assert_eq!(world.task(next).node, None, "not on the node that leaves");
-    let stays = world.heartbeat(&node);
-    world.run([stays]);
+    let beat = world.heartbeat(&node);
+    world.run([beat.clone()]);
+    assert_eq!(world.task(next).node, None, "it was said before the goodbye, and comes late");
+    let (id, boot) = world.identity_of("n1");
+    world.join_as("n1", id, boot, NODE).unwrap();
+    world.run([beat]);
     assert_eq!(world.task(next).node, Some(node.clone()), "it stays after all");
     heartbeat.tasks_running = 0;
     world.run([Input::Heartbeat { node, heartbeat }]);
     assert_eq!(status(&world, "n1"), NodeStatus::Left);
+}
+
+#[test]
+fn a_goodbye_is_the_last_word_though_older_signs_of_life_come_after_it() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 1));
+    world.start_all("web");
+    let n1 = node_name("n1");
+    let older = world.heartbeat(&n1);
+    let mut goodbye = older.clone();
+    if let Input::Heartbeat { heartbeat, .. } = &mut goodbye {
+        heartbeat.leaving = true;
+    }
+    world.run([goodbye]);
+    assert_eq!(status(&world, "n1"), NodeStatus::Left);
+    let facts = world.run([older]);
+    assert!(facts.is_empty(), "{facts:?}");
+    assert_eq!(status(&world, "n1"), NodeStatus::Left);
+    assert_eq!(world.nodes_of("web"), [None], "nothing is placed where no worker is");
+    assert_eq!(lost(&world.pass(60_000, &[])), 0, "it has left, and is not lost");
+    // The worker is started again.
+    let (id, _) = world.identity_of("n1");
+    world.join_as("n1", id, BootId(Uuid::from_u128(99)), NODE).unwrap();
+    let facts = world.pass(1_000, &["n1"]);
+    assert!(facts.is_empty(), "{facts:?}");
+    assert_eq!(status(&world, "n1"), NodeStatus::Ready);
+    assert_eq!(world.nodes_of("web"), [Some("n1".to_owned())]);
+    world.check_replay();
 }
 
 #[test]
