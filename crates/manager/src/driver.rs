@@ -123,12 +123,13 @@ pub(crate) async fn reign(
     driver.commit(*proposal, cancel).await?;
     let meta = &driver.cluster.state().meta;
     let cluster_id = meta.cluster.ok_or(ManagerError::Bug("a reign began without a cluster"))?;
+    let names = events::Names { cluster: cluster_id, restorations: meta.restorations.clone() };
     info!(cluster = %cluster_id, epoch = meta.epoch, index = meta.index, "this manager leads");
     driver.gateway = Gateway::start(bus, Part::Leader).await?;
     let publisher = events::publish(
         core.clone(),
         Arc::clone(store),
-        cluster_id,
+        names,
         options.events_age_max,
         clock.now().wall_ms,
         commits,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use longshore_proto::permission::Role::ManagerCore;
 use longshore_tests::program::Program;
-use longshore_tests::{Api, Cluster, api};
+use longshore_tests::{Api, Cluster, api, eventually};
 
 use crate::SOON;
 
@@ -42,6 +42,19 @@ async fn goes_on(api: &Api, jobs: &[&str]) {
     let name = format!("after-{}", jobs.len());
     api.submit(&api::service(&name)).await.unwrap();
     assert_eq!(api.job(&name).await.unwrap().version, 1);
+}
+
+/// The submit of a job is in the event stream, whatever that holds of a past that was left.
+async fn is_published(cluster: &Cluster, job: &str) {
+    let core = cluster.bus(ManagerCore, "m2").await;
+    let context = jetstream::new(core.client().clone());
+    let stream = context.get_stream("longshore-event").await.unwrap();
+    let subject = format!("longshore.v1.event.job.default.{job}.submitted");
+    eventually("the submit is in the event stream", SOON, async || {
+        let found = stream.get_last_raw_message_by_subject(&subject).await;
+        found.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -176,6 +189,7 @@ async fn a_log_that_was_shortened_and_written_on_is_noticed_and_the_past_that_wa
     cluster.manager("m1").says("the log is healed", SOON).await;
     let api = cluster.answers().await;
     goes_on(&api, &["web", "second", "later"]).await;
+    is_published(&cluster, "after-3").await;
     std::fs::remove_dir_all(cluster.data_dir("m2")).unwrap();
     cluster.start_manager("m2", &often);
     cluster.manager("m2").says("joining from a snapshot", 2 * SOON).await;

@@ -28,6 +28,10 @@ pub use super::slot::SlotTasks;
 use super::task::PackedWhy;
 pub use super::task::Task;
 
+/// How far the epoch moves on where a cluster goes on from a store that may have missed reigns: a backup, or a store that
+/// an operator has chosen. Beyond all of them, so that no worker has seen a higher revision and takes its leader for an
+/// old one.
+pub const EPOCHS_RESTORED: u64 = 1_000;
 /// How many ended tasks a slot remembers besides the current one.
 const ENDED_TASKS_PER_SLOT: usize = 4;
 /// How many versions a job remembers besides those that tasks still run.
@@ -82,6 +86,10 @@ pub struct Meta {
     /// forgotten here. The next reign asks all of them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_restored: bool,
+    /// Where it has gone on from such a past, the first time first: the index of the first record then, and the manager
+    /// that wrote it. Events of the same indexes may have been published before, of the past that was left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restorations: Vec<(u64, ManagerId)>,
 }
 
 /// A job.
@@ -358,12 +366,16 @@ impl State {
                 self.meta.alarms.insert(about.clone(), (*severity, text.clone()));
             }
             Fact::LeaderElected { manager, name, version } => {
+                // A replay from further back sees by the epoch what its store did not know.
+                let skipped = revision.epoch.saturating_sub(self.meta.epoch) > EPOCHS_RESTORED;
+                let goes_on = std::mem::take(&mut self.meta.is_restored) || skipped;
                 self.meta.epoch = revision.epoch;
                 self.meta.leader = Some(*manager);
                 self.meta.leader_name = Some(name.clone());
                 self.meta.managers.insert(name.clone());
                 self.meta.leader_version.clone_from(version);
-                if std::mem::take(&mut self.meta.is_restored) {
+                if goes_on {
+                    self.meta.restorations.push((revision.index, *manager));
                     // Higher than whatever they have seen, so that each asks for its set, and says what that lacks.
                     for (name, node) in &mut self.nodes {
                         node.revision = revision;

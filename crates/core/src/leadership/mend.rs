@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::log::Broken;
 use crate::cluster::record::Hash;
-use crate::cluster::state::Meta;
+use crate::cluster::state::{EPOCHS_RESTORED, Meta};
 
 /// How long a manager that may not heal waits for one that may, in milliseconds.
 pub const PATIENCE_MS: u64 = 10_000;
@@ -22,11 +22,6 @@ pub const PATIENCE_MS: u64 = 10_000;
 pub const LOOK_INTERVAL_MS: u64 = 1_000;
 /// How many hashes of records before it a snapshot carries.
 pub const LINKS: u64 = 1_000;
-
-/// How far the epoch moves on where a cluster goes on from a store that may have missed reigns: a backup, or a store that
-/// an operator has chosen. Beyond all of them, so that no worker has seen a higher revision and takes its leader for an
-/// old one.
-pub const EPOCHS_RESTORED: u64 = 1_000;
 
 /// What a snapshot is of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

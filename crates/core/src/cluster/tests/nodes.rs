@@ -2,7 +2,7 @@
 
 use longshore_proto::api::NameNode;
 use longshore_proto::error::ErrorCode;
-use longshore_proto::id::{BootId, NodeId, Revision};
+use longshore_proto::id::{BootId, ManagerId, NodeId, Revision};
 use longshore_proto::node::{Heartbeat, Register, Sync};
 use longshore_proto::spec::{OnNodeLoss, Resources};
 use longshore_proto::state::{NodeStatus, TaskState};
@@ -503,9 +503,12 @@ fn after_a_restore_every_node_is_asked_for_what_it_knows() {
     let before = world.heartbeat(&n1);
     let Input::Heartbeat { heartbeat, .. } = &before else { panic!("{before:?}") };
     let seen = heartbeat.revision;
+    let first = world.log.len() as u64 + 1;
     world.restore();
     assert!(world.cluster.state().nodes[&n1].revision > seen);
-    assert!(!world.cluster.state().meta.is_restored, "once");
+    let meta = &world.cluster.state().meta;
+    assert!(!meta.is_restored, "once");
+    assert_eq!(meta.restorations, [(first, ManagerId(Uuid::from_u128(0xa)))]);
     world.told.clear();
     world.run([before]);
     let [(to, hint)] = &world.told[..] else { panic!("{:#?}", world.told) };
@@ -515,4 +518,5 @@ fn after_a_restore_every_node_is_asked_for_what_it_knows() {
         "its worker asks for its set, sees that it lacks what runs, and says so"
     );
     assert_eq!(world.task(task).state, TaskState::Assigned);
+    world.check_replay();
 }
