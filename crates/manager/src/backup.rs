@@ -1,19 +1,22 @@
 //! A backup: everything that a cluster is, in one file; and back.
 //!
 //! The leader writes it beside the loop, and the asker reads it part by part, so that it may be larger than a
-//! message. One that is still being read stays, however many ask meanwhile. A restored data directory makes its manager begin the log anew, on a server that has none.
+//! message. One that is still being read stays, however many ask meanwhile; one that nobody reads any more goes soon, for
+//! each may be as large as the store. A restored data directory makes its manager begin the log anew, on a server that
+//! has none.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use longshore_bus::ApiRequest;
 use longshore_proto::COMMAND_HEADER;
 use longshore_proto::api::{BackupMade, BackupPart, Nothing, ReadBackup};
 use longshore_proto::error::{ApiError, ErrorCode};
+use tracing::warn;
 
 use crate::error::ManagerError;
 use crate::query::{answer_api, read_payload};
@@ -22,8 +25,10 @@ use crate::store::Store;
 
 /// The largest part that is answered at once, in bytes.
 const PART_BYTES_MAX: u64 = 512 << 10;
-/// For how long a backup that nobody reads on is kept.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+/// For how long a backup that nobody reads on is kept; and how often it is looked whether there is one.
+pub(crate) const IDLE_MAX: Duration = Duration::from_secs(60);
+/// The file that a backup is written into.
+const WRITING: &str = "backup";
 /// How many backups there may be that somebody reads: each may be as large as the store.
 const READ_MAX: usize = 2;
 
@@ -42,9 +47,23 @@ pub(crate) struct Backups {
 }
 
 impl Backups {
+    /// The last one; `None` while one is written.
+    fn last(&self) -> Option<MutexGuard<'_, LastBackup>> {
+        match self.last.try_lock() {
+            Ok(last) => Some(last),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     /// Somebody reads a backup, or is about to.
     fn note_read(&self, index: u64) {
         self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(index, Instant::now());
+    }
+
+    /// Somebody has read a backup to its end.
+    fn note_end(&self, index: u64) {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).remove(&index);
     }
 
     /// The backups that somebody still reads.
@@ -89,13 +108,9 @@ pub(crate) fn make(request: ApiRequest, store: &Arc<Store>, refused: &AtomicU64,
     });
 }
 
-/// `None` while a backup is being written, or as many are read as there may be.
+/// `None` while a backup is being written, or as many others are read as there may be.
 fn write_once(store: &Store, command: Option<String>) -> Result<Option<BackupMade>, ManagerError> {
-    let mut last = match store.backups.last.try_lock() {
-        Ok(last) => last,
-        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        Err(TryLockError::WouldBlock) => return Ok(None),
-    };
+    let Some(mut last) = store.backups.last() else { return Ok(None) };
     if let Some(made) = &last.made
         && command.is_some()
         && last.command == command
@@ -103,7 +118,9 @@ fn write_once(store: &Store, command: Option<String>) -> Result<Option<BackupMad
         store.backups.note_read(made.index);
         return Ok(Some(made.clone()));
     }
-    if store.backups.in_use().len() >= READ_MAX {
+    // One of the present index is what would be written.
+    let present = store.load_meta()?.index;
+    if store.backups.in_use().iter().filter(|index| **index != present).count() >= READ_MAX {
         return Ok(None);
     }
     *last = LastBackup::default();
@@ -113,27 +130,56 @@ fn write_once(store: &Store, command: Option<String>) -> Result<Option<BackupMad
 }
 
 fn write(store: &Store) -> Result<BackupMade, ManagerError> {
-    let file = store.points().passing("backup");
+    let file = store.points().passing(WRITING);
     let head = store.write_backup(&file)?;
     let to = place(store, head.index);
-    let in_use = store.backups.in_use();
-    let kept: Vec<PathBuf> = in_use.iter().map(|index| place(store, *index)).collect();
     let io = |source| snapshot::SnapshotError::Io { path: to.clone(), source };
-    let folder = to.parent().unwrap_or_else(|| Path::new("."));
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with("backup-") && path != to && !kept.contains(&path) {
-            std::fs::remove_file(&path).map_err(io)?;
-        }
-    }
     // Whoever reads one of the same index goes on reading that: its parts and those of this one do not fit together.
-    if !in_use.contains(&head.index) || !to.exists() {
+    if store.backups.in_use().contains(&head.index) && to.exists() {
+        std::fs::remove_file(&file).map_err(io)?;
+    } else {
         std::fs::rename(&file, &to).map_err(io)?;
     }
     store.backups.note_read(head.index);
+    remove_idle(store)?;
     let bytes = std::fs::metadata(&to).map_err(io)?.len();
     Ok(BackupMade { index: head.index, bytes })
+}
+
+/// Removes the backups that nobody reads any more, and what is left of one that was not written to its end. While none is
+/// written.
+fn remove_idle(store: &Store) -> Result<(), snapshot::SnapshotError> {
+    let in_use = store.backups.in_use();
+    let kept: Vec<PathBuf> = in_use.iter().map(|index| place(store, *index)).collect();
+    let unfinished = store.points().passing(WRITING);
+    let folder = unfinished.parent().unwrap_or_else(|| Path::new("."));
+    let io = |source| snapshot::SnapshotError::Io { path: folder.to_owned(), source };
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path == unfinished || name.starts_with("backup-") && !kept.contains(&path) {
+            std::fs::remove_file(&path).map_err(io)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the backups that nobody reads any more, unless one is being written just now.
+pub(crate) async fn tidy(store: &Arc<Store>) {
+    let store = Arc::clone(store);
+    let tidied = tokio::task::spawn_blocking(move || tidy_now(&store));
+    if let Ok(Err(error)) = tidied.await {
+        warn!(%error, "backups that nobody reads any more are not removed; trying again later");
+    }
+}
+
+fn tidy_now(store: &Store) -> Result<(), snapshot::SnapshotError> {
+    let Some(mut last) = store.backups.last() else { return Ok(()) };
+    remove_idle(store)?;
+    if last.made.as_ref().is_some_and(|made| !place(store, made.index).exists()) {
+        *last = LastBackup::default();
+    }
+    Ok(())
 }
 
 /// Answers with a part of the backup.
@@ -144,11 +190,7 @@ pub(crate) fn read(request: ApiRequest, store: &Arc<Store>, refused: &AtomicU64)
     };
     let store = Arc::clone(store);
     tokio::task::spawn_blocking(move || {
-        let read = read_part(&place(&store, question.index), question.offset);
-        if read.is_ok() {
-            store.backups.note_read(question.index);
-        }
-        let part = read.map_err(|error| {
+        let part = read_on(&store, question.index, question.offset).map_err(|error| {
             ApiError::new(ErrorCode::NotFound, format!("that backup is not here: {error}")).hint(
                 "another backup was made meanwhile, or another manager leads now; begin again",
             )
@@ -157,12 +199,26 @@ pub(crate) fn read(request: ApiRequest, store: &Arc<Store>, refused: &AtomicU64)
     });
 }
 
-fn read_part(path: &Path, offset: u64) -> std::io::Result<Vec<u8>> {
+/// Reads a part of a backup. Whoever has its end reads no more.
+fn read_on(store: &Store, index: u64, offset: u64) -> std::io::Result<Vec<u8>> {
+    let (bytes, is_last) = read_part(&place(store, index), offset)?;
+    if is_last {
+        store.backups.note_end(index);
+    } else {
+        store.backups.note_read(index);
+    }
+    Ok(bytes)
+}
+
+/// A part of a file, and whether it is the last one.
+fn read_part(path: &Path, offset: u64) -> std::io::Result<(Vec<u8>, bool)> {
     let mut file = std::fs::File::open(path)?;
+    let end = file.metadata()?.len();
     file.seek(SeekFrom::Start(offset))?;
     let mut bytes = Vec::new();
     file.take(PART_BYTES_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    let is_last = offset.saturating_add(bytes.len() as u64) >= end;
+    Ok((bytes, is_last))
 }
 
 /// Makes a data directory from a backup. The manager that is started on it makes the log, on a NATS server that
@@ -232,21 +288,53 @@ mod tests {
             }
             write_once(&store, Some(command.into())).unwrap()
         };
-        let part = |index| read_part(&place(&store, index), 0);
+        let part = |index| read_part(&place(&store, index), 0).map(|(bytes, _)| bytes);
         let first = ask("c1", true).unwrap();
         let bytes = part(first.index).unwrap();
         // Of the same record, and of a later one.
         assert_eq!(ask("c2", false).unwrap().index, first.index);
+        assert!(!store.points().passing(WRITING).exists(), "the one that is there serves both");
         let second = ask("c3", true).unwrap();
         assert!(second.index > first.index);
+        assert_eq!(ask("c4", false).unwrap().index, second.index, "no other one is needed");
         assert_eq!(part(first.index).unwrap(), bytes, "the first asker reads on");
         part(second.index).unwrap();
-        assert_eq!(ask("c4", true), None, "as many as may be");
-        store.backups.read.lock().unwrap().remove(&first.index);
-        let third = ask("c5", false).unwrap();
+        assert_eq!(ask("c5", true), None, "as many as may be");
+        assert_eq!(read_on(&store, first.index, 0).unwrap(), bytes, "the first asker has it all");
+        let third = ask("c6", false).unwrap();
         part(third.index).unwrap();
         part(first.index).unwrap_err();
         part(second.index).unwrap();
+    }
+
+    #[test]
+    fn what_was_read_to_its_end_keeps_nobody_from_another_and_goes_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let unfinished = store.points().passing(WRITING);
+        let files = || std::fs::read_dir(unfinished.parent().unwrap()).unwrap().count();
+        let mut going = Going::new();
+        for count in 0..5 {
+            store.commit(going.on()).unwrap();
+            let made = write_once(&store, Some(format!("c{count}"))).unwrap().expect("a backup");
+            let bytes = read_on(&store, made.index, 0).unwrap();
+            assert_eq!(bytes.len() as u64, made.bytes);
+            assert_eq!(files(), 1);
+        }
+        tidy_now(&store).unwrap();
+        assert_eq!(files(), 0);
+        let made = write_once(&store, Some("c4".into())).unwrap().expect("it is written anew");
+        tidy_now(&store).unwrap();
+        read_part(&place(&store, made.index), 0).expect("somebody is about to read it");
+        // What a manager left that died while it wrote one.
+        std::fs::write(&unfinished, "half of it").unwrap();
+        {
+            let _writing = store.backups.last.lock().unwrap();
+            tidy_now(&store).unwrap();
+            assert!(unfinished.exists(), "it may be another one that is written just now");
+        }
+        tidy_now(&store).unwrap();
+        assert_eq!(files(), 1);
     }
 
     #[tokio::test]

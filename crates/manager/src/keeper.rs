@@ -1,19 +1,20 @@
-//! What goes on beside the loop. On every manager: points of time travel, and the end of history by policy. On
-//! the leader: snapshots to the bucket, and the log trimmed behind them.
+//! What goes on beside the loop. On every manager: points of time travel, the end of history by policy, and that of
+//! backups which nobody reads any more. On the leader: snapshots to the bucket, and the log trimmed behind them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_bus::Bus;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use crate::Clock;
 use crate::bucket::Bucket;
 use crate::error::ManagerError;
 use crate::log::Look;
 use crate::points::Point;
 use crate::store::Store;
+use crate::{Clock, backup};
 
 /// How long the keeper waits before another try of what did not succeed.
 const RETRY_DELAY: Duration = Duration::from_secs(10);
@@ -49,6 +50,8 @@ pub(crate) async fn keep(
     let mut newest: Option<Point> = store.points().list().ok().and_then(|mut all| all.pop());
     let mut shared = None;
     let mut pressing = false;
+    let mut tidy = tokio::time::interval(backup::IDLE_MAX);
+    tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let index = *applied.borrow_and_update();
         let last = newest.as_ref().map_or(0, |point| point.index);
@@ -76,6 +79,8 @@ pub(crate) async fn keep(
         }
         if let Some(error) = failed {
             warn!(%error, "a snapshot was not made or not stored; trying again soon");
+            // A disk that is full may be so of them.
+            backup::tidy(&store).await;
             tokio::time::sleep(RETRY_DELAY).await;
             continue;
         }
@@ -88,6 +93,7 @@ pub(crate) async fn keep(
         tokio::select! {
             changed = applied.changed() => if changed.is_err() { return },
             wanted = relieved => if wanted { pressing = true } else { return },
+            _ = tidy.tick() => backup::tidy(&store).await,
         }
     }
 }
