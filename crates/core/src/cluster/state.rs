@@ -772,9 +772,11 @@ impl State {
         if group.is_empty() {
             self.waiting.remove(&key);
             let (_, _, job, spec, _) = key;
-            if let Some(stored) = self.jobs.get_mut(&job).map(Arc::make_mut)
-                && stored.blocked.remove(&spec).is_some()
+            // Looked at first: whatever asks to change a job copies it while a plan is made.
+            if self.jobs.get(&job).is_some_and(|stored| stored.blocked.contains_key(&spec))
+                && let Some(stored) = self.jobs.get_mut(&job).map(Arc::make_mut)
             {
+                stored.blocked.remove(&spec);
                 changes.jobs.insert(job);
             }
         }
@@ -809,6 +811,11 @@ impl State {
     }
 
     fn prune_slot(&mut self, job: &JobKey, spec: &SpecName, slot: u32, changes: &mut Changes) {
+        let slots = self.jobs.get(job).and_then(|job| job.slots.get(spec));
+        let held = slots.and_then(|slots| slots.get(&slot)).map_or(0, |ids| ids.len());
+        if held <= ENDED_TASKS_PER_SLOT + 1 {
+            return;
+        }
         let Some(ids) = self
             .jobs
             .get_mut(job)

@@ -1,6 +1,7 @@
 //! What becomes of jobs: submitted, placed, counted, replaced, stopped, changed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use longshore_proto::api::{DrainNodes, NameNodes};
 use longshore_proto::error::ErrorCode;
@@ -11,8 +12,9 @@ use longshore_proto::spec::{JobType, Port, Protocol, ReschedulePolicy, Resources
 use longshore_proto::state::{JobStatus, TaskState};
 
 use super::world::{NODE, World, job, key, node_name};
+use crate::cluster::changes::Changes;
 use crate::cluster::record::{CommandAnswer, Fact};
-use crate::cluster::{Command, NodeCommand};
+use crate::cluster::{Command, NodeCommand, State};
 
 fn status(world: &World, name: &str) -> JobStatus {
     world.cluster.state().jobs[&key(name)].status
@@ -557,4 +559,25 @@ fn tasks_are_found_by_a_unique_beginning() {
     assert_eq!(state.find_task(None, "ffff").unwrap_err().code, ErrorCode::NotFound);
     assert_eq!(state.find_task(None, "xyz").unwrap_err().code, ErrorCode::Invalid);
     assert_eq!(state.find_task(None, "").unwrap_err().code, ErrorCode::Invalid);
+}
+
+#[test]
+fn a_job_that_does_not_change_is_not_copied_for_a_plan() {
+    let mut world = World::new();
+    world.submit(job("web", 1));
+    let id = world.live("web")[0];
+    let mut state = world.replayed().state;
+    let web = key("web");
+    let is_copied = |state: &mut State| {
+        let plan = state.jobs.clone();
+        let (revision, mut changes) = (state.next_revision(state.meta.epoch), Changes::default());
+        let withdrawn = Fact::TaskWithdrawn { task: id, reason: "it is not wanted".into() };
+        state.apply(&withdrawn, revision, state.meta.at_ms, &mut changes);
+        assert_eq!(state.tasks[&id].state, TaskState::Stopped);
+        !Arc::ptr_eq(&plan[&web], &state.jobs[&web])
+    };
+    assert!(is_copied(&mut state), "nothing waits any more: the reason why goes");
+    let mut state = world.replayed().state;
+    state.jobs.get_mut(&web).map(Arc::make_mut).unwrap().blocked.clear();
+    assert!(!is_copied(&mut state));
 }
