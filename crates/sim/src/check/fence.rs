@@ -19,8 +19,8 @@ pub struct Fence {
     running: BTreeMap<(TaskId, u64), Instance>,
     /// The newest token of each instance.
     tokens: BTreeMap<Instance, (u64, TaskId)>,
-    /// Tasks that began to run, or were given up, while nothing was fenced: those of before and after may run beside
-    /// them.
+    /// Tasks that began to run, or were given up, while nothing was fenced, and those of a version without a fence that
+    /// were given up later: those of before and after may run beside them.
     released: BTreeSet<TaskId>,
     /// Attempts whose start was said to have failed.
     disowned: BTreeSet<(TaskId, u64)>,
@@ -32,7 +32,9 @@ impl Fence {
     pub fn fact(&mut self, state: &State, fact: &Fact) {
         let Fact::TaskLost { task: id, .. } = fact else { return };
         let Some(task) = state.tasks.get(id) else { return };
-        if !is_fenced_now(state, task) {
+        // What was handed out without a fence a worker begins on its own; an operator's word cannot take that back.
+        let was_fenced = state.task_job_spec(task).is_some_and(|job| job.fence);
+        if !was_fenced || !is_fenced_now(state, task) {
             self.released.insert(*id);
         } else if task
             .node
