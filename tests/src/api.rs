@@ -11,7 +11,7 @@ use longshore_proto::event::Event;
 use longshore_proto::id::CommandId;
 use longshore_proto::name::{JobName, Namespace, Root};
 use longshore_proto::permission::Role;
-use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, TaskSpec};
+use longshore_proto::spec::{JobSpec, JobType, TaskSpec};
 use longshore_proto::subject::{ApiVerb, Level, Scope, Subject};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -82,17 +82,7 @@ fn job(name: &str, job_type: JobType) -> JobSpec {
     let mut spec = TaskSpec::new("main".parse().unwrap(), crate::IMAGE);
     spec.command = ["sleep", "1000000"].map(str::to_owned).to_vec();
     spec.stop_grace_ms = 500;
-    JobSpec {
-        namespace: Namespace::standard(),
-        name: name.parse().unwrap(),
-        job_type,
-        datacenters: vec![],
-        priority: 50,
-        on_node_loss: OnNodeLoss::Replace,
-        fence: false,
-        scheduler: None,
-        specs: vec![spec],
-    }
+    JobSpec::new(name.parse().unwrap(), job_type, spec)
 }
 
 /// The states of the alarms in a history, in order; but for those of the machine's own disk, which is no test's.

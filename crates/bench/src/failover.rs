@@ -12,7 +12,7 @@ use longshore_proto::api::{JobSubmitted, SubmitJob};
 use longshore_proto::id::CommandId;
 use longshore_proto::name::{Namespace, Root};
 use longshore_proto::permission::Role;
-use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, TaskSpec};
+use longshore_proto::spec::{JobSpec, JobType, TaskSpec};
 use longshore_proto::subject::{ApiVerb, Scope, Subject};
 use tokio::process::{Child, Command};
 use uuid::Uuid;
@@ -146,15 +146,8 @@ impl Pair {
         let mut spec = TaskSpec::new("main".parse()?, "busybox:1");
         spec.instances = 1;
         let job = JobSpec {
-            namespace: Namespace::standard(),
-            name: "failover".parse()?,
-            job_type: JobType::Service,
             datacenters: vec!["nowhere".parse()?],
-            priority: 50,
-            on_node_loss: OnNodeLoss::Replace,
-            fence: false,
-            scheduler: None,
-            specs: vec![spec],
+            ..JobSpec::new("failover".parse()?, JobType::Service, spec)
         };
         let question = SubmitJob { job };
         let id = CommandId(Uuid::now_v7());

@@ -10,7 +10,7 @@ use longshore_proto::api::{ClusterView, Nothing};
 use longshore_proto::id::CommandId;
 use longshore_proto::name::{Namespace, Root};
 use longshore_proto::permission::{Role, inbox_prefix};
-use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, Resources, TaskSpec};
+use longshore_proto::spec::{JobSpec, JobType, Resources, TaskSpec};
 use longshore_proto::subject::{ApiVerb, Level, Scope, Subject};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -254,15 +254,5 @@ pub(crate) fn service(name: &str, instances: u32) -> Result<JobSpec, Failure> {
     spec.command = ["serve", "--port", "8080"].map(str::to_owned).to_vec();
     spec.env.insert("LOG_LEVEL".into(), "info".into());
     spec.resources = Resources { cpu_millis: 200, memory_bytes: 256 << 20, disk_bytes: 0 };
-    Ok(JobSpec {
-        namespace: Namespace::standard(),
-        name: name.parse()?,
-        job_type: JobType::Service,
-        datacenters: Vec::new(),
-        priority: 50,
-        on_node_loss: OnNodeLoss::Replace,
-        fence: false,
-        scheduler: None,
-        specs: vec![spec],
-    })
+    Ok(JobSpec::new(name.parse()?, JobType::Service, spec))
 }

@@ -10,7 +10,7 @@ use longshore_proto::api::{JobStopped, JobSubmitted, NameJob, SubmitJob};
 use longshore_proto::codec;
 use longshore_proto::event::Event;
 use longshore_proto::name::{JobName, Namespace};
-use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, Resources, TaskSpec};
+use longshore_proto::spec::{JobSpec, JobType, Resources, TaskSpec};
 use longshore_proto::subject::{ApiVerb, Pattern, Scope};
 
 use crate::cluster::Cluster;
@@ -182,15 +182,5 @@ pub(crate) fn job(name: &str, instances: u32) -> Result<JobSpec, Failure> {
     spec.resources =
         Resources { cpu_millis: CPU_MILLIS, memory_bytes: MEMORY_BYTES, disk_bytes: 0 };
     spec.stop_grace_ms = 0;
-    Ok(JobSpec {
-        namespace: Namespace::standard(),
-        name: name.parse()?,
-        job_type: JobType::Service,
-        datacenters: Vec::new(),
-        priority: 50,
-        on_node_loss: OnNodeLoss::Replace,
-        fence: false,
-        scheduler: None,
-        specs: vec![spec],
-    })
+    Ok(JobSpec::new(name.parse()?, JobType::Service, spec))
 }

@@ -23,7 +23,7 @@ use longshore_proto::id::{BootId, ClusterId, CommandId, ManagerId, NodeId};
 use longshore_proto::name::{JobKey, Namespace};
 use longshore_proto::node::{Register, Reports, TaskReport};
 use longshore_proto::permission::Role;
-use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, Resources, TaskSpec};
+use longshore_proto::spec::{JobSpec, JobType, Resources, TaskSpec};
 use longshore_proto::state::TaskState;
 use uuid::Uuid;
 
@@ -219,17 +219,8 @@ impl Writer {
         spec.instances = 1 + u32::try_from(self.dice.roll(6)).unwrap();
         spec.resources = Resources { cpu_millis: 100, memory_bytes: 64 << 20, disk_bytes: 0 };
         spec.env.insert("ROUND".to_owned(), self.dice.roll(1000).to_string());
-        JobSpec {
-            namespace: key.namespace,
-            name: key.name,
-            job_type: if self.dice.roll(2) == 0 { JobType::Batch } else { JobType::Service },
-            datacenters: vec![],
-            priority: 50,
-            on_node_loss: OnNodeLoss::Replace,
-            fence: false,
-            scheduler: None,
-            specs: vec![spec],
-        }
+        let job_type = if self.dice.roll(2) == 0 { JobType::Batch } else { JobType::Service };
+        JobSpec { namespace: key.namespace, ..JobSpec::new(key.name, job_type, spec) }
     }
 
     /// A node says that one of its tasks goes on, or ends.

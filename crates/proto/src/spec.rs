@@ -477,6 +477,21 @@ impl MigratePolicy {
 }
 
 impl JobSpec {
+    /// A job of one part in the standard namespace; everything else as usual.
+    pub fn new(name: JobName, job_type: JobType, spec: TaskSpec) -> Self {
+        Self {
+            namespace: Namespace::standard(),
+            name,
+            job_type,
+            datacenters: Vec::new(),
+            priority: Self::default_priority(),
+            on_node_loss: OnNodeLoss::default(),
+            fence: false,
+            scheduler: None,
+            specs: vec![spec],
+        }
+    }
+
     /// The job's full name.
     pub fn key(&self) -> JobKey {
         JobKey { namespace: self.namespace.clone(), name: self.name.clone() }
@@ -577,17 +592,7 @@ mod tests {
     }
 
     fn service(spec: TaskSpec) -> JobSpec {
-        JobSpec {
-            namespace: Namespace::standard(),
-            name: "web".parse().unwrap(),
-            job_type: JobType::Service,
-            datacenters: vec![],
-            priority: 50,
-            on_node_loss: OnNodeLoss::Replace,
-            fence: false,
-            scheduler: None,
-            specs: vec![spec],
-        }
+        JobSpec::new("web".parse().unwrap(), JobType::Service, spec)
     }
 
     #[test]

@@ -413,21 +413,14 @@ fn refuse(field: &str, problem: String, cure: &str) -> Result<(), ApiError> {
 mod tests {
     use super::*;
     use crate::constraint::{Attribute, Constraint, Operator};
-    use crate::name::Namespace;
-    use crate::spec::{JobType, OnNodeLoss, Port, Protocol};
+    use crate::spec::{JobType, Port, Protocol};
 
     fn sample() -> JobSpec {
-        JobSpec {
-            namespace: Namespace::standard(),
-            name: "web".parse().unwrap(),
-            job_type: JobType::Service,
-            datacenters: vec![],
-            priority: 50,
-            on_node_loss: OnNodeLoss::Replace,
-            fence: false,
-            scheduler: None,
-            specs: vec![TaskSpec::new("main".parse().unwrap(), "busybox:1")],
-        }
+        JobSpec::new(
+            "web".parse().unwrap(),
+            JobType::Service,
+            TaskSpec::new("main".parse().unwrap(), "busybox:1"),
+        )
     }
 
     fn refused(change: impl FnOnce(&mut JobSpec)) -> String {

@@ -41,8 +41,8 @@ use longshore_proto::rpc::{
     ForwardRequest, Input, InputBody, LogsRequest, TerminalSize,
 };
 use longshore_proto::spec::{
-    Affinity, JobSpec, JobType, Mount, MountSource, OnNodeLoss, Port, Protocol, Resources,
-    SchedulerKind, Spread, TaskSpec,
+    Affinity, JobSpec, JobType, Mount, MountSource, Port, Protocol, Resources, SchedulerKind,
+    Spread, TaskSpec,
 };
 use longshore_proto::state::{Eligibility, JobStatus, NodeStatus, TaskState};
 use longshore_proto::subject::{ApiVerb, NodeVerb, RpcVerb, Scope, Subject};
@@ -92,15 +92,8 @@ fn job() -> JobSpec {
     spec.env = BTreeMap::from([("MODE".to_owned(), "fast".to_owned())]);
     spec.ports = vec![port(8080)];
     JobSpec {
-        namespace: Namespace::standard(),
-        name: "web".parse().unwrap(),
-        job_type: JobType::Service,
         datacenters: vec!["dc1".parse().unwrap()],
-        priority: 50,
-        on_node_loss: OnNodeLoss::Replace,
-        fence: false,
-        scheduler: None,
-        specs: vec![spec],
+        ..JobSpec::new("web".parse().unwrap(), JobType::Service, spec)
     }
 }
 

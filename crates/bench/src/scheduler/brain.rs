@@ -5,10 +5,10 @@ use longshore_core::cluster::{
 };
 use longshore_core::time::{Now, Time};
 use longshore_proto::id::{BootId, ClusterId, CommandId, ManagerId, NodeId};
-use longshore_proto::name::{Namespace, NodeName};
+use longshore_proto::name::NodeName;
 use longshore_proto::node::{Heartbeat, REPORTS_MAX, Register, Reports, TaskReport};
 use longshore_proto::permission::Role;
-use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, Resources, TaskSpec};
+use longshore_proto::spec::{JobSpec, JobType, Resources, TaskSpec};
 use longshore_proto::state::TaskState;
 use longshore_simulate::machines::Host;
 use uuid::Uuid;
@@ -80,17 +80,7 @@ impl Brain {
             memory_bytes: (128 + 64 * (number / 8 % 8)) << 20,
             disk_bytes: 0,
         };
-        let job = JobSpec {
-            namespace: Namespace::standard(),
-            name: format!("job-{number}").parse()?,
-            job_type: JobType::Service,
-            datacenters: vec![],
-            priority: 50,
-            on_node_loss: OnNodeLoss::Replace,
-            fence: false,
-            scheduler: None,
-            specs: vec![spec],
-        };
+        let job = JobSpec::new(format!("job-{number}").parse()?, JobType::Service, spec);
         let mut random = [0; 10];
         random[2..].copy_from_slice(&number.to_be_bytes());
         let id = uuid::Builder::from_unix_timestamp_millis(WALL_MS, &random).into_uuid();

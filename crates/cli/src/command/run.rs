@@ -1,7 +1,7 @@
 //! `longshore run`: a job of one image.
 
 use longshore_proto::name::{JobName, NAME_LENGTH_MAX, Namespace, SpecName};
-use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, Resources, TaskSpec};
+use longshore_proto::spec::{JobSpec, JobType, Resources, TaskSpec};
 use longshore_proto::validate;
 use uuid::Uuid;
 
@@ -69,14 +69,9 @@ fn spec(
     };
     let job = JobSpec {
         namespace,
-        name,
-        job_type: JobType::from(wish.kind),
         datacenters: wish.datacenter,
         priority: wish.priority,
-        on_node_loss: OnNodeLoss::default(),
-        fence: false,
-        scheduler: None,
-        specs: vec![task],
+        ..JobSpec::new(name, JobType::from(wish.kind), task)
     };
     match validate::job(&job) {
         Ok(()) => Ok(job),

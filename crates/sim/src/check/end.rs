@@ -155,8 +155,8 @@ mod tests {
 
     use longshore_core::cluster::record::{Fact, NodeFacts};
     use longshore_proto::id::{BootId, NodeId, Revision};
-    use longshore_proto::name::{Datacenter, Namespace};
-    use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss};
+    use longshore_proto::name::Datacenter;
+    use longshore_proto::spec::{JobSpec, JobType};
     use uuid::Uuid;
 
     use super::*;
@@ -164,17 +164,11 @@ mod tests {
     #[test]
     fn a_task_that_waits_although_it_fits_is_noticed() {
         let mut state = State::default();
-        let job = JobSpec {
-            namespace: Namespace::standard(),
-            name: "j".parse().unwrap(),
-            job_type: JobType::Service,
-            datacenters: vec![],
-            priority: 50,
-            on_node_loss: OnNodeLoss::Replace,
-            fence: false,
-            scheduler: None,
-            specs: vec![TaskSpec::new("s".parse().unwrap(), "steady:1")],
-        };
+        let job = JobSpec::new(
+            "j".parse().unwrap(),
+            JobType::Service,
+            TaskSpec::new("s".parse().unwrap(), "steady:1"),
+        );
         let (key, task) = (job.key(), TaskId(Uuid::from_u128(1)));
         let node = |capacity| NodeFacts {
             id: NodeId(Uuid::from_u128(2)),

@@ -8,7 +8,7 @@ use longshore_proto::id::{BootId, ClusterId, CommandId, ManagerId, NodeId, TaskI
 use longshore_proto::name::{JobKey, Namespace, NodeName};
 use longshore_proto::node::{AssignDelta, Heartbeat, Register, Registered, Reports, TaskReport};
 use longshore_proto::permission::Role;
-use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, Resources, TaskSpec};
+use longshore_proto::spec::{JobSpec, JobType, Resources, TaskSpec};
 use longshore_proto::state::TaskState;
 use uuid::Uuid;
 
@@ -52,17 +52,7 @@ pub(super) fn job(name: &str, instances: u32) -> JobSpec {
     let mut spec = TaskSpec::new("main".parse().unwrap(), "busybox:1");
     spec.instances = instances;
     spec.resources = Resources { cpu_millis: 100, memory_bytes: 64 << 20, disk_bytes: 0 };
-    JobSpec {
-        namespace: Namespace::standard(),
-        name: name.parse().unwrap(),
-        job_type: JobType::Service,
-        datacenters: vec![],
-        priority: 50,
-        on_node_loss: OnNodeLoss::Replace,
-        fence: false,
-        scheduler: None,
-        specs: vec![spec],
-    }
+    JobSpec::new(name.parse().unwrap(), JobType::Service, spec)
 }
 
 pub(super) const NODE: Resources =
