@@ -51,11 +51,14 @@ async fn a_reader_that_stalls_is_cut_off_alone_and_then_reads_on_from_where_it_w
 
     reader.signal(Signal::CONT);
     // A job as large as that takes turns with others, so that its last tasks come later.
-    let wanted = eventually("all has happened", Duration::from_secs(90), async || {
-        let wanted = api.history().await.map_err(|error| error.to_string())?.len();
-        if wanted > COUNT as usize { Ok(wanted) } else { Err(format!("{wanted} events")) }
+    eventually("all tasks are there", Duration::from_secs(120), async || {
+        let view = api.job("large").await.map_err(|error| error.to_string())?;
+        let pending = view.specs[0].pending;
+        if pending == COUNT { Ok(()) } else { Err(format!("{pending} tasks")) }
     })
     .await;
+    let wanted = api.history().await.unwrap().len();
+    assert!(wanted > COUNT as usize, "each is an event: {wanted}");
     let read = eventually("it has read everything", Duration::from_secs(120), async || {
         let log = reader.log();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
