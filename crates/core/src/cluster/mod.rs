@@ -10,6 +10,7 @@
 //! | [`input`], [`effect`] | what may arrive; what is wanted done, sealed until a receipt |
 //! | [`record`] | the log: facts in chained records |
 //! | [`state`] | the fold of the facts; nothing else changes state |
+//! | [`parts`](self) | what the state is made of: what stands once, jobs, nodes, commands |
 //! | [`task`](self) | a task, in little memory; and as it is stored |
 //! | [`shared_map`] | a sorted map in little memory that is copied at once: jobs, and tasks by the million |
 //! | [`derived`](self) | what of the state follows from the rest |
@@ -47,6 +48,7 @@ mod liveness;
 mod meaning;
 pub mod moves;
 mod node;
+mod parts;
 pub mod persist;
 mod place;
 mod publish;
