@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use bollard::Docker;
 use longshore_bus::{Ask, Bus, Credentials, Options, Tls};
-use longshore_proto::api::{ListNodes, ListTasks, NodeView, Page, TaskView};
+use longshore_core::agent::labels;
+use longshore_proto::api::{ClusterView, ListNodes, ListTasks, NodeView, Nothing, Page, TaskView};
 use longshore_proto::id::CommandId;
 use longshore_proto::name::Root;
 use longshore_proto::permission::Role;
@@ -16,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
+use crate::raw;
 use longshore_bench::Failure;
 
 /// A cluster of real processes; they end when it is dropped.
@@ -129,14 +132,16 @@ impl Cluster {
         self.processes.last().and_then(Child::id).ok_or_else(|| "the worker has ended".into())
     }
 
-    /// Ends the worker in good order: as it was told to end, with its containers or without.
-    pub(crate) async fn end_worker(mut self) -> Result<(), Failure> {
+    /// Ends the worker in good order, as it was told to end, and removes what it keeps for people to look at.
+    pub(crate) async fn end(mut self, docker: &Docker) -> Result<(), Failure> {
+        let status: ClusterView =
+            self.ask(Scope::Cluster, ApiVerb::ClusterStatus, &Nothing {}).await?;
         let pid = self.worker_pid()?.to_string();
         Command::new("kill").arg("-TERM").arg(pid).status().await?;
         if let Some(mut worker) = self.processes.pop() {
             tokio::time::timeout(Duration::from_secs(120), worker.wait()).await??;
         }
-        Ok(())
+        raw::remove_labelled(docker, &format!("{}={}", labels::CLUSTER, status.id)).await
     }
 
     /// A user's credential file.

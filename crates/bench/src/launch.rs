@@ -31,24 +31,40 @@ pub(crate) const LAUNCH_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Measures, Longshore and raw in turn, and a Docker Swarm service where there is one.
 pub(crate) async fn measure(rounds: usize, most: u32) -> Result<Vec<Figure>, Failure> {
-    let cluster = Cluster::start().await?;
-    let mut figures = acknowledged(&cluster).await?;
     let docker = Docker::connect_with_defaults()?;
     let concurrency = raw::best_concurrency(&docker).await?;
     progress(&format!("the bare Docker API is fastest with {concurrency} starts at once"));
-    figures.extend(containers::restarts(&cluster, &docker).await?);
-    figures.extend(containers::idle(&cluster, 0).await?);
+    let cluster = Cluster::start().await?;
+    let measured = launches(&cluster, &docker, rounds, most, concurrency).await;
+    // Whatever came of it, nothing is left behind.
+    let ended = cluster.end(&docker).await;
+    let mut figures = measured?;
+    ended?;
+    figures.extend(sandboxes::measure(&docker, rounds, most, concurrency).await?);
+    Ok(figures)
+}
+
+async fn launches(
+    cluster: &Cluster,
+    docker: &Docker,
+    rounds: usize,
+    most: u32,
+    concurrency: usize,
+) -> Result<Vec<Figure>, Failure> {
+    let mut figures = acknowledged(cluster).await?;
+    figures.extend(containers::restarts(cluster, docker).await?);
+    figures.extend(containers::idle(cluster, 0).await?);
     for count in COUNTS.into_iter().filter(|count| *count <= most) {
         let (mut ours, mut limit) = (Vec::new(), Vec::new());
         let (mut stop, mut stop_limit) = (Vec::new(), Vec::new());
         for round in 1..=rounds_of(count, rounds) {
-            let (raw_start, raw_stop) = raw::launch(&docker, count as usize, concurrency).await?;
+            let (raw_start, raw_stop) = raw::launch(docker, count as usize, concurrency).await?;
             let name = format!("launch-{count}-{round}");
-            let start_s = start(&cluster, job(&name, count)?, count).await?;
+            let start_s = start(cluster, job(&name, count)?, count).await?;
             if round == 1 && count >= IDLE_FROM {
-                figures.extend(containers::idle(&cluster, count).await?);
+                figures.extend(containers::idle(cluster, count).await?);
             }
-            let stop_s = self::stop(&cluster, &name).await?;
+            let stop_s = self::stop(cluster, &name).await?;
             progress(&format!(
                 "{count} tasks, round {round}: start {start_s:.2} s, raw {raw_start:.2} s; stop {stop_s:.2} s, raw {raw_stop:.2} s"
             ));
@@ -67,7 +83,7 @@ pub(crate) async fn measure(rounds: usize, most: u32) -> Result<Vec<Figure>, Fai
             ));
             continue;
         }
-        let swarm = containers::swarm(&docker, count).await;
+        let swarm = containers::swarm(docker, count).await;
         let count = f64::from(count);
         let rate = Figure::rate(
             format!("launch/{count} to all running"),
@@ -89,7 +105,6 @@ pub(crate) async fn measure(rounds: usize, most: u32) -> Result<Vec<Figure>, Fai
             count / median(&stop_limit),
         ));
     }
-    figures.extend(sandboxes::measure(&docker, rounds, most, concurrency).await?);
     Ok(figures)
 }
 

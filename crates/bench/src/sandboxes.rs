@@ -1,11 +1,13 @@
-//! Tasks per second from submit to all running where their networks are ready, beside the bare Docker API, which makes
-//! each when its container starts.
+//! Tasks per second from submit to all running where their networks are ready, beside the bare Docker API: once making
+//! each network when its container starts, once joining networks that were made beforehand, as the tasks do.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::query_parameters::ListContainersOptionsBuilder;
+use bollard::models::ContainerSummary;
+use bollard::query_parameters::ListContainersOptions;
+use longshore_core::agent::labels;
 
 use crate::cluster::Cluster;
 use crate::launch::{self, LAUNCH_TIMEOUT};
@@ -26,48 +28,77 @@ pub(crate) async fn measure(
     concurrency: usize,
 ) -> Result<Vec<Figure>, Failure> {
     let mut figures = Vec::new();
+    let joined_at_once = raw::best_concurrency_joined(docker).await?;
+    progress(&format!(
+        "the bare Docker API joins networks the fastest with {joined_at_once} starts at once"
+    ));
     for count in COUNTS.into_iter().filter(|count| *count <= most) {
         let before = ready(docker).await?;
         let wanted = count.to_string();
         let options = ["--sandboxes", &wanted, "--on-shutdown", "stop"];
         let cluster = Cluster::start_with(&options).await?;
-        let (mut ours, mut limit) = (Vec::new(), Vec::new());
-        for round in 1..=if count < 100 { rounds } else { 1 } {
-            let start = Instant::now();
-            while ready(docker).await? < before + count as usize {
-                if start.elapsed() > LAUNCH_TIMEOUT {
-                    return Err(
-                        format!("{count} sandboxes are not ready in {LAUNCH_TIMEOUT:?}").into()
-                    );
-                }
-                tokio::time::sleep(LOOK_INTERVAL).await;
-            }
-            let waited_s = start.elapsed().as_secs_f64();
-            let (raw_s, _) = raw::launch(docker, count as usize, concurrency).await?;
-            let name = format!("sandboxes-{count}-{round}");
-            let start_s = launch::start(&cluster, launch::job(&name, count)?, count).await?;
-            launch::stop(&cluster, &name).await?;
-            progress(&format!(
-                "{count} tasks with sandboxes, round {round}: ready after {waited_s:.1} s, start {start_s:.2} s, raw {raw_s:.2} s"
-            ));
-            ours.push(start_s);
-            limit.push(raw_s);
-        }
-        cluster.end_worker().await?;
-        let (count, ours, limit) = (f64::from(count), median(&ours), median(&limit));
-        let name = format!("launch/{count} to all running, with sandboxes");
-        let rate = Figure::rate(name, count / ours, "tasks/s", count / limit);
-        figures.push(rate.at_least_times(2.0));
+        let measured =
+            rounds_of(&cluster, docker, count, rounds, [concurrency, joined_at_once], before);
+        let measured = measured.await;
+        // Whatever came of it, nothing is left behind.
+        let ended = cluster.end(docker).await;
+        let [ours, limit, joined] = measured?;
+        ended?;
+        let (count, ours) = (f64::from(count), median(&ours));
+        let rate = |beside: &str, limit: &[f64]| {
+            let name = format!("launch/{count} to all running, with sandboxes{beside}");
+            Figure::rate(name, count / ours, "tasks/s", count / median(limit))
+        };
+        figures.push(rate("", &limit).at_least_times(2.0));
+        figures.push(rate(", beside bare joins", &joined).at_least_times(0.95));
     }
     Ok(figures)
 }
 
-/// How many sandboxes run that no task has: their names say no task.
+/// The seconds of each launch: ours, one straight through the API with networks of their own, and one that joins.
+async fn rounds_of(
+    cluster: &Cluster,
+    docker: &Docker,
+    count: u32,
+    rounds: usize,
+    [own_at_once, joined_at_once]: [usize; 2],
+    before: usize,
+) -> Result<[Vec<f64>; 3], Failure> {
+    let (mut ours, mut limit, mut joined) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 1..=if count < 100 { rounds } else { 1 } {
+        let start = Instant::now();
+        while ready(docker).await? < before + count as usize {
+            if start.elapsed() > LAUNCH_TIMEOUT {
+                return Err(format!("{count} sandboxes are not ready in {LAUNCH_TIMEOUT:?}").into());
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        let waited_s = start.elapsed().as_secs_f64();
+        let (raw_s, _) = raw::launch(docker, count as usize, own_at_once).await?;
+        let joined_s = raw::launch_joined(docker, count as usize, joined_at_once).await?;
+        let name = format!("sandboxes-{count}-{round}");
+        let start_s = launch::start(cluster, launch::job(&name, count)?, count).await?;
+        launch::stop(cluster, &name).await?;
+        progress(&format!(
+            "{count} tasks with sandboxes, round {round}: ready after {waited_s:.1} s, start {start_s:.2} s, raw {raw_s:.2} s, raw with networks that are ready {joined_s:.2} s"
+        ));
+        ours.push(start_s);
+        limit.push(raw_s);
+        joined.push(joined_s);
+    }
+    Ok([ours, limit, joined])
+}
+
+/// How many sandboxes run that no container has joined.
 async fn ready(docker: &Docker) -> Result<usize, Failure> {
-    let filters = HashMap::from([("label", vec!["longshore.sandbox"])]);
-    let options = ListContainersOptionsBuilder::default().filters(&filters).build();
-    let found = docker.list_containers(Some(options)).await?;
-    // longshore-CLUSTER-sandbox-NUMBER, and a task's id between the second and the third where it has one.
-    let is_free = |name: &String| name.split('-').nth(2) == Some("sandbox");
-    Ok(found.iter().filter(|found| found.names.iter().flatten().any(is_free)).count())
+    let found = docker.list_containers(None::<ListContainersOptions>).await?;
+    let is_sandbox = |found: &&ContainerSummary| {
+        found.labels.as_ref().is_some_and(|labels| labels.contains_key(labels::SANDBOX))
+    };
+    let network = |found: &ContainerSummary| found.host_config.as_ref()?.network_mode.clone();
+    let networks: BTreeSet<String> = found.iter().filter_map(network).collect();
+    let is_free = |found: &&ContainerSummary| {
+        found.id.as_ref().is_some_and(|id| !networks.contains(&format!("container:{id}")))
+    };
+    Ok(found.iter().filter(is_sandbox).filter(is_free).count())
 }

@@ -97,6 +97,16 @@ impl Figures {
         told.tasks.is_some()
     }
 
+    /// What a task uses.
+    pub(crate) fn usage(&self, task: TaskId) -> Option<&Usage> {
+        self.tasks.get(&task)
+    }
+
+    /// The images that tasks wait for, and how far they have come.
+    pub(crate) fn pulling(&self) -> impl Iterator<Item = &PullFigures> {
+        self.pulls.iter().map(|(_, pull)| pull)
+    }
+
     /// What a task uses, as rows of its table.
     pub(crate) fn rows(&self, task: TaskId) -> Vec<(&'static str, Option<String>)> {
         let Some(usage) = self.tasks.get(&task) else { return Vec::new() };
@@ -133,6 +143,7 @@ mod tests {
     use longshore_proto::metrics::{NodeFigures, PullStep, TaskFigures};
 
     use super::*;
+    use crate::json::TaskInUse;
     use crate::json::tests::task;
 
     fn told(tasks: Vec<TaskFigures>, pulls: Vec<PullFigures>) -> NodeMetrics {
@@ -174,6 +185,10 @@ mod tests {
             ("processes", Some("3".to_owned())),
         ];
         assert_eq!(heard.rows(view.id), wanted);
+        let shown = serde_json::to_value(TaskInUse::new(&view, &heard)).unwrap();
+        assert_eq!(shown["id"], view.id.to_string());
+        assert_eq!(shown["usage"]["memory_bytes"], 64 << 20, "{shown}");
+        assert_eq!(shown["pull"], serde_json::Value::Null, "{shown}");
         let later = TaskView { attempt: 2, ..view.clone() };
         let mut heard = Figures::default();
         assert!(heard.take(&node, message.clone(), &[later]));
@@ -196,6 +211,9 @@ mod tests {
         heard.take(&node, message.clone(), std::slice::from_ref(&view));
         heard.take(&node, message.clone(), std::slice::from_ref(&view));
         assert_eq!(heard.pulls(), ["pulling busybox:1 on n1: downloading 50 % (15MiB of 30MiB)"]);
+        let shown = serde_json::to_value(TaskInUse::new(&view, &heard)).unwrap();
+        assert_eq!(shown["usage"], serde_json::Value::Null, "{shown}");
+        assert_eq!(shown["pull"]["done_bytes"], 15 << 20, "{shown}");
         let runs = TaskView { state: TaskState::Running, ..view };
         let mut heard = Figures::default();
         heard.take(&node, message, &[runs]);

@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use longshore_proto::api::{ClusterView, DrainView, JobView, NodeView, SpecView, TaskView};
 use longshore_proto::event::{self, Event, JobWants};
 use longshore_proto::health::Health;
+use longshore_proto::metrics::{PullFigures, Usage};
 use longshore_proto::spec::{Port, Resources};
 use serde::Serialize;
 
+use crate::figures::Figures;
 use crate::table::{state_shown, time};
 
 /// A task.
@@ -64,6 +66,24 @@ impl<'a> From<&'a TaskView> for Task<'a> {
             started_at: task.started_at_ms.map(time),
             finished_at: task.finished_at_ms.map(time),
         }
+    }
+}
+
+/// A task with what it uses just now, as far as its node has told.
+#[derive(Debug, Serialize)]
+pub(crate) struct TaskInUse<'a> {
+    #[serde(flatten)]
+    task: Task<'a>,
+    /// `null` where nothing runs, or its node did not answer in time.
+    usage: Option<&'a Usage>,
+    /// How far its image has come, while it waits for it.
+    pull: Option<&'a PullFigures>,
+}
+
+impl<'a> TaskInUse<'a> {
+    pub(crate) fn new(task: &'a TaskView, figures: &'a Figures) -> Self {
+        let pull = figures.pulling().find(|pull| pull.image == task.image);
+        Self { task: Task::from(task), usage: figures.usage(task.id), pull }
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch as channel};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
@@ -109,8 +110,8 @@ pub(crate) struct Driver {
     leaving: bool,
     /// Until when the worker waits for its tasks to be moved off, once it was told to end.
     drain_until: Option<Instant>,
-    /// Whether the runtime keeps ready what it can, which waits for the cluster to be known.
-    is_tended: bool,
+    /// Keeps ready what the runtime can, once the cluster is known.
+    tending: Option<AbortOnDropHandle<()>>,
     started_at: Instant,
     heartbeat_at: Instant,
     inbox: mpsc::Receiver<Message>,
@@ -189,7 +190,7 @@ impl Driver {
             on_shutdown: options.on_shutdown,
             leaving: false,
             drain_until: None,
-            is_tended: false,
+            tending: None,
             started_at: Instant::now(),
             heartbeat_at: Instant::now(),
             inbox,
@@ -293,6 +294,7 @@ impl Driver {
         if let Some(session) = &self.session {
             session.bus.flush().await;
         }
+        // What the runtime has in hand meanwhile it may bring to an end: nobody else would take it away.
         if let Some(cluster) = self.agent.cluster_id()
             && let Err(error) = self.runtime.clear(cluster).await
         {
@@ -395,9 +397,10 @@ impl Driver {
 
     /// Lets the runtime keep ready what it can for this cluster's tasks.
     fn tend(&mut self, cluster: ClusterId) {
-        if !std::mem::replace(&mut self.is_tended, true) {
+        if self.tending.is_none() {
             let runtime = self.runtime.clone();
-            self.beside.spawn(async move { runtime.tend(cluster).await });
+            let tending = tokio::spawn(async move { runtime.tend(cluster).await });
+            self.tending = Some(AbortOnDropHandle::new(tending));
         }
     }
 

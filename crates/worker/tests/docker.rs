@@ -206,7 +206,7 @@ async fn events_of_a_moment_ago_are_seen_again() {
             break end;
         }
     };
-    assert_eq!(died, ContainerEnd { exit_code: Some(7), out_of_memory: false });
+    assert_eq!(died, ContainerEnd::exited(7));
 }
 
 #[tokio::test]
@@ -279,11 +279,7 @@ async fn a_container_of_the_same_attempt_is_adopted_not_doubled() {
     let id = bench.docker.start(start.clone()).await.unwrap().container_id;
     bench.ended(&id).await;
     let again = bench.docker.start(start).await.unwrap();
-    assert_eq!(
-        again.ended,
-        Some(ContainerEnd { exit_code: Some(4), out_of_memory: false }),
-        "and never run twice"
-    );
+    assert_eq!(again.ended, Some(ContainerEnd::exited(4)), "and never run twice");
 }
 
 #[tokio::test]
@@ -441,7 +437,10 @@ async fn running_out_of_memory_is_seen() {
     let mut events = bench.docker.events(now_s());
     let id = bench.docker.start(start).await.unwrap().container_id;
     let end = bench.ended(&id).await;
-    assert_eq!(end, ContainerEnd { exit_code: Some(137), out_of_memory: true });
+    assert_eq!(
+        end,
+        ContainerEnd { exit_code: Some(137), out_of_memory: true, ..ContainerEnd::default() }
+    );
     let died = loop {
         let event = tokio::time::timeout(DEADLINE, events.next()).await.unwrap().unwrap().unwrap();
         if let ContainerChange::Died(end) = event.change {

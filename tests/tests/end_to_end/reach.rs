@@ -317,6 +317,9 @@ async fn what_nodes_and_tasks_use_is_shown_once_and_heard_by_anybody_who_may() {
     assert!(figures["cpu_millis"].as_u64() < Some(400), "it may use 200: {figures}");
     assert!(figures["pids"].as_u64() >= Some(1), "{figures}");
     assert!(figures["received_bytes"].is_u64() && figures["read_bytes"].is_u64(), "{figures}");
+    let one = cli.json(&["status", &text(&task, "id")]).await;
+    assert_eq!(one["usage"]["memory_limit_bytes"], 64 << 20, "{one}");
+    assert_eq!((&one["state"], &one["pull"]), (&"running".into(), &serde_json::Value::Null));
     let table = cli.ok(&["top", "--once", "--sort", "name", "--filter", "busy"]).await;
     assert!(table.contains("w1") && table.contains("busy.main.0"), "{table}");
     cli.run(&["top"]).await.exited(2).told("--once");

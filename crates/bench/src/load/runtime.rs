@@ -29,7 +29,7 @@ use super::Counters;
 /// How many events a reader may be behind before it must list anew, as with a daemon's.
 const EVENTS_MAX: usize = 256;
 /// How a container ends that is told to.
-const ENDED: ContainerEnd = ContainerEnd { exit_code: Some(143), out_of_memory: false };
+const ENDED: ContainerEnd = ContainerEnd::exited(143);
 
 /// The containers of one worker.
 #[derive(Debug)]

@@ -19,7 +19,10 @@ pub(crate) async fn run(client: &Client, wish: &Status, printer: Printer) -> Res
     };
     match (client.named(word).await?, wish.output) {
         (Named::Job(job), Format::Json) => printer.json(&json::Job::from(&job))?,
-        (Named::Task(task), Format::Json) => printer.json(&json::Task::from(&*task))?,
+        (Named::Task(task), Format::Json) => {
+            let figures = Figures::of(client, std::slice::from_ref(&*task)).await;
+            printer.json(&json::TaskInUse::new(&task, &figures))?;
+        }
         (Named::Task(task), Format::Table) => {
             let figures = Figures::of(client, std::slice::from_ref(&*task)).await;
             printer.data(&table::task(&task, figures.rows(task.id)))?;

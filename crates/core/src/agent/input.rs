@@ -158,6 +158,15 @@ pub struct ContainerEnd {
     pub exit_code: Option<i64>,
     /// Whether the kernel killed it for its memory.
     pub out_of_memory: bool,
+    /// Whether the worker killed it because the sandbox that held its network had ended.
+    pub network_lost: bool,
+}
+
+impl ContainerEnd {
+    /// It ended with a code, and there is no more to say of it.
+    pub const fn exited(code: i64) -> Self {
+        Self { exit_code: Some(code), out_of_memory: false, network_lost: false }
+    }
 }
 
 /// Something that happened to a container.

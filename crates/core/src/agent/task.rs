@@ -692,6 +692,11 @@ impl Task {
                 format_bytes(limit)
             );
         }
+        if end.network_lost {
+            return format!(
+                "exited with code {code} (killed by the worker: the sandbox that held its network had ended)"
+            );
+        }
         let meaning = match code {
             126 => " (its command cannot be executed)",
             127 => " (its command was not found)",

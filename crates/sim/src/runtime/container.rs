@@ -152,7 +152,7 @@ impl Runtime {
         let end = match self.containers.get(container_id).map(|made| made.state) {
             Some(ContainerState::Running) => {
                 if self.sabotage == Some(Sabotage::PretendRemovals) {
-                    ContainerEnd { exit_code: Some(143), out_of_memory: false }
+                    ContainerEnd::exited(143)
                 } else {
                     return self.ask_to_end(number, container_id, grace_ms, ctx);
                 }
@@ -252,7 +252,7 @@ impl Runtime {
         if made.state != ContainerState::Running {
             return;
         }
-        let end = ContainerEnd { exit_code: Some(code), out_of_memory: false };
+        let end = ContainerEnd::exited(code);
         made.state = ContainerState::Ended(end);
         made.run += 1;
         made.ending = None;

@@ -298,10 +298,7 @@ impl Runtime {
                 if made.owner.is_none() || made.state != ContainerState::Running {
                     continue;
                 }
-                made.state = ContainerState::Ended(ContainerEnd {
-                    exit_code: Some(255),
-                    out_of_memory: false,
-                });
+                made.state = ContainerState::Ended(ContainerEnd::exited(255));
                 made.run += 1;
                 made.ending = None;
                 container::note_end(self.worker, made, ctx);

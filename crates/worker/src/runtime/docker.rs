@@ -34,7 +34,7 @@ use super::docker_error::{explain, status};
 use super::docker_exec::{self, EXEC_DEADLINE, look_of};
 use super::{
     docker_auth, docker_event, docker_files, docker_image, docker_life, docker_list,
-    docker_sandbox, docker_usage, docker_volume, sandbox_pool,
+    docker_sandbox, docker_usage, docker_volume, sandbox_list, sandbox_pool,
 };
 use crate::policy::{PIDS_MAX_USUAL, Policy};
 
@@ -358,7 +358,7 @@ impl Runtime for Docker {
             };
             let mut look = look_of(&found);
             let mode = found.host_config.as_ref().and_then(|it| it.network_mode.as_deref());
-            if let Some(sandbox) = sandbox_pool::joined(mode) {
+            if let Some(sandbox) = sandbox_list::joined(mode) {
                 look.ip = self.inspect(sandbox).await?.and_then(|sandbox| look_of(&sandbox).ip);
             }
             Ok(look)

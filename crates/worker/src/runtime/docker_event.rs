@@ -52,9 +52,11 @@ pub(super) fn events(
                 sandboxes.ended(sandbox);
             }
             let known = event.as_ref().ok().and_then(|event| done.to(event));
+            let id = event.as_ref().ok().and_then(|event| event.actor.as_ref()?.id.as_deref());
+            let network_lost = id.is_some_and(|id| sandboxes.has_cut_off(id));
             async move {
                 match event {
-                    Ok(event) => read(&client, event, known).await.map(Ok),
+                    Ok(event) => read(&client, event, known, network_lost).await.map(Ok),
                     Err(error @ (Error::JsonDataError { .. } | Error::JsonSerdeError { .. })) => {
                         warn!(%error, "an event of Docker's cannot be read; the next list makes up for it");
                         None
@@ -107,12 +109,13 @@ impl Done {
     }
 }
 
-/// Reads one of Docker's events, given whether a container that ended by it ran out of memory, where that is known.
-/// `None` for what is no business of ours.
+/// Reads one of Docker's events, given whether a container that ended by it ran out of memory, where that is known, and
+/// whether this worker has killed it because it had lost its network. `None` for what is no business of ours.
 async fn read(
     client: &bollard::Docker,
     event: EventMessage,
     out_of_memory: Option<bool>,
+    network_lost: bool,
 ) -> Option<ContainerEvent> {
     let actor = event.actor?;
     let (container_id, attributes) = (actor.id?, actor.attributes?);
@@ -121,12 +124,13 @@ async fn read(
         "destroy" | "remove" => ContainerChange::Destroyed,
         "die" | "died" => {
             let exit_code = attributes.get("exitCode").and_then(|code| code.parse().ok());
+            let network_lost = network_lost && exit_code == Some(KILLED);
             let out_of_memory = match out_of_memory {
-                _ if exit_code != Some(KILLED) => false,
+                _ if exit_code != Some(KILLED) || network_lost => false,
                 Some(known) => known,
                 None => ran_out_of_memory(client, &container_id).await,
             };
-            ContainerChange::Died(ContainerEnd { exit_code, out_of_memory })
+            ContainerChange::Died(ContainerEnd { exit_code, out_of_memory, network_lost })
         }
         _ => return None,
     };

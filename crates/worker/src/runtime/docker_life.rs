@@ -18,9 +18,9 @@ use super::docker_config::create_body;
 use super::docker_error::{explain_start, is_name_taken, is_sandbox_lost, status};
 use super::docker_list::state_of;
 use super::docker_mount::mounts;
-use super::docker_sandbox;
 use super::docker_volume::labels_of;
-use super::sandbox_pool::{Claim, joined};
+use super::sandbox_list::{join, joined};
+use super::sandbox_pool::Claim;
 
 /// How long to wait for a container that is being created or removed just now.
 const IN_BETWEEN_DELAY: Duration = Duration::from_millis(50);
@@ -62,7 +62,7 @@ async fn start_in(
 ) -> Result<StartedContainer, RuntimeError> {
     let client = docker.client()?;
     loop {
-        let container_id = match create_in(docker, start, claim.as_ref()).await? {
+        let container_id = match create(docker, start, claim.as_ref()).await? {
             Created::There(container_id) => container_id,
             Created::Ended(container) => return Ok(container),
             Created::InBetween => {
@@ -89,26 +89,6 @@ async fn start_in(
     }
 }
 
-/// Creates it, in a sandbox where there is one, which gets its name meanwhile: before anything runs in it.
-async fn create_in(
-    docker: &Docker,
-    start: &StartContainer,
-    claim: Option<&Claim<'_>>,
-) -> Result<Created, RuntimeError> {
-    let Some(sandbox) = claim else { return create(docker, start, None).await };
-    let (created, named) =
-        tokio::join!(create(docker, start, claim), docker_sandbox::name(docker, sandbox));
-    match (created?, named) {
-        (created, Ok(())) => Ok(created),
-        (Created::There(container_id), Err(RuntimeError::Refused(_))) => {
-            remove(docker, &container_id, 0).await?;
-            Ok(Created::WithoutSandbox)
-        }
-        (_, Err(error @ RuntimeError::Away(_))) => Err(error),
-        (_, Err(_)) => Ok(Created::WithoutSandbox),
-    }
-}
-
 /// Whether a container is in a sandbox.
 async fn has_joined(docker: &Docker, container_id: &str) -> Result<bool, RuntimeError> {
     let found = docker.inspect(container_id).await?;
@@ -116,6 +96,7 @@ async fn has_joined(docker: &Docker, container_id: &str) -> Result<bool, Runtime
     Ok(joined(config.and_then(|config| config.network_mode).as_deref()).is_some())
 }
 
+/// Creates it, in a sandbox where there is one.
 async fn create(
     docker: &Docker,
     start: &StartContainer,
@@ -129,7 +110,7 @@ async fn create(
     let mounts = mounts_of(docker, start).await?;
     let mut body = create_body(start, &docker.machine, mounts).map_err(RuntimeError::Forbidden)?;
     if let Some(claim) = claim {
-        claim.join(&mut body);
+        join(&mut body, claim.id());
     }
     match docker.client()?.create_container(Some(options), body).await {
         Ok(created) => {

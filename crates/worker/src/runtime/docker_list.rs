@@ -77,9 +77,7 @@ async fn container(
         "running" | "paused" | "restarting" | "stopping" => ContainerState::Running,
         "created" => ContainerState::Created,
         _ => match exit_code_of(summary.status.as_deref().unwrap_or_default()) {
-            Some(code) if code != KILLED => {
-                ContainerState::Ended(ContainerEnd { exit_code: Some(code), out_of_memory: false })
-            }
+            Some(code) if code != KILLED => ContainerState::Ended(ContainerEnd::exited(code)),
             exit_code => {
                 let looked = tokio::time::timeout_at(end, docker.inspect(&id)).await;
                 match looked {
@@ -92,11 +90,18 @@ async fn container(
                             container = id,
                             "Docker does not answer for this container; going on without"
                         );
-                        ContainerState::Ended(ContainerEnd { exit_code, out_of_memory: false })
+                        ContainerState::Ended(ContainerEnd { exit_code, ..ContainerEnd::default() })
                     }
                 }
             }
         },
+    };
+    let state = match state {
+        ContainerState::Ended(end) if end.exit_code == Some(KILLED) => {
+            let network_lost = docker.sandboxes.has_cut_off(&id);
+            ContainerState::Ended(ContainerEnd { network_lost, ..end })
+        }
+        state => state,
     };
     Ok(Some(Container { id, labels, state }))
 }
@@ -119,6 +124,7 @@ pub(super) fn state_of(found: &ContainerInspectResponse) -> ContainerState {
         _ => ContainerState::Ended(ContainerEnd {
             exit_code: state.exit_code,
             out_of_memory: state.oom_killed.unwrap_or(false),
+            network_lost: false,
         }),
     }
 }

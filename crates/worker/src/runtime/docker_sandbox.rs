@@ -6,11 +6,12 @@
 //! of it; then it is thrown away.
 //!
 //! What is known of sandboxes comes from Docker's own list, in which a task's container names the one that it has
-//! joined, so that a worker that starts anew finds everything again. Before a task's container starts, its sandbox gets
-//! a name that says whose it is: a sandbox that a task has had is never given to another.
+//! joined, so that a worker that starts anew finds everything again. A sandbox that a task has had is never given to
+//! another: one that is empty when a worker starts is removed, because nothing in Docker tells whether a task has had it.
+//! (Its name could. But changing a name takes Docker a tenth of the time of a start.)
 //!
 //! Here is what is done to them; what is known of them, and what follows from that, is in
-//! [`sandbox_pool`].
+//! [`sandbox_state`](super::sandbox_state).
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
-    RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StartContainerOptions,
+    RemoveContainerOptionsBuilder, StartContainerOptions,
 };
 use futures_util::stream::{self, StreamExt};
 use longshore_core::agent::labels;
@@ -30,7 +31,8 @@ use tracing::{debug, info, warn};
 
 use super::docker::{Docker, QUESTION_DEADLINE};
 use super::docker_error::status;
-use super::sandbox_pool::{self, Claim, Listed, Work};
+use super::sandbox_list::{Listed, new_name};
+use super::sandbox_state::Work;
 use super::{Runtime, RuntimeError, docker_pause};
 
 /// How long after something went wrong it is tried again.
@@ -123,7 +125,7 @@ async fn remove(docker: &Docker, id: &str) -> Result<(), RuntimeError> {
 
 /// Makes one.
 async fn make(docker: &Docker, cluster: ClusterId) -> Result<(), RuntimeError> {
-    let name = sandbox_pool::new_name(cluster);
+    let name = new_name(cluster);
     docker.sandboxes.making(&name);
     let made =
         docker.within(MAKE_DEADLINE, "making a sandbox", start(docker, cluster, &name)).await;
@@ -170,40 +172,34 @@ fn body(docker: &Docker, cluster: ClusterId) -> ContainerCreateBody {
     }
 }
 
-/// Gives a sandbox a name that says whose it is. An error means that it cannot be used.
-pub(super) async fn name(docker: &Docker, sandbox: &Claim<'_>) -> Result<(), RuntimeError> {
-    let Some(name) = sandbox.name() else { return Ok(()) };
-    let options = RenameContainerOptionsBuilder::default().name(&name).build();
-    let client = docker.client()?;
-    let rename = async {
-        match client.rename_container(sandbox.id(), options).await {
-            Ok(()) => Ok(()),
-            // It has that name already.
-            Err(error) if matches!(status(&error), Some(400 | 409)) => Ok(()),
-            Err(error) => Err(docker.explain(&error, "naming a sandbox")),
-        }
-    };
-    docker.within(QUESTION_DEADLINE, "naming a sandbox", rename).await
-}
-
-/// Removes every sandbox that no container of a task has joined. One that has just ended is in the list for a while.
+/// Removes every sandbox that no container of a task has joined, and makes none any more. A container that has just ended
+/// is in the list for a while, and a sandbox that is being made comes to it later.
 pub(super) async fn clear(docker: &Docker, cluster: ClusterId) -> Result<(), RuntimeError> {
     let options =
         ListContainersOptionsBuilder::default().all(true).filters(&docker.filters()).build();
     let until = Instant::now() + CLEAR_PATIENCE;
+    docker.sandboxes.close();
+    let mut is_told = false;
     loop {
+        // Asked first: what is made by now is in the list.
+        let is_making = docker.sandboxes.is_making();
         let found = docker.client()?.list_containers(Some(options.clone())).await;
         let found = found.map_err(|error| docker.explain(&error, "listing"))?;
         let (used, unused) = Listed::read(&found, cluster).by_use();
-        if !unused.is_empty() {
+        if unused.is_empty() && used.is_empty() && !is_making {
+            return Ok(());
+        }
+        if !unused.is_empty() && !is_told {
+            is_told = true;
             info!(sandboxes = unused.len(), "removing the sandboxes");
         }
         let removals = stream::iter(unused).map(|id| async move { remove(docker, &id).await });
         let removed: Vec<_> = removals.buffer_unordered(REMOVALS_MAX).collect().await;
         removed.into_iter().collect::<Result<(), _>>()?;
-        if used.is_empty() || Instant::now() > until {
+        if Instant::now() > until {
             return Ok(());
         }
+        // What is on its way out is in the list until it is gone.
         tokio::time::sleep(CLEAR_DELAY).await;
     }
 }

@@ -18,7 +18,9 @@ mod docker_pause;
 mod docker_sandbox;
 mod docker_usage;
 mod docker_volume;
+mod sandbox_list;
 mod sandbox_pool;
+mod sandbox_state;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -116,7 +116,11 @@ async fn a_container_that_hangs_hides_no_other() {
         assert_eq!(listed.len(), CONTAINERS);
         for container in listed {
             let is_seen = !hangs(&format!("GET /containers/{}/json", container.id));
-            let end = ContainerEnd { exit_code: Some(137), out_of_memory: is_seen };
+            let end = ContainerEnd {
+                exit_code: Some(137),
+                out_of_memory: is_seen,
+                ..ContainerEnd::default()
+            };
             assert_eq!(container.state, ContainerState::Ended(end), "{}", container.id);
         }
     }
@@ -146,8 +150,7 @@ async fn an_end_that_docker_cannot_explain_does_not_hold_up_the_others() {
     let seen: Vec<_> = seen.into_iter().map(Result::unwrap).collect();
     let ids: Vec<_> = seen.iter().map(|event| event.container_id.clone()).collect();
     assert_eq!(ids, (0..CONTAINERS).map(|number| format!("c{number}")).collect::<Vec<_>>());
-    let code =
-        |code| ContainerChange::Died(ContainerEnd { exit_code: Some(code), out_of_memory: false });
+    let code = |code| ContainerChange::Died(ContainerEnd::exited(code));
     assert_eq!((seen[0].change, seen[CONTAINERS - 1].change), (code(137), code(3)));
 }
 

@@ -16,8 +16,10 @@ use crate::leader::{DEADLINE, Leader, Node, Server};
 
 /// Everything in Docker that a node's worker has made, by kind.
 struct Seen {
-    /// The names of the sandboxes that run, by id.
-    sandboxes: BTreeMap<String, String>,
+    /// The ids of the sandboxes that run.
+    sandboxes: BTreeSet<String>,
+    /// Those of the sandboxes that do not.
+    halves: BTreeSet<String>,
     /// The networks of the containers of tasks that run, by task and attempt.
     networks: BTreeMap<(TaskId, u64), String>,
 }
@@ -28,19 +30,18 @@ impl Seen {
         let label = format!("{}={}", labels::NODE, node.name);
         let filters = HashMap::from([("label", vec![label])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let mut seen = Self { sandboxes: BTreeMap::new(), networks: BTreeMap::new() };
+        let mut seen =
+            Self { sandboxes: BTreeSet::new(), halves: BTreeSet::new(), networks: BTreeMap::new() };
         for found in docker.list_containers(Some(options)).await.unwrap() {
-            let ContainerSummary { id, names, labels: Some(labels), state, host_config, .. } =
-                found
+            let ContainerSummary { id, labels: Some(labels), state, host_config, .. } = found
             else {
                 panic!("a container without labels has the label");
             };
-            if state.is_none_or(|state| state.to_string() != "running") {
-                continue;
-            }
+            let runs = state.is_some_and(|state| state.to_string() == "running");
             if labels.contains_key(labels::SANDBOX) {
-                seen.sandboxes.insert(id.unwrap(), names.unwrap().remove(0));
-            } else {
+                let kind = if runs { &mut seen.sandboxes } else { &mut seen.halves };
+                kind.insert(id.unwrap());
+            } else if runs {
                 let task = labels[labels::TASK].parse().unwrap();
                 let attempt = labels[labels::ATTEMPT].parse().unwrap();
                 let network = host_config.unwrap().network_mode.unwrap();
@@ -50,10 +51,12 @@ impl Seen {
         seen
     }
 
-    /// The ids of those that no task has.
+    /// The ids of those that no container has joined.
     fn free(&self) -> BTreeSet<String> {
-        let free = self.sandboxes.iter().filter(|(_, name)| name.matches('-').count() == 3);
-        free.map(|(id, _)| id.clone()).collect()
+        let is_used = |id: &str| {
+            self.networks.values().any(|network| network.strip_prefix("container:") == Some(id))
+        };
+        self.sandboxes.iter().filter(|id| !is_used(id)).cloned().collect()
     }
 
     fn sandbox_of(&self, task: TaskId, attempt: u64) -> Option<&str> {
@@ -113,7 +116,6 @@ async fn a_task_gets_a_network_that_is_ready_and_keeps_it_for_its_next_attempt()
     // Another takes the place of the one that was given away.
     let seen = ready(&node, 1).await;
     assert_eq!(seen.sandbox_of(task, 1), Some(first.as_str()));
-    assert!(seen.sandboxes[&first].contains(&task.to_string()), "{:?}", seen.sandboxes);
     assert!(!seen.free().contains(&first));
     assert_eq!(node.docker.list().await.unwrap().len(), 1);
 
@@ -152,7 +154,7 @@ async fn a_task_gets_a_network_that_is_ready_and_keeps_it_for_its_next_attempt()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_starts_again_finds_its_sandboxes_and_whose_they_are() {
+async fn a_worker_that_starts_again_keeps_what_its_tasks_use_and_makes_the_others_anew() {
     let (server, mut node) = (Server::start(), with(2));
     let leader = Leader::start(&server, node.name.clone()).await;
     let worker = node.start(&server, OnShutdown::Stop);
@@ -167,9 +169,16 @@ async fn a_worker_that_starts_again_finds_its_sandboxes_and_whose_they_are() {
     leader.until("it registers again", boots).await;
     kill(&container).await;
     leader.reported(task, 2, TaskState::Running).await;
-    let after = ready(&node, 2).await;
+    // For all that it knows a task has had the others.
+    let start = tokio::time::Instant::now();
+    let after = loop {
+        let after = ready(&node, 2).await;
+        if after.free().is_disjoint(&before.free()) {
+            break after;
+        }
+        assert!(start.elapsed() < DEADLINE, "{:?} are kept", before.free());
+    };
     assert_eq!(after.sandbox_of(task, 2), before.sandbox_of(task, 1));
-    assert_eq!(after.free(), before.free(), "none was made, and none thrown away");
     worker.kill(&node).await;
 
     // One that is to keep none takes away what nobody has, and leaves the task its own.
@@ -201,6 +210,8 @@ async fn a_task_whose_sandbox_ends_is_started_anew_with_a_network() {
     kill(&lost).await;
     let report = leader.reported(task, 2, TaskState::Preparing).await;
     assert_eq!(report.exit_code, Some(137));
+    let reason = report.reason.unwrap();
+    assert!(reason.contains("the sandbox that held its network had ended"), "{reason}");
     let container = leader.reported(task, 2, TaskState::Running).await.container_id.unwrap();
     let seen = Seen::of(&node).await;
     assert_ne!(seen.sandbox_of(task, 2), Some(lost.as_str()));
@@ -217,4 +228,37 @@ async fn a_task_whose_sandbox_ends_is_started_anew_with_a_network() {
     assert!(!seen.free().contains(&free));
     worker.end().await;
     assert!(Seen::of(&node).await.sandboxes.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_leaves_while_it_makes_one_leaves_nothing_behind() {
+    let (server, mut node) = (Server::start(), with(20));
+    let leader = Leader::start(&server, node.name.clone()).await;
+    let registered = |known: &crate::leader::Known| (!known.registers.is_empty()).then_some(());
+    let worker = node.start(&server, OnShutdown::Stop);
+    leader.until("it registers", registered).await;
+    // One has been created and does not run yet.
+    let start = tokio::time::Instant::now();
+    while Seen::of(&node).await.halves.is_empty() {
+        assert!(start.elapsed() < DEADLINE, "none was seen while it was made");
+    }
+    worker.end().await;
+    let left = Seen::of(&node).await;
+    assert!(left.sandboxes.is_empty() && left.halves.is_empty(), "{:?}", left.halves);
+
+    // One that is killed there leaves it to the next.
+    let worker = node.start(&server, OnShutdown::Stop);
+    let start = tokio::time::Instant::now();
+    while Seen::of(&node).await.halves.is_empty() {
+        assert!(start.elapsed() < DEADLINE, "none was seen while it was made");
+    }
+    worker.kill(&node).await;
+    node.sandboxes = 1;
+    let worker = node.start(&server, OnShutdown::Stop);
+    while !ready(&node, 1).await.halves.is_empty() {
+        assert!(start.elapsed() < DEADLINE * 2, "what was left is not removed");
+    }
+    worker.end().await;
+    let left = Seen::of(&node).await;
+    assert!(left.sandboxes.is_empty() && left.halves.is_empty(), "{:?}", left.halves);
 }

@@ -105,13 +105,27 @@ fn a_policy_that_never_restarts_fails_at_once() {
 #[test]
 fn running_out_of_memory_is_said() {
     let mut bench = Bench::running(policy(RestartMode::Never, 5));
-    let end = ContainerEnd { exit_code: Some(137), out_of_memory: true };
+    let end = ContainerEnd { exit_code: Some(137), out_of_memory: true, ..ContainerEnd::default() };
     let (writes, _) = bench.step(Input::Container(ContainerEvent {
         container_id: container_id(1, 1),
         labels: labels_of(1, 1),
         change: ContainerChange::Died(end),
     }));
     assert_eq!(reports(&writes)[0].3, "exited with code 137 (out of memory; its limit is 128MiB)");
+}
+
+#[test]
+fn the_end_of_the_sandbox_that_held_its_network_is_said() {
+    let mut bench = Bench::running(policy(RestartMode::Always, 5));
+    let end = ContainerEnd { network_lost: true, ..ContainerEnd::exited(137) };
+    let (writes, _) = bench.step(Input::Container(ContainerEvent {
+        container_id: container_id(1, 1),
+        labels: labels_of(1, 1),
+        change: ContainerChange::Died(end),
+    }));
+    let reason = &reports(&writes)[0].3;
+    let told = "attempt 1 exited with code 137 (killed by the worker: the sandbox that held its network had ended); restart in ";
+    assert!(reason.starts_with(told), "{reason}");
 }
 
 #[test]

@@ -94,7 +94,7 @@ pub(super) fn container_id(number: u128, attempt: u64) -> String {
 }
 
 pub(super) fn exit(code: i64) -> ContainerEnd {
-    ContainerEnd { exit_code: Some(code), out_of_memory: false }
+    ContainerEnd::exited(code)
 }
 
 pub(super) fn died(number: u128, attempt: u64, code: i64) -> Input {
