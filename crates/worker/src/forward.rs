@@ -62,12 +62,12 @@ pub(crate) async fn serve(
 
     out.send(ChunkBody::Taken(0)).await?;
     let mut piece = vec![0; CHUNK_BYTES_MAX];
-    let (mut may_read, mut may_write) = (true, true);
+    let (mut may_read, mut may_write, mut is_cut_off) = (true, true, false);
     while may_read || may_write {
         let next = async {
             tokio::select! {
                 read = from_task.read(&mut piece), if may_read => Ok(read),
-                told = fed.recv() => Err(told),
+                told = fed.recv(), if !is_cut_off => Err(told),
             }
         };
         match out.unless_gone(next).await? {
@@ -88,10 +88,11 @@ pub(crate) async fn serve(
             Err(Some(Fed::Lost)) => {
                 return Ok(Some(broken("a part of what was sent was lost on the way")));
             }
-            Err(Some(Fed::Closed) | None) => return Ok(Some(broken("the task reads no more"))),
+            // What it has answered before is still to be read: a server may answer and close before it has read it all.
+            Err(Some(Fed::Closed) | None) => (may_write, is_cut_off) = (false, true),
         }
     }
-    Ok(None)
+    Ok(is_cut_off.then(|| broken("the task reads no more")))
 }
 
 fn broken(why: &str) -> ApiError {

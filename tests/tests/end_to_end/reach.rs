@@ -6,7 +6,7 @@
 )]
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -160,24 +160,48 @@ fn exchange(address: &str, words: &[u8]) -> std::io::Result<Vec<u8>> {
     })
 }
 
+/// Asks something on a connection, closes that direction, and hears the head of the answer.
+fn begin(address: &str, words: &[u8]) -> std::io::Result<BufReader<TcpStream>> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.write_all(words)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut heard = BufReader::new(stream);
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        if heard.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(heard)
+}
+
+/// Hears the rest.
+fn finish(mut open: BufReader<TcpStream>) -> std::io::Result<Vec<u8>> {
+    let mut heard = Vec::new();
+    open.read_to_end(&mut heard).map(|_| heard)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ports_of_a_task_are_reached_from_here_by_many_at_once() {
     let cluster = Cluster::with_workers(&["w1"]).await;
     let cli = cluster.cli();
     let script = "head -c 1000000 /dev/urandom > /tmp/noise; echo hello > /tmp/index.html; \
-                  nc -ll -p 7000 -e cat & exec httpd -f -p 127.0.0.1:8080 -h /tmp";
+                  nc -ll -p 7000 -e cat & nc -ll -p 7001 -e echo early & exec httpd -f -p 127.0.0.1:8080 -h /tmp";
     cli.ok(&["run", "--name", "web", "--stop-grace", "1s", "--wait", IMAGE, "sh", "-c", script])
         .await;
     let task = running(&cli, "web").await;
-    let mut forward = cli.stay("forward", &["port-forward", "web", ":7000", ":8080", ":9"]);
+    let mut forward =
+        cli.stay("forward", &["port-forward", "web", ":7000", ":7001", ":8080", ":9"]);
     let addresses = eventually("it listens", SOON, async || {
         let told = forward.log();
         let lines = told.lines().filter_map(|line| line.split_once(" -> web.main.0:"));
         let lines: Vec<String> = lines.map(|(address, _)| address.to_owned()).collect();
-        if lines.len() == 3 { Ok(lines) } else { Err(told) }
+        if lines.len() == 4 { Ok(lines) } else { Err(told) }
     })
     .await;
-    let [echo, http, nothing] = &addresses[..] else { panic!("{addresses:?}") };
+    let [echo, hasty, http, nothing] = &addresses[..] else { panic!("{addresses:?}") };
     assert!(echo.starts_with("127.0.0.1:"), "{echo}");
 
     // What listens on the container's own 127.0.0.1 is reached as well: the worker runs as root here.
@@ -201,20 +225,42 @@ async fn ports_of_a_task_are_reached_from_here_by_many_at_once() {
             "{length} bytes came back wrong"
         );
     }
-    // Many at once.
-    let fetch = |address: String| {
-        move || {
-            let answer = exchange(&address, b"GET /noise HTTP/1.0\r\n\r\n").unwrap();
-            let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
-            Some(answer[head + 4..].to_vec())
+    // One that answers and goes, and reads nothing: what it has said arrives.
+    for _ in 0..20 {
+        let (address, words) = (hasty.clone(), words[..1 << 20].to_vec());
+        let answer = tokio::task::spawn_blocking(move || {
+            let stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(SOON)).unwrap();
+            let mut writer = stream.try_clone().unwrap();
+            // Nobody takes all of it.
+            std::thread::spawn(move || writer.write_all(&words));
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line).map(|_| line)
+        });
+        assert_eq!(answer.await.unwrap().unwrap(), "early\n", "{}", forward.log());
+    }
+    // Many at once. This server has nine places for those who wait to be let in, and sends others away: it lets in eight
+    // at a time, until all are open and none has been read to its end.
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        let asked: Vec<_> = (0..8)
+            .map(|_| {
+                let address = http.clone();
+                tokio::task::spawn_blocking(move || begin(&address, b"GET /noise HTTP/1.0\r\n\r\n"))
+            })
+            .collect();
+        for asked in asked {
+            let begun = asked.await.unwrap();
+            open.push(
+                begun.unwrap_or_else(|error| panic!("no answer ({error}): {}", forward.log())),
+            );
         }
-    };
+    }
     let fetches: Vec<_> =
-        (0..40).map(|_| tokio::task::spawn_blocking(fetch(http.clone()))).collect();
+        open.into_iter().map(|open| tokio::task::spawn_blocking(move || finish(open))).collect();
     let mut first = None;
     for fetched in fetches {
-        let fetched = fetched.await.unwrap();
-        let fetched = fetched.unwrap_or_else(|| panic!("no answer: {}", forward.log()));
+        let fetched = fetched.await.unwrap().unwrap();
         assert_eq!(fetched.len(), 1_000_000, "{}", forward.log());
         assert!(*first.get_or_insert_with(|| fetched.clone()) == fetched, "not what was served");
     }

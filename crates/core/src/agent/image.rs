@@ -98,7 +98,13 @@ impl Context {
         if let Some(before) = before.clone() {
             self.stock.brought(before, self.wall_ms, &mut self.writes);
         }
-        let fetch = Fetch { item, before, was_missing, owns_note: was_missing && !is_noted };
+        // A note of a run that died meanwhile holds for nothing when the image is not here. (With a platform, another's may be.)
+        let is_left_over = is_noted
+            && wish.platform.is_none()
+            && !self.stock.has_come(&item)
+            && self.errands.fetches.values().all(|other| other.item != item);
+        let owns_note = was_missing && (!is_noted || is_left_over);
+        let fetch = Fetch { item, before, was_missing, owns_note };
         self.errands.fetches.insert(wish.clone(), fetch);
         self.actions.push(Action::FetchImage(wish.clone()));
     }
@@ -109,7 +115,10 @@ impl Context {
         let mut others = self.errands.fetches.values_mut().filter(|it| it.item == fetch.item);
         match result {
             // It is here now, and ours: whatever else fails after this.
-            Ok(()) => others.for_each(|other| other.owns_note = false),
+            Ok(()) => {
+                others.for_each(|other| other.owns_note = false);
+                self.stock.came(&fetch.item);
+            }
             Err(Failure::Refused(_) | Failure::Forbidden(_)) if fetch.owns_note => {
                 match others.find(|other| other.was_missing) {
                     // It may still come.

@@ -74,6 +74,8 @@ struct Use {
     stored_at_ms: u64,
     /// Until when it is left alone, in monotonic milliseconds.
     rest_until_ms: u64,
+    /// Whether this run of the worker has seen a fetch bring it. What the store knows may be of a fetch that never ended.
+    has_come: bool,
 }
 
 /// Everything that was brought.
@@ -91,7 +93,8 @@ impl Stock {
     pub(super) fn restore(records: Vec<StockRecord>, keeping: &Keeping, now_ms: u64) -> Self {
         let known = |record: StockRecord| {
             let StockRecord { item, used_at_ms } = record;
-            (item, Use { used_at_ms, stored_at_ms: used_at_ms, rest_until_ms: 0 })
+            let (rest_until_ms, has_come) = (0, false);
+            (item, Use { used_at_ms, stored_at_ms: used_at_ms, rest_until_ms, has_come })
         };
         let keep_ms = [keeping.images_ms, keeping.volumes_ms, Some(keeping.ended_ms)];
         let round_ms = keep_ms.into_iter().flatten().fold(ROUND_MS, u64::min).max(ROUND_MS_MIN);
@@ -106,7 +109,8 @@ impl Stock {
 
     /// Something was brought onto the machine, or is known to be needed.
     pub(super) fn brought(&mut self, item: StockItem, wall_ms: u64, writes: &mut Vec<Write>) {
-        let fresh = Use { used_at_ms: wall_ms, stored_at_ms: wall_ms, rest_until_ms: 0 };
+        let has_come = self.has_come(&item);
+        let fresh = Use { used_at_ms: wall_ms, stored_at_ms: wall_ms, rest_until_ms: 0, has_come };
         if self.items.insert(item.clone(), fresh).is_none_or(|known| known.stored_at_ms != wall_ms)
         {
             writes.push(Write::Stock(StockRecord { item, used_at_ms: wall_ms }));
@@ -116,6 +120,18 @@ impl Stock {
     /// Whether it is known to have been brought here for tasks.
     pub(super) fn has(&self, item: &StockItem) -> bool {
         self.items.contains_key(item)
+    }
+
+    /// Whether this run of the worker has seen a fetch bring it.
+    pub(super) fn has_come(&self, item: &StockItem) -> bool {
+        self.items.get(item).is_some_and(|known| known.has_come)
+    }
+
+    /// A fetch has brought it.
+    pub(super) fn came(&mut self, item: &StockItem) {
+        if let Some(known) = self.items.get_mut(item) {
+            known.has_come = true;
+        }
     }
 
     /// It is not here after all.

@@ -128,6 +128,37 @@ fn an_image_that_could_not_be_fetched_is_not_ours_when_somebody_else_brings_it()
     assert_eq!(bench.saved().stock, []);
 }
 
+#[test]
+fn a_fetch_that_a_crash_cut_short_makes_nothing_ours_that_somebody_else_brings() {
+    let refused = || Err(refused("the registry is away"));
+    let wants = || wants_run(1, 2, policy(RestartMode::Never, 0));
+    let mut bench = Bench::ready();
+    bench.delta(1, 2, vec![wants()]);
+    bench.missing();
+    bench.restart();
+    bench.join();
+    bench.sync(2, vec![wants()]);
+    bench.up(vec![]);
+    assert_eq!(noted(&bench), [image()], "it may have come to its end");
+    // It has not, and the next one does not either.
+    bench.missing();
+    assert_eq!(noted(&bench), [image()], "it is under way again");
+    bench.fetched(refused());
+    assert_eq!(noted(&bench), []);
+
+    // What was brought is ours, whatever else fails; also where a look is answered late.
+    let mut bench = Bench::ready();
+    bench.delta(1, 2, vec![wants()]);
+    bench.missing();
+    bench.fetched(Ok(()));
+    let (other, wish) =
+        wants_image(2, 3, |container| container.registry_login = Some("team".parse().unwrap()));
+    bench.delta(2, 3, vec![other]);
+    bench.step(Input::ImageLookedFor { wish: wish.clone(), result: Ok(None) });
+    bench.step(Input::ImageFetched { wish, result: refused() });
+    assert_eq!(noted(&bench), [image()]);
+}
+
 /// A task that wants the usual image as nobody else does.
 fn wants_image(
     number: u128,
