@@ -7,12 +7,15 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::{RequestErrorKind, client::Request};
+use async_nats::client::Request;
+use async_nats::{HeaderMap, RequestErrorKind};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use longshore_proto::api::Answer;
 use longshore_proto::codec::{self, DecodeError};
 use longshore_proto::error::ApiError;
 use longshore_proto::id::CommandId;
-use longshore_proto::subject::Subject;
+use longshore_proto::subject::{ApiVerb, Subject};
 use longshore_proto::{ACTOR_HEADER, COMMAND_HEADER, INDEX_HEADER, MOMENT_HEADER};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,8 +24,11 @@ use tracing::debug;
 
 use crate::connect::{Bus, headers, jittered};
 
-/// How long one try waits for its answer before the question is sent again.
-const TRY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long nobody answers before the question is sent again. The server gives a question to one of those who listen;
+/// one that was cut off counts among them for half a minute, so that a question may need a few tries.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
+/// The same for what is worked out beside the manager's loop, a few at a time: each try is that work once more.
+const STUDY_PATIENCE: Duration = Duration::from_secs(4);
 /// The first wait between two tries; it doubles, and a random part of it is waited.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 /// The longest wait between two tries.
@@ -78,6 +84,8 @@ pub enum AskError {
         subject: String,
         /// For how long.
         waited: Duration,
+        /// What another try of the same question was refused with, when one was.
+        refused: Option<ApiError>,
     },
     /// The bus does not take it.
     #[error("cannot ask on {subject}")]
@@ -97,17 +105,96 @@ pub enum AskError {
     },
 }
 
+fn patience(subject: &Subject) -> Duration {
+    match subject {
+        Subject::Api {
+            verb:
+                ApiVerb::TaskExplain
+                | ApiVerb::ClusterWhatIf
+                | ApiVerb::RebalancePlan
+                | ApiVerb::BackupMake,
+            ..
+        } => STUDY_PATIENCE,
+        _ => ANSWER_PATIENCE,
+    }
+}
+
+/// What one try came to; it waits as long as it is waited for.
+enum Tried<A> {
+    Answered(u64, A),
+    /// It is worth asking again.
+    Failed(AskError),
+    Refused(AskError),
+}
+
 impl Bus {
-    /// Asks, and retries what may be retried until the deadline. Gives the log index that the answer
+    /// Asks, and asks again what may be asked again until the deadline. Gives the log index that the answer
     /// reflects, and the answer.
+    ///
+    /// A try that is not answered is not given up when the next one begins: an answer that takes long is still the
+    /// answer, and whoever listens may be a process that is cut off, of which the server does not know yet.
     pub async fn ask<Q: Serialize, A: DeserializeOwned>(
         &self,
         subject: &Subject,
         question: &Q,
         ask: Ask,
     ) -> Result<(u64, A), AskError> {
-        let subject = subject.text(self.root());
+        let patience = patience(subject);
+        let subject = &subject.text(self.root());
         let payload = bytes::Bytes::from(codec::encode(question));
+        let start = Instant::now();
+        let deadline = start + ask.deadline;
+        let mut tries = FuturesUnordered::new();
+        let mut next = start;
+        let mut delay = RETRY_DELAY;
+        let mut failure = None;
+        loop {
+            tokio::select! {
+                biased;
+                Some(tried) = tries.next() => match tried {
+                    Tried::Answered(index, answer) => {
+                        self.index_seen().fetch_max(index, Ordering::Relaxed);
+                        return Ok((index, answer));
+                    }
+                    Tried::Refused(error) => return Err(error),
+                    Tried::Failed(error) => {
+                        if tries.is_empty() && Instant::now() + delay >= deadline {
+                            return Err(error);
+                        }
+                        debug!(%subject, %error, "asking again");
+                        failure = Some(error);
+                        next = Instant::now() + jittered(delay);
+                        delay = (delay * 2).min(RETRY_DELAY_MAX);
+                    }
+                },
+                () = tokio::time::sleep_until(next.min(deadline)) => {
+                    if Instant::now() >= deadline {
+                        return Err(match failure {
+                            Some(failure) if tries.is_empty() || ask.command.is_none() => failure,
+                            // Somebody has heard of a change and not answered: its outcome is unknown, whatever other
+                            // tries came to.
+                            failure => AskError::TimedOut {
+                                subject: subject.clone(),
+                                waited: start.elapsed(),
+                                refused: match failure {
+                                    Some(AskError::Refused(refusal)) => Some(refusal),
+                                    _ => None,
+                                },
+                            },
+                        });
+                    }
+                    if !tries.is_empty() {
+                        debug!(%subject, "no answer yet; asking again");
+                    }
+                    let headers = self.headers_of(&ask);
+                    tries.push(self.try_once(subject, payload.clone(), headers, start));
+                    next = Instant::now() + patience;
+                }
+            }
+        }
+    }
+
+    fn headers_of(&self, ask: &Ask) -> HeaderMap {
         let mut headers = headers();
         if let Some(command) = ask.command {
             headers.insert(COMMAND_HEADER, command.to_string());
@@ -118,61 +205,48 @@ impl Bus {
         if let Some(at) = &ask.at {
             headers.insert(MOMENT_HEADER, at.as_str());
         }
-        let start = Instant::now();
-        let mut delay = RETRY_DELAY;
-        loop {
-            let left = ask.deadline.saturating_sub(start.elapsed());
-            let timeout = left.min(TRY_TIMEOUT);
-            // Any manager may answer a question, and must not show less than was seen already.
-            let seen = self.index_seen().load(Ordering::Relaxed);
-            if ask.command.is_none() && seen > 0 {
-                headers.insert(INDEX_HEADER, seen.to_string());
+        // Any manager may answer a question, and must not show less than was seen already.
+        let seen = self.index_seen().load(Ordering::Relaxed);
+        if ask.command.is_none() && seen > 0 {
+            headers.insert(INDEX_HEADER, seen.to_string());
+        }
+        headers
+    }
+
+    async fn try_once<A: DeserializeOwned>(
+        &self,
+        subject: &str,
+        payload: bytes::Bytes,
+        headers: HeaderMap,
+        start: Instant,
+    ) -> Tried<A> {
+        // An inbox of its own: the shared one remembers every question that is never answered.
+        let request = Request::new()
+            .payload(payload)
+            .headers(headers)
+            .inbox(self.client().new_inbox())
+            .timeout(None);
+        let asked = self.client().send_request(subject.to_owned(), request).await;
+        let (subject, waited) = (subject.to_owned(), start.elapsed());
+        match asked {
+            Ok(message) => match codec::decode::<Answer<A>>(&message.payload) {
+                Ok(Answer { index, ok: Some(answer), .. }) => Tried::Answered(index, answer),
+                Ok(Answer { error: Some(refusal), .. }) if refusal.code.is_retryable() => {
+                    Tried::Failed(AskError::Refused(refusal))
+                }
+                Ok(Answer { error: Some(refusal), .. }) => {
+                    Tried::Refused(AskError::Refused(refusal))
+                }
+                Ok(Answer { .. }) => {
+                    let source = DecodeError::Malformed("neither ok nor error");
+                    Tried::Refused(AskError::Unreadable { subject, source })
+                }
+                Err(source) => Tried::Refused(AskError::Unreadable { subject, source }),
+            },
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
+                Tried::Failed(AskError::NoResponders { subject, waited })
             }
-            // An inbox of its own: the shared one remembers every question that is never answered.
-            let request = Request::new()
-                .payload(payload.clone())
-                .headers(headers.clone())
-                .inbox(self.client().new_inbox())
-                .timeout(Some(timeout));
-            let asked = self.client().send_request(subject.clone(), request);
-            // The library's timeout does not cover a queue that is full; the outer one does.
-            let outcome = tokio::time::timeout(timeout, asked).await;
-            let waited = start.elapsed();
-            let error = match outcome {
-                Ok(Ok(message)) => match codec::decode::<Answer<A>>(&message.payload) {
-                    Ok(Answer { index, ok: Some(answer), .. }) => {
-                        self.index_seen().fetch_max(index, Ordering::Relaxed);
-                        return Ok((index, answer));
-                    }
-                    Ok(Answer { error: Some(refusal), .. }) if refusal.code.is_retryable() => {
-                        AskError::Refused(refusal)
-                    }
-                    Ok(Answer { error: Some(refusal), .. }) => {
-                        return Err(AskError::Refused(refusal));
-                    }
-                    Ok(Answer { .. }) => {
-                        let source = DecodeError::Malformed("neither ok nor error");
-                        return Err(AskError::Unreadable { subject, source });
-                    }
-                    Err(source) => return Err(AskError::Unreadable { subject, source }),
-                },
-                Ok(Err(error)) => match error.kind() {
-                    RequestErrorKind::NoResponders => {
-                        AskError::NoResponders { subject: subject.clone(), waited }
-                    }
-                    RequestErrorKind::TimedOut => {
-                        AskError::TimedOut { subject: subject.clone(), waited }
-                    }
-                    _ => return Err(AskError::Bus { subject, source: error }),
-                },
-                Err(_) => AskError::TimedOut { subject: subject.clone(), waited },
-            };
-            if waited + delay >= ask.deadline {
-                return Err(error);
-            }
-            debug!(%subject, %error, "asking again");
-            tokio::time::sleep(jittered(delay)).await;
-            delay = (delay * 2).min(RETRY_DELAY_MAX);
+            Err(source) => Tried::Refused(AskError::Bus { subject, source }),
         }
     }
 }

@@ -145,6 +145,7 @@ impl Failure {
             AskError::NoResponders { waited, .. } => failure
                 .because(&format!("no manager answered for {waited:.0?}"))
                 .hint("start one with `longshore manager` or `longshore dev`; `longshore doctor` looks for the cause"),
+            AskError::TimedOut { refused: Some(refusal), .. } => failure.refused(refusal),
             AskError::TimedOut { waited, .. } => failure
                 .because(&format!("a manager listens, and did not answer within {waited:.0?}"))
                 .hint("`longshore doctor` looks for the cause"),
@@ -277,12 +278,25 @@ mod tests {
 
     #[test]
     fn a_command_without_an_answer_may_have_been_done() {
-        let error = AskError::TimedOut { subject: "s".into(), waited: Duration::from_secs(10) };
+        let error = AskError::TimedOut {
+            subject: "s".into(),
+            waited: Duration::from_secs(10),
+            refused: None,
+        };
         let failure = Failure::commanded("stop the job web", &error);
         let (text, hint) = failure.told().unwrap();
         assert!(text.ends_with("did not answer within 10s: the outcome is unknown"), "{text}");
         assert!(hint.unwrap().contains("before you repeat it"));
         assert!(!Failure::asked("list", &error).told().unwrap().0.contains("unknown"));
+        // What another try was refused with tells why, and leaves the first try's outcome open.
+        let error = AskError::TimedOut {
+            subject: "s".into(),
+            waited: Duration::from_secs(10),
+            refused: Some(ApiError::new(ErrorCode::Unavailable, "the log is full")),
+        };
+        let failure = Failure::commanded("stop the job web", &error);
+        let (text, _) = failure.told().unwrap();
+        assert_eq!(text, "cannot stop the job web: the log is full: the outcome is unknown");
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use longshore_bus::Ask;
-use longshore_proto::api::{JobSubmitted, SubmitJob};
+use longshore_proto::COMMAND_HEADER;
+use longshore_proto::api::{Answer, JobStopped, JobSubmitted, SubmitJob};
 use longshore_proto::name::{Namespace, Root};
-use longshore_proto::permission::Role::Worker;
+use longshore_proto::permission::Role::{Manager, Worker};
 use longshore_proto::state::TaskState;
 use longshore_proto::subject::{ApiVerb, Scope};
 use longshore_tests::load::Load;
@@ -120,4 +122,53 @@ async fn a_server_that_stutters_under_load_loses_and_doubles_nothing_and_nothing
         if said.code == Some(0) { Ok(()) } else { Err(said.stdout) }
     })
     .await;
+}
+
+/// A manager of the test's own that listens to one question.
+async fn listener(cluster: &Cluster) -> longshore_bus::Api {
+    let bus = cluster.bus(Manager, "m1").await;
+    longshore_bus::Api::start(&bus, "1.0.0", &[ApiVerb::JobStop], false).await.unwrap()
+}
+
+fn stopped() -> Answer<JobStopped> {
+    Answer::new(1, Ok(JobStopped { name: "web".parse().unwrap(), tasks_live: 1 }))
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_long_is_the_answer_although_it_was_asked_again() {
+    let cluster = Cluster::server().await;
+    let mut listener = listener(&cluster).await;
+    let api = cluster.api().await;
+    let answering = async {
+        let first = listener.next().await.unwrap();
+        let second = listener.next().await.unwrap();
+        let ids = [&first, &second].map(|request| request.header(COMMAND_HEADER).unwrap());
+        assert_eq!(ids[0], ids[1], "it is known again");
+        first.answer(&stopped()).await;
+    };
+    let (answer, ()) = tokio::join!(api.stop_job("web"), answering);
+    assert_eq!(answer.unwrap().tasks_live, 1);
+}
+
+#[tokio::test]
+async fn who_listens_and_never_answers_keeps_nobody_from_an_answer() {
+    let cluster = Cluster::server().await;
+    // As a manager that is cut off, of which the server does not know yet.
+    let _silent = listener(&cluster).await;
+    let mut listener = listener(&cluster).await;
+    let api = cluster.api().await;
+    let answering = async {
+        while let Some(request) = listener.next().await {
+            request.answer(&stopped()).await;
+        }
+    };
+    let asking = async {
+        for _ in 0..5 {
+            assert_eq!(api.stop_job("web").await.unwrap().tasks_live, 1);
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        () = answering => panic!("the listener ended"),
+    }
 }
