@@ -133,7 +133,8 @@ fn page(figures: &[Figure]) -> String {
         "\nWhat the limits are: for `submit/*`, a request of the same size answered by an echo over the same NATS \
          server; for `launch/*`, the same containers created and started straight through \
          the Docker API at the concurrency that is best for it in this run, or by a Docker Swarm service on the same machine \
-         (made anew for it); for `stop/*`, the same containers stopped through the API; for `restart/*`, a program that \
+         (made anew for it); for starts with sandboxes beside bare joins, containers that join networks made beforehand straight \
+         through the API; for `stop/*`, the same containers stopped through the API; for `restart/*`, a program that \
          waits for the end of a container and starts another; for `scheduler/*` (also by `cargo bench -p longshore-bench`), \
          the plain full scan that computes two powers for each resource of every node, on the same fleet. Times of the \
          scheduler are the processor's time of its one thread. For machines above the volume bound (the fewest machines \

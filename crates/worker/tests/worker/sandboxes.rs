@@ -32,7 +32,8 @@ impl Seen {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let mut seen =
             Self { sandboxes: BTreeSet::new(), halves: BTreeSet::new(), networks: BTreeMap::new() };
-        for found in docker.list_containers(Some(options)).await.unwrap() {
+        let found = soon("a list", docker.list_containers(Some(options))).await.unwrap();
+        for found in found {
             let ContainerSummary { id, labels: Some(labels), state, host_config, .. } = found
             else {
                 panic!("a container without labels has the label");
@@ -64,6 +65,12 @@ impl Seen {
     }
 }
 
+/// What Docker itself is asked by a test: should it hang, the test says in what.
+async fn soon<T>(what: &str, answer: impl Future<Output = T>) -> T {
+    let answered = tokio::time::timeout(DEADLINE, answer).await;
+    answered.unwrap_or_else(|_| panic!("Docker does not answer in {DEADLINE:?}: {what}"))
+}
+
 /// Waits until so many wait for a task.
 async fn ready(node: &Node, wanted: usize) -> Seen {
     let start = tokio::time::Instant::now();
@@ -85,7 +92,8 @@ fn with(sandboxes: usize) -> Node {
 
 async fn kill(container: &str) {
     let docker = bollard::Docker::connect_with_defaults().unwrap();
-    docker.kill_container(container, None::<KillContainerOptions>).await.unwrap();
+    let kill = docker.kill_container(container, None::<KillContainerOptions>);
+    soon("a kill", kill).await.unwrap();
 }
 
 /// Runs a command in a container, and gives what it wrote.
@@ -97,7 +105,7 @@ async fn run_in(node: &Node, container_id: &str, command: &[&str]) -> String {
         ..ExecWish::default()
     };
     let exec = node.docker.exec(wish).await.unwrap();
-    let pieces: Vec<_> = exec.output.collect().await;
+    let pieces: Vec<_> = soon("the end of a command", exec.output.collect()).await;
     let pieces = pieces.into_iter().map(|piece| piece.unwrap().bytes.to_vec());
     String::from_utf8(pieces.flatten().collect()).unwrap()
 }
