@@ -126,7 +126,9 @@ async fn remove(docker: &Docker, id: &str) -> Result<(), RuntimeError> {
 /// Makes one.
 async fn make(docker: &Docker, cluster: ClusterId) -> Result<(), RuntimeError> {
     let name = new_name(cluster);
-    docker.sandboxes.making(&name);
+    if !docker.sandboxes.making(&name) {
+        return Ok(());
+    }
     let made =
         docker.within(MAKE_DEADLINE, "making a sandbox", start(docker, cluster, &name)).await;
     docker.sandboxes.made(made.as_deref().ok());

@@ -97,9 +97,13 @@ impl Pool {
         self.state().doomed.remove(id);
     }
 
-    /// One of that name is being made.
-    pub(super) fn making(&self, name: &str) {
-        self.state().making = Some(name.to_owned());
+    /// One of that name is to be made from now on. `false` where none is made any more.
+    pub(super) fn making(&self, name: &str) -> bool {
+        let mut state = self.state();
+        if !state.is_closed {
+            state.making = Some(name.to_owned());
+        }
+        !state.is_closed
     }
 
     /// It was made, and has that id, or it could not be.
@@ -281,11 +285,12 @@ mod tests {
     #[test]
     fn who_takes_them_away_sees_whether_one_is_being_made() {
         let pool = pool(having(&["s1"]));
-        pool.making("s2");
+        assert!(pool.making("s2"));
         pool.close();
         assert!(pool.is_making());
         pool.made(Some("s2"));
         assert!(!pool.is_making());
+        assert!(!pool.making("s3") && !pool.is_making(), "that was decided before");
         assert_eq!(pool.state().next(0, after(60)), Work::Wait(None));
     }
 

@@ -25,6 +25,7 @@ const EMPTY_MAX: Duration = Duration::from_secs(20);
 /// How long none is made after one could not be.
 const MAKE_DELAY: Duration = Duration::from_secs(30);
 
+/// What is known.
 #[derive(Debug)]
 pub(super) struct State {
     /// Whose they are, once that is known.
