@@ -33,7 +33,7 @@ pub(crate) async fn measure(
         "the bare Docker API joins networks the fastest with {joined_at_once} starts at once"
     ));
     for count in COUNTS.into_iter().filter(|count| *count <= most) {
-        let before = ready(docker).await?;
+        let before = ready(docker, &BTreeSet::new()).await?;
         let wanted = count.to_string();
         let options = ["--sandboxes", &wanted, "--on-shutdown", "stop"];
         let cluster = Cluster::start_with(&options).await?;
@@ -65,9 +65,10 @@ async fn rounds_of(
     before: usize,
 ) -> Result<[Vec<f64>; 3], Failure> {
     let (mut ours, mut limit, mut joined) = (Vec::new(), Vec::new(), Vec::new());
+    let mut had = BTreeSet::new();
     for round in 1..=if count < 100 { rounds } else { 1 } {
         let start = Instant::now();
-        while ready(docker).await? < before + count as usize {
+        while ready(docker, &had).await? < before + count as usize {
             if start.elapsed() > LAUNCH_TIMEOUT {
                 return Err(format!("{count} sandboxes are not ready in {LAUNCH_TIMEOUT:?}").into());
             }
@@ -78,6 +79,7 @@ async fn rounds_of(
         let joined_s = raw::launch_joined(docker, count as usize, joined_at_once).await?;
         let name = format!("sandboxes-{count}-{round}");
         let start_s = launch::start(cluster, launch::job(&name, count)?, count).await?;
+        had.extend(seen(docker).await?.1);
         launch::stop(cluster, &name).await?;
         progress(&format!(
             "{count} tasks with sandboxes, round {round}: ready after {waited_s:.1} s, start {start_s:.2} s, raw {raw_s:.2} s, raw with networks that are ready {joined_s:.2} s"
@@ -89,16 +91,22 @@ async fn rounds_of(
     Ok([ours, limit, joined])
 }
 
-/// How many sandboxes run that no container has joined.
-async fn ready(docker: &Docker) -> Result<usize, Failure> {
+/// The sandboxes that run, and the networks of what runs.
+async fn seen(docker: &Docker) -> Result<(BTreeSet<String>, BTreeSet<String>), Failure> {
     let found = docker.list_containers(None::<ListContainersOptions>).await?;
     let is_sandbox = |found: &&ContainerSummary| {
         found.labels.as_ref().is_some_and(|labels| labels.contains_key(labels::SANDBOX))
     };
     let network = |found: &ContainerSummary| found.host_config.as_ref()?.network_mode.clone();
-    let networks: BTreeSet<String> = found.iter().filter_map(network).collect();
-    let is_free = |found: &&ContainerSummary| {
-        found.id.as_ref().is_some_and(|id| !networks.contains(&format!("container:{id}")))
-    };
-    Ok(found.iter().filter(is_sandbox).filter(is_free).count())
+    let sandboxes = found.iter().filter(is_sandbox).filter_map(|found| found.id.clone());
+    Ok((
+        sandboxes.map(|id| format!("container:{id}")).collect(),
+        found.iter().filter_map(network).collect(),
+    ))
+}
+
+/// How many sandboxes run that no container has joined, and none has had: a task keeps its own for a while.
+async fn ready(docker: &Docker, had: &BTreeSet<String>) -> Result<usize, Failure> {
+    let (sandboxes, networks) = seen(docker).await?;
+    Ok(sandboxes.iter().filter(|id| !networks.contains(*id) && !had.contains(*id)).count())
 }
