@@ -52,6 +52,10 @@ use clap::Parser;
 use crate::failure::{Exit, Failure};
 use crate::render::Printer;
 
+/// The manager makes and drops small pieces all the time, on several threads: events, keys, values.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let printer = Printer;
     let outcome = match dev::supervise::asked(std::env::args_os()) {

@@ -4,6 +4,9 @@
 //! (a byte `0x80`, the empty map, may become a structure of hundreds of bytes). So the bytes are walked once
 //! before serde sees them: without recursion, counting depth, members and values.
 
+use std::cell::RefCell;
+use std::io::Write;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -40,15 +43,54 @@ pub enum DecodeError {
 /// Never for the types of this crate: they have no map keys or values that MessagePack cannot carry; the
 /// error exists for serialisers that write to something that can fail.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(256);
+    // Written into room that is there already, and copied out of it once its size is known: a buffer of its own would be
+    // made larger several times on the way. Taken out meanwhile, so that a message within a message is no trouble.
+    let mut room = ROOM.take();
+    room.clear();
+    write(message, &mut room);
+    let bytes = room.as_slice().to_vec();
+    if room.capacity() <= ROOM_BYTES_MAX {
+        ROOM.set(room);
+    }
+    bytes
+}
+
+/// How many bytes [`encode`] makes of a message.
+pub fn encoded_bytes<T: Serialize>(message: &T) -> usize {
+    let mut count = Count(0);
+    write(message, &mut count);
+    count.0
+}
+
+/// How much room each thread keeps to encode in, in bytes: what records and pages of answers take, mostly.
+const ROOM_BYTES_MAX: usize = 1 << 20;
+
+thread_local! {
+    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Counts what is written to it.
+struct Count(usize);
+
+impl Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write<T: Serialize>(message: &T, to: &mut impl Write) {
     #[expect(
         clippy::expect_used,
         reason = "writing to memory cannot fail, and every type here is plain data"
     )]
     message
-        .serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map())
+        .serialize(&mut rmp_serde::Serializer::new(to).with_struct_map())
         .expect("plain data encodes into memory");
-    bytes
 }
 
 /// Decodes a message, refusing what is too large, too deep or too much.
@@ -165,6 +207,35 @@ mod tests {
     struct New {
         a: u32,
         b: Option<String>,
+    }
+
+    /// A message that holds another one, encoded while it is.
+    struct Outer(New);
+
+    impl Serialize for Outer {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_bytes(&encode(&self.0))
+        }
+    }
+
+    #[test]
+    fn a_message_is_encoded_the_same_whatever_was_encoded_before() {
+        let large = New { a: 7, b: Some("x".repeat(2 * ROOM_BYTES_MAX)) };
+        let (small, inner) = (New { a: 1, b: None }, New { a: 2, b: Some("y".into()) });
+        let first = encode(&small);
+        for message in [&large, &inner, &small] {
+            let bytes = encode(message);
+            assert_eq!(decode_trusted::<New>(&bytes).as_ref(), Ok(message));
+            assert_eq!(encoded_bytes(message), bytes.len());
+        }
+        assert_eq!(encode(&small), first);
+        let within = encode(&Outer(inner));
+        // The head of bytes of this length is two bytes long.
+        assert_eq!(within[2..], encode(&New { a: 2, b: Some("y".into()) }));
+        assert!(
+            ROOM.take().capacity() <= ROOM_BYTES_MAX,
+            "what one large message took is given back"
+        );
     }
 
     #[test]

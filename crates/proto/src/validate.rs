@@ -80,7 +80,7 @@ pub fn job(job: &JobSpec) -> Result<(), ApiError> {
         }
         task_spec(spec)?;
     }
-    let length = codec::encode(job).len();
+    let length = codec::encoded_bytes(job);
     if length > JOB_BYTES_MAX {
         return refuse(
             "job",

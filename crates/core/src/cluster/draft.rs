@@ -94,7 +94,7 @@ impl<'a> Draft<'a> {
 
     /// Decides a fact.
     pub(super) fn record(&mut self, fact: Fact) {
-        self.bytes += codec::encode(&fact).len();
+        self.bytes += codec::encoded_bytes(&fact);
         self.state.apply(&fact, self.revision, self.at_ms, &mut self.changes);
         let ordinal = u32::try_from(self.facts.len()).unwrap_or(u32::MAX);
         self.events.extend(publish::event(

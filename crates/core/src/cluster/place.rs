@@ -234,7 +234,7 @@ fn together(
         let each = tasks.iter().zip(&placements);
         let facts: Vec<Fact> =
             each.map(|(task, placement)| placed(*task, placement, with_reason)).collect();
-        let bytes = facts.iter().map(|fact| codec::encode(fact).len()).sum();
+        let bytes = facts.iter().map(codec::encoded_bytes).sum();
         (facts, bytes)
     };
     let (mut chosen, mut bytes) = facts(true);
