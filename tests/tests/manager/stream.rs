@@ -111,6 +111,8 @@ async fn operators_and_observers_hear_the_events_as_they_happen() {
                 let message = ear.next().await.unwrap();
                 let event: Event = codec::decode(&message.payload).unwrap();
                 assert_eq!(event.subject(), message.subject);
+                let id = message.header("Nats-Msg-Id").unwrap();
+                assert!(id.ends_with(&format!("-{}-{}", event.index, event.ordinal)), "{id}");
                 if event.event_type == "job.submitted" {
                     return event;
                 }

@@ -2,7 +2,8 @@
 //!
 //! Following stands on two legs. Live messages come at once, and core NATS may lose any of them; so every few
 //! seconds the manager's history is read on from the last place up to which everything is known to be
-//! printed. An event is printed once, by its place in the log.
+//! printed. An event is printed once, by its place in the log; after a healing or a restore places come again, with
+//! other events, and the message ids of those that come live tell.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -29,6 +30,8 @@ use crate::table;
 
 /// How often the history is read on while following.
 const CATCH_UP_INTERVAL: Duration = Duration::from_secs(3);
+/// The header that holds an event's message id.
+const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
 /// How many places an observer remembers, to know what comes twice.
 const SEEN_MAX: usize = 10_000;
 
@@ -89,10 +92,12 @@ async fn follow(
     loop {
         tokio::select! {
             incoming = live.select_next_some() => {
-                if let Some(event) = read(&incoming)
-                    && wanted.fits(&event)
-                    && progress.is_new(place(&event))
-                {
+                let Some(event) = read(&incoming) else { continue };
+                if progress.begins_again(incoming.header(MESSAGE_ID_HEADER), place(&event)) {
+                    // What was asked for is of further on.
+                    pages.clear();
+                }
+                if wanted.fits(&event) && progress.is_new(place(&event)) {
                     print(&event, wish.output, printer)?;
                 }
             }
@@ -165,10 +170,9 @@ async fn observe(
     printer.talk("an observer hears what happens from now on; what is lost on the way stays so");
     loop {
         let incoming = live.select_next_some().await;
-        if let Some(event) = read(&incoming)
-            && wanted.fits(&event)
-            && progress.is_new(place(&event))
-        {
+        let Some(event) = read(&incoming) else { continue };
+        progress.begins_again(incoming.header(MESSAGE_ID_HEADER), place(&event));
+        if wanted.fits(&event) && progress.is_new(place(&event)) {
             print(&event, format, printer)?;
         }
         progress.forget_all_but(SEEN_MAX);
@@ -247,23 +251,47 @@ fn place(event: &Event) -> Place {
     (event.index, event.ordinal)
 }
 
+/// What the message id of an event is made of before its place: the past that it is of.
+fn past_of(id: &str, (index, ordinal): Place) -> Option<&str> {
+    id.strip_suffix(&format!("-{index}-{ordinal}"))
+}
+
 /// What has been printed: everything up to a place, and some beyond it.
 #[derive(Debug)]
 struct Progress {
     complete_to: Place,
     beyond: BTreeSet<Place>,
+    /// The pasts that events were heard of. Where a log was healed or a cluster restored, another one begins.
+    pasts: BTreeSet<String>,
 }
 
 impl Progress {
     /// Everything up to the last of these has been printed; without any, up to what the answer reflects.
     fn after(events: &[Event], index: u64) -> Self {
         let complete_to = events.last().map_or((index, u32::MAX), place);
-        Self { complete_to, beyond: BTreeSet::new() }
+        Self { complete_to, beyond: BTreeSet::new(), pasts: BTreeSet::new() }
     }
 
     /// Nothing has been printed.
     fn from_the_beginning() -> Self {
-        Self { complete_to: (0, 0), beyond: BTreeSet::new() }
+        Self { complete_to: (0, 0), beyond: BTreeSet::new(), pasts: BTreeSet::new() }
+    }
+
+    /// Whether an event that came live, with its message id, is the first of another past than all that were heard: the
+    /// cluster goes on from a place before, and what was printed from there on was of a past that was left.
+    fn begins_again(&mut self, id: Option<&str>, place: Place) -> bool {
+        let Some(past) = id.and_then(|id| past_of(id, place)) else { return false };
+        let is_first = self.pasts.is_empty();
+        if !self.pasts.insert(past.to_owned()) || is_first {
+            return false;
+        }
+        let (index, ordinal) = place;
+        let before = ordinal
+            .checked_sub(1)
+            .map_or_else(|| (index.saturating_sub(1), u32::MAX), |before| (index, before));
+        self.complete_to = self.complete_to.min(before);
+        self.beyond.retain(|beyond| *beyond < place);
+        true
     }
 
     /// Whether a live event has not been printed yet; from now on it has.
@@ -313,6 +341,26 @@ mod tests {
         assert!(!progress.is_new((6, 0)), "it came late after all");
         assert!(progress.beyond.is_empty());
         assert_eq!(progress.complete_to, (7, 1));
+    }
+
+    #[test]
+    fn what_happens_after_the_log_was_healed_is_printed_though_its_places_come_again() {
+        let mut progress = Progress::after(&[event(90, 0, None)], 90);
+        assert!(!progress.begins_again(Some("c-91-0"), (91, 0)), "nothing else was heard yet");
+        assert!(
+            progress.is_next((91, 0)) && progress.is_next((120, 3)) && progress.is_new((130, 0))
+        );
+        assert!(!progress.begins_again(Some("c-131-0"), (131, 0)));
+        assert!(progress.begins_again(Some("c-m2-101-0"), (101, 0)), "an operator has chosen m2");
+        assert!(progress.is_new((101, 0)));
+        assert!(!progress.begins_again(Some("c-m2-103-1"), (103, 1)));
+        assert!(progress.is_next((102, 0)), "it was lost on the way, and the history brings it");
+        // The end of the past that all have in common may be published again.
+        assert!(!progress.begins_again(Some("c-99-0"), (99, 0)));
+        assert!(!progress.is_new((99, 0)));
+        assert!(
+            !progress.begins_again(None, (200, 0)) && !progress.begins_again(Some("x"), (5, 0))
+        );
     }
 
     #[test]
