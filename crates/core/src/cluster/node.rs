@@ -31,8 +31,13 @@ pub(super) fn register(
     name: &NodeName,
     register: &Register,
 ) {
+    let before = draft.state.nodes.get(name).map(|node| node.facts.boot);
     let reply = admit(draft, name, register).map(|cluster_id| {
-        live.nodes.insert(name.clone(), Heard::now(draft));
+        let mut heard = Heard::now(draft);
+        // A goodbye that has overtaken this goes on to hold.
+        let boot = draft.state.nodes.get(name).map(|node| node.facts.boot);
+        heard.is_leaving = boot == before && live.nodes.get(name).is_some_and(|it| it.is_leaving);
+        live.nodes.insert(name.clone(), heard);
         let revision = draft.state.nodes.get(name).map(|node| node.revision).unwrap_or_default();
         Registered {
             cluster_id,
@@ -110,8 +115,12 @@ fn admit(
         );
         return Err(ApiError::new(ErrorCode::NameTaken, text).hint(how_to_prove(name)));
     }
+    // A run of a worker never takes back that it leaves: its goodbye has overtaken this.
+    let has_left = present.is_some_and(|node| {
+        same && node.facts.boot == facts.boot && node.status == NodeStatus::Left
+    });
     let known = present.is_some_and(|node| node.facts == facts && node.status == NodeStatus::Ready);
-    if !known {
+    if !known && !has_left {
         // Whoever had the name before is gone, and its tasks with it.
         let gone: Vec<_> = present
             .filter(|_| !same)
@@ -152,11 +161,12 @@ pub(super) fn heartbeat(
         return tell(draft, revision);
     }
     let before = live.nodes.get(name);
-    if !heartbeat.leaving && before.is_some_and(|before| before.is_leaving) {
+    let (revision, status, eligibility) = (node.revision, node.status, node.eligibility);
+    let has_left = status == NodeStatus::Left || before.is_some_and(|before| before.is_leaving);
+    if !heartbeat.leaving && has_left {
         // It was said before the goodbye, which has overtaken it.
         return;
     }
-    let (revision, status, eligibility) = (node.revision, node.status, node.eligibility);
     let differs = heartbeat.revision > revision
         || heartbeat.revision == revision && heartbeat.digest != assign::digest(draft.state, node);
     let resized = node.facts.capacity != heartbeat.capacity;

@@ -252,8 +252,13 @@ fn what_a_leaving_node_stops_is_not_replaced_there() {
     let (id, boot) = world.identity_of("n1");
     world.join_as("n1", id, boot, NODE).unwrap();
     world.run([beat]);
-    assert_eq!(world.task(next).node, Some(node.clone()), "it stays after all");
-    heartbeat.tasks_running = 0;
+    assert_eq!(world.task(next).node, None, "it was registered before the goodbye, too");
+    let boot = BootId(Uuid::from_u128(99));
+    world.join_as("n1", id, boot, NODE).unwrap();
+    let beat = world.heartbeat(&node);
+    world.run([beat]);
+    assert_eq!(world.task(next).node, Some(node.clone()), "its worker runs anew");
+    (heartbeat.boot_id, heartbeat.tasks_running) = (boot, 0);
     world.run([Input::Heartbeat { node, heartbeat }]);
     assert_eq!(status(&world, "n1"), NodeStatus::Left);
 }
@@ -272,13 +277,19 @@ fn a_goodbye_is_the_last_word_though_older_signs_of_life_come_after_it() {
     }
     world.run([goodbye]);
     assert_eq!(status(&world, "n1"), NodeStatus::Left);
-    let facts = world.run([older]);
+    let facts = world.run([older.clone()]);
     assert!(facts.is_empty(), "{facts:?}");
+    let (id, boot) = world.identity_of("n1");
+    world.join_as("n1", id, boot, NODE).unwrap();
+    assert_eq!(status(&world, "n1"), NodeStatus::Left, "what it registered before comes late");
+    world.change_leader();
+    let facts = world.run([older]);
+    assert!(facts.is_empty(), "a later leader knows of it, too: {facts:?}");
+    world.join_as("n1", id, boot, NODE).unwrap();
     assert_eq!(status(&world, "n1"), NodeStatus::Left);
     assert_eq!(world.nodes_of("web"), [None], "nothing is placed where no worker is");
     assert_eq!(lost(&world.pass(60_000, &[])), 0, "it has left, and is not lost");
     // The worker is started again.
-    let (id, _) = world.identity_of("n1");
     world.join_as("n1", id, BootId(Uuid::from_u128(99)), NODE).unwrap();
     let facts = world.pass(1_000, &["n1"]);
     assert!(facts.is_empty(), "{facts:?}");
