@@ -215,5 +215,7 @@ fn clear(ctx: &mut Context, ticket: u64, task: TaskId, container: &Container, gr
     if kept_at_step.is_some_and(|step| !runs || step > ticket) {
         return;
     }
-    ctx.remove(container.id.clone(), Some(task), if runs { grace_ms } else { 0 });
+    // One that was only created may be started yet, by an order that is on its way.
+    let has_ended = matches!(container.state, ContainerState::Ended(_));
+    ctx.remove(container.id.clone(), Some(task), if has_ended { 0 } else { grace_ms });
 }

@@ -631,12 +631,12 @@ impl Task {
         self.report(ctx, TaskState::Stopped, None, reason);
     }
 
-    /// Removes whatever was created for the attempt: it may even start late, so that the next one waits.
+    /// Removes whatever was created for the attempt: it may even start late, so that the next one waits, and has its grace.
     fn clear_away(&mut self, ctx: &mut Context) {
         let Some(cluster_id) = ctx.cluster_id else { return };
         let (task, attempt) = (self.record.task, self.record.attempt);
         let owner = Owner { cluster_id, node: ctx.node.clone(), task, attempt };
-        ctx.remove(owner.container_name(), Some(task), 0);
+        ctx.remove(owner.container_name(), Some(task), self.grace_ms());
     }
 
     /// The attempt has ended: what follows is the stop that was wanted, or what the policy says.

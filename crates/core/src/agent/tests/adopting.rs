@@ -326,7 +326,7 @@ fn what_was_created_and_is_no_longer_wanted_is_removed() {
     bench.up(vec![container(1, 1, ContainerState::Created)]);
     let (writes, actions) = bench.delta(2, 3, vec![wants_stop(1, 3)]);
     assert_eq!(states(&writes), [(1, TaskState::Stopped)]);
-    assert_eq!(actions, [remove(owner(1, 1).container_name(), 0)]);
+    assert_eq!(actions, [remove(owner(1, 1).container_name(), 10_000)]);
 }
 
 #[test]

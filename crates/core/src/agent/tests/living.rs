@@ -159,7 +159,7 @@ fn a_failed_start_is_cleared_away_before_the_next_attempt() {
             .starts_with("attempt 1 could not start: port 80/tcp is taken; restart in")
     );
     let name = owner(1, 1).container_name();
-    assert_eq!(actions, [remove(name.clone(), 0)]);
+    assert_eq!(actions, [remove(name.clone(), 10_000)]);
     let (_, actions) = bench.later(5_000);
     assert!(!actions.iter().any(|action| matches!(action, Action::FindImage(_))), "{actions:?}");
     let (_, actions) = bench.step(Input::Removed {
@@ -167,7 +167,7 @@ fn a_failed_start_is_cleared_away_before_the_next_attempt() {
         result: Err(Failure::Refused("busy".into())),
     });
     assert_eq!(actions, []);
-    assert_eq!(bench.later(5_000).1, [remove(name.clone(), 0)]);
+    assert_eq!(bench.later(5_000).1, [remove(name.clone(), 10_000)]);
     let (_, actions) = bench.step(Input::Removed { container: name, result: Ok(()) });
     assert!(actions.iter().any(|action| matches!(action, Action::FindImage(_))), "{actions:?}");
 }
