@@ -16,6 +16,7 @@ use longshore_core::cluster::{
 };
 use longshore_core::leadership::hearing::{APPEND_PATIENCE_MS, Hearing};
 use longshore_core::leadership::log::{Appended, Applied};
+use longshore_core::leadership::publish::Names;
 use longshore_proto::api::{Answer, NameJob, NameTask, SubmitJob};
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::event::Event;
@@ -122,9 +123,8 @@ pub(crate) async fn reign(
     };
     driver.commit(*proposal, cancel).await?;
     let meta = &driver.cluster.state().meta;
-    let cluster_id = meta.cluster.ok_or(ManagerError::Bug("a reign began without a cluster"))?;
-    let names = events::Names { cluster: cluster_id, restorations: meta.restorations.clone() };
-    info!(cluster = %cluster_id, epoch = meta.epoch, index = meta.index, "this manager leads");
+    let names = Names::of(meta).ok_or(ManagerError::Bug("a reign began without a cluster"))?;
+    info!(cluster = %names.cluster(), epoch = meta.epoch, index = meta.index, "this manager leads");
     driver.gateway = Gateway::start(bus, Part::Leader).await?;
     let publisher = events::publish(
         core.clone(),

@@ -3,84 +3,34 @@
 //! The history in the store is the truth and the stream can be rebuilt from it, so nothing is lost between a
 //! commit and its publication: a new leader reads the last event in the stream and goes on from there. So does one
 //! whose connection broke, for a server that died may have lost the last events that it had acknowledged: this stream
-//! is not synced for each of them. Where the cluster has gone on from a past that others had left, as a restored backup
-//! does, the stream may hold events of that past with the same indexes: message ids tell them apart.
+//! is not synced for each of them. How far the stream goes, and what is published next, is
+//! [`longshore_core::leadership::publish`]'s to say.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::header::{
+    NATS_EXPECTED_LAST_MESSAGE_ID, NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID,
+};
 use async_nats::jetstream;
-use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::stream::RawMessageErrorKind;
 use bytes::Bytes;
 use longshore_bus::Bus;
+use longshore_core::leadership::publish::{End, Expected, Names, Progress};
 use longshore_proto::api::ListEvents;
 use longshore_proto::codec;
 use longshore_proto::event::Event;
-use longshore_proto::id::{ClusterId, ManagerId};
-use longshore_proto::subject::{Pattern, event_stream};
+use longshore_proto::subject::{Pattern, Subject, event_stream};
 use longshore_proto::{PROTOCOL_VERSION, TASK_HEADER, VERSION_HEADER};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use crate::store::Store;
 
-/// How many events are on their way at once.
-const BATCH: u32 = 256;
 /// The wait before another try when the stream does not take them.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
-
-/// A place in history.
-type Place = (u64, u32);
-
-/// What the ids of a cluster's events are made from.
-#[derive(Debug)]
-pub(crate) struct Names {
-    /// The cluster.
-    pub(crate) cluster: ClusterId,
-    /// Where it has gone on from a past that others had left: the index of the first record then, and the manager that
-    /// wrote it; the first time first.
-    pub(crate) restorations: Vec<(u64, ManagerId)>,
-}
-
-impl Names {
-    /// The restoration that an index comes after.
-    fn restoration(&self, index: u64) -> Option<(u64, ManagerId)> {
-        self.restorations.iter().copied().rfind(|(first, _)| *first <= index)
-    }
-
-    /// The message id of the event in a place: the same whoever publishes it, and another one than that of an event in the
-    /// same place of a past that was left.
-    fn id(&self, (index, ordinal): Place) -> String {
-        let cluster = self.cluster;
-        match self.restoration(index) {
-            Some((_, manager)) => format!("{cluster}-{manager}-{index}-{ordinal}"),
-            None => format!("{cluster}-{index}-{ordinal}"),
-        }
-    }
-
-    /// After which place to go on, where the stream ends with an event in some place under some id. Where that is one of a
-    /// past that was left, nothing of what came since is known to be there.
-    fn after(&self, end: Place, id: Option<&str>) -> Place {
-        match self.restoration(end.0) {
-            Some((first, _)) if id != Some(self.id(end).as_str()) => {
-                (first.saturating_sub(1), u32::MAX)
-            }
-            _ => end,
-        }
-    }
-}
-
-/// Where the stream ends.
-#[derive(Debug, Default)]
-struct End {
-    /// The place to go on after; `None` while it has no event.
-    at: Option<Place>,
-    /// The sequence of its last message.
-    sequence: u64,
-}
 
 /// Publishes what the history holds, for as long as it is polled. `committed` tells of new records.
 pub(crate) async fn publish(
@@ -93,22 +43,16 @@ pub(crate) async fn publish(
 ) {
     let context = jetstream::new(core.client().clone());
     let mut connections = core.connections();
-    // Where the stream ends must be looked up: at first, and whenever the server may be another one.
-    let (mut at, mut is_lost, mut has_looked) = (None, true, false);
-    let mut sequence = 0;
+    let mut progress = Progress::new(names);
     let oldest_ms = now_ms.saturating_sub(u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX));
     loop {
-        if is_lost || connections.has_changed().unwrap_or(false) {
+        if connections.has_changed().unwrap_or(false) {
             connections.mark_unchanged();
-            is_lost = true;
-            match end_of_stream(&context, &core, &names).await {
-                // Behind what is known to be told, something may be missing even if the stream goes further: a broken
-                // connection loses the middle of a batch. What is told twice is one message to the stream.
-                Ok(end) => {
-                    at = if has_looked { at.min(end.at) } else { end.at };
-                    sequence = end.sequence;
-                    (is_lost, has_looked) = (false, true);
-                }
+            progress.lose();
+        }
+        if progress.is_lost() {
+            match end_of_stream(&context, &core).await {
+                Ok(end) => progress.found(&end),
                 Err(error) => {
                     debug!(%error, "the event stream cannot be read yet");
                     tokio::time::sleep(RETRY_DELAY).await;
@@ -118,7 +62,8 @@ pub(crate) async fn publish(
         }
         committed.mark_unchanged();
         let reader = Arc::clone(&store);
-        let list = ListEvents { after: at, limit: Some(BATCH), ..ListEvents::default() };
+        let limit = u32::try_from(progress.batch()).ok();
+        let list = ListEvents { after: progress.after(), limit, ..ListEvents::default() };
         let page = tokio::task::spawn_blocking(move || reader.events(None, &list)).await;
         let (events, more) = match page {
             Ok(Ok(page)) => page,
@@ -131,16 +76,26 @@ pub(crate) async fn publish(
         };
         if let Some(last) = events.last().map(|event| (event.index, event.ordinal)) {
             let due = events.iter().filter(|event| event.at_ms >= oldest_ms);
-            let messages = messages(&core, &names, due);
-            match send(&context, messages, sequence).await {
-                Ok(end) => sequence = end,
+            let messages = messages(&core, &progress, due);
+            let count = messages.len() as u64;
+            match send(&context, messages).await {
+                Ok(Sent::Last { sequence, duplicate }) => {
+                    progress.published(last, count, sequence, duplicate);
+                }
+                Ok(Sent::Refused) => {
+                    debug!("the event stream goes on otherwise than was known; looking again");
+                    progress.refused();
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
                 Err(error) => {
                     warn!(%error, "the event stream does not take events; trying again until it does");
+                    progress.lose();
                     tokio::time::sleep(RETRY_DELAY).await;
-                    continue;
                 }
             }
-            at = Some(last);
+            if progress.is_lost() {
+                continue;
+            }
         }
         if !more {
             tokio::select! {
@@ -149,91 +104,101 @@ pub(crate) async fn publish(
                         return;
                     }
                 }
-                Ok(()) = connections.changed() => is_lost = true,
+                Ok(()) = connections.changed() => progress.lose(),
             }
         }
     }
 }
 
 /// Where the stream ends.
-async fn end_of_stream(
-    context: &jetstream::Context,
-    core: &Bus,
-    names: &Names,
-) -> Result<End, String> {
+async fn end_of_stream(context: &jetstream::Context, core: &Bus) -> Result<End, String> {
     let stream =
         context.get_stream(event_stream(core.root())).await.map_err(|error| error.to_string())?;
+    // What has aged away is no longer there, and counts.
+    let sequence = stream.cached_info().state.last_sequence;
     let subject = Pattern::Events.text(core.root());
     match stream.get_last_raw_message_by_subject(&subject).await {
         Ok(message) => {
             let event: Option<Event> = codec::decode(&message.payload).ok();
-            let id = message.headers.get(NATS_MESSAGE_ID).map(|id| id.as_str());
-            let at = event.map(|event| names.after((event.index, event.ordinal), id));
-            Ok(End { at, sequence: message.sequence })
+            let id = message.headers.get(NATS_MESSAGE_ID).map(|id| id.as_str().to_owned());
+            let event = event.map(|event| ((event.index, event.ordinal), id));
+            Ok(End { sequence: sequence.max(message.sequence), event })
         }
-        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(End::default()),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+            Ok(End { sequence, event: None })
+        }
         Err(error) => Err(error.to_string()),
     }
 }
 
 /// An event on its way to the stream.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Outgoing {
     subject: String,
     headers: HeaderMap,
     payload: Bytes,
 }
 
+/// What became of a batch.
+#[derive(Debug)]
+enum Sent {
+    /// The last message is there.
+    Last { sequence: u64, duplicate: bool },
+    /// Something else than was expected was the last before it.
+    Refused,
+}
+
 fn messages<'a>(
     core: &Bus,
-    names: &Names,
+    progress: &Progress,
     events: impl Iterator<Item = &'a Event>,
 ) -> Vec<Outgoing> {
-    let message = |event: &Event| {
-        let subject = event.subject()?.text(core.root());
+    let known: Vec<_> = events.filter_map(|event| Some((event, event.subject()?))).collect();
+    let places = known.iter().map(|(event, _)| (event.index, event.ordinal));
+    let messages = progress.messages(places);
+    let message = |((event, subject), (id, expected)): ((&Event, Subject), (String, Expected))| {
         let mut headers = HeaderMap::new();
         headers.insert(VERSION_HEADER, PROTOCOL_VERSION.to_string().as_str());
-        headers.insert(NATS_MESSAGE_ID, names.id((event.index, event.ordinal)));
+        headers.insert(NATS_MESSAGE_ID, id);
+        match expected {
+            Expected::Sequence(last) => {
+                headers.insert(NATS_EXPECTED_LAST_SEQUENCE, last.to_string());
+            }
+            Expected::Message(last) => headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, last),
+        }
         if let Some(task) = event.task {
             headers.insert(TASK_HEADER, task.to_string().as_str());
         }
-        Some(Outgoing { subject, headers, payload: codec::encode(event).into() })
+        let subject = subject.text(core.root());
+        Outgoing { subject, headers, payload: codec::encode(event).into() }
     };
-    events.filter_map(message).collect()
+    known.into_iter().zip(messages).map(message).collect()
 }
 
-/// Publishes events after the message of a sequence, and gives the sequence of the last one.
-///
-/// Only the last one asks for an acknowledgement: its sequence tells whether all before it were stored, and an
-/// acknowledgement of each costs more than the event. Where the sequence is another one, because some were lost, were
-/// there already, or somebody else wrote as well, each is published again and must be acknowledged; the server stores
-/// it once.
-async fn send(
-    context: &jetstream::Context,
-    messages: Vec<Outgoing>,
-    sequence: u64,
-) -> Result<u64, String> {
-    let expected = sequence + messages.len() as u64;
-    let Some((last, others)) = messages.split_last() else { return Ok(sequence) };
+/// Publishes a batch. Only the last one asks for an acknowledgement: where it is stored, all before it are, and an
+/// acknowledgement of each costs more than the event.
+async fn send(context: &jetstream::Context, mut messages: Vec<Outgoing>) -> Result<Sent, String> {
+    let Some(last) = messages.pop() else {
+        return Ok(Sent::Last { sequence: 0, duplicate: false });
+    };
     let client = context.client();
-    for Outgoing { subject, headers, payload } in others.iter().cloned() {
+    for Outgoing { subject, headers, payload } in messages {
         let sent = client.publish_with_headers(subject, headers, payload).await;
         sent.map_err(|error| error.to_string())?;
     }
-    let acknowledged =
-        ask(context, last.clone()).await?.await.map_err(|error| error.to_string())?;
-    if acknowledged.sequence == expected && !acknowledged.duplicate {
-        return Ok(expected);
+    let acknowledged = match ask(context, last).await {
+        Ok(acknowledged) => acknowledged.await,
+        Err(error) => return Err(error),
+    };
+    match acknowledged {
+        Ok(ack) => Ok(Sent::Last { sequence: ack.sequence, duplicate: ack.duplicate }),
+        Err(error) => match error.kind() {
+            PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId => {
+                Ok(Sent::Refused)
+            }
+            _ => Err(error.to_string()),
+        },
     }
-    let (mut acknowledgements, mut end) = (Vec::new(), sequence);
-    for message in messages {
-        acknowledgements.push(ask(context, message).await?);
-    }
-    for acknowledgement in acknowledgements {
-        let acknowledged = acknowledgement.await.map_err(|error| error.to_string())?;
-        end = end.max(acknowledged.sequence);
-    }
-    Ok(end)
 }
 
 /// Publishes an event, and gives what its acknowledgement comes by.
@@ -241,51 +206,4 @@ async fn ask(context: &jetstream::Context, message: Outgoing) -> Result<PublishA
     let Outgoing { subject, headers, payload } = message;
     let sent = context.publish_with_headers(subject, headers, payload).await;
     sent.map_err(|error| error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn names(restorations: &[(u64, u128)]) -> Names {
-        let restorations = restorations.iter();
-        Names {
-            cluster: ClusterId(Uuid::from_u128(1)),
-            restorations: restorations
-                .map(|(first, manager)| (*first, ManagerId(Uuid::from_u128(*manager))))
-                .collect(),
-        }
-    }
-
-    #[test]
-    fn ids_tell_pasts_apart_and_nothing_else() {
-        let (never, once, twice) = (names(&[]), names(&[(101, 7)]), names(&[(101, 7), (201, 8)]));
-        assert_eq!(never.id((5, 2)), "00000000-0000-0000-0000-000000000001-5-2");
-        assert_eq!(once.id((100, 0)), never.id((100, 0)), "what all pasts have in common");
-        assert_ne!(once.id((101, 0)), never.id((101, 0)));
-        assert_eq!(twice.id((200, 0)), once.id((200, 0)), "whoever publishes it, and when");
-        assert_ne!(twice.id((201, 0)), once.id((201, 0)));
-        assert_ne!(
-            names(&[(101, 9)]).id((150, 0)),
-            once.id((150, 0)),
-            "one backup, restored twice"
-        );
-    }
-
-    #[test]
-    fn events_go_on_where_the_past_was_left_whatever_the_stream_holds_of_it() {
-        let (never, once, twice) = (names(&[]), names(&[(101, 7)]), names(&[(101, 7), (201, 8)]));
-        let after = |names: &Names, end, told: &Names| names.after(end, Some(&told.id(end)));
-        assert_eq!(after(&never, (150, 3), &never), (150, 3));
-        assert_eq!(never.after((150, 3), None), (150, 3));
-        assert_eq!(after(&once, (90, 3), &never), (90, 3), "of the past that all have in common");
-        assert_eq!(after(&once, (150, 3), &never), (100, u32::MAX), "of the past that was left");
-        assert_eq!(once.after((150, 3), None), (100, u32::MAX));
-        assert_eq!(after(&once, (150, 3), &once), (150, 3));
-        assert_eq!(after(&twice, (150, 3), &once), (150, 3));
-        assert_eq!(after(&twice, (250, 3), &once), (200, u32::MAX));
-        assert_eq!(after(&twice, (150, 3), &never), (100, u32::MAX));
-    }
 }

@@ -19,6 +19,7 @@ use longshore_core::leadership::log::{
     self as judge, Appended, Applied, DOUBT_OF_ONE_MS, DOUBT_OF_SEVERAL_MS, Doubt,
     LOOK_INTERVAL_MS, Verdict, outcome,
 };
+use longshore_core::time::Time;
 use longshore_proto::subject::{Subject, log_stream};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -56,6 +57,8 @@ pub struct Log {
     trouble: watch::Sender<Option<&'static str>>,
     /// What was read or written here: the next append expects it to be the last.
     position: watch::Sender<Applied>,
+    /// When the last append was sent that is known to stand on what was applied here.
+    known_at: Option<Time>,
 }
 
 /// A look at the stream from beside the one who reads and writes it.
@@ -138,7 +141,8 @@ impl Log {
             clock: Clock::start(),
         };
         let (subject, position) = (Subject::Log.text(root), watch::Sender::new(Applied::default()));
-        Ok(Self { context, stream, subject, look, trouble: watch::Sender::new(None), position })
+        let trouble = watch::Sender::new(None);
+        Ok(Self { context, stream, subject, look, trouble, position, known_at: None })
     }
 
     /// When the log's stream was created, as the server says it; `None` when there is none.
@@ -171,6 +175,12 @@ impl Log {
             ManagerError::Broken(Broken::Begins { end, .. }) => Ok(end),
             error => Err(error),
         })
+    }
+
+    /// Whether it holds nothing, and would go on behind a message.
+    pub(crate) async fn is_cut_behind(&self, end: u64) -> Result<bool, ManagerError> {
+        let info = self.look.info().await?;
+        Ok(info.is_some_and(|info| info.state.messages == 0 && info.state.last_sequence == end))
     }
 
     /// Reads everything that the store has not seen, and applies it.
@@ -275,6 +285,7 @@ impl Log {
         let last = self.position.borrow().sequence;
         let mut complained = false;
         loop {
+            let sent_at = self.look.clock.time();
             let message = PublishMessage::build()
                 .payload(payload.clone())
                 .message_id(id)
@@ -283,8 +294,11 @@ impl Log {
                 async { self.context.send_publish(self.subject.clone(), message).await?.await };
             match tokio::time::timeout(ACK_TIMEOUT, publish).await {
                 // A duplicate is not taken for stored: its place is looked at.
-                Ok(Ok(ack)) if !ack.duplicate => {
+                Ok(Ok(ack))
+                    if !ack.duplicate && judge::is_sure(self.known_at, self.look.clock.time()) =>
+                {
                     self.trouble.send_replace(None);
+                    self.known_at = Some(sent_at);
                     return Ok(Appended::At(ack.sequence));
                 }
                 Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
@@ -309,8 +323,8 @@ impl Log {
             match self.message(last + 1).await {
                 Ok(found) => {
                     let appended = outcome(last + 1, found.as_deref(), &payload);
-                    // Where it was on its way for long, others may have cut the log and written it to its old length: the
-                    // record then stands on what is not this manager's.
+                    // Where this manager was away, or the record on its way, for long, others may have written a log that
+                    // was cut to its old length: the record then stands on what is not this manager's.
                     let applied = *self.position.borrow();
                     let below = match appended {
                         Some(Appended::At(_)) => self.look.check_tip(applied).await,
@@ -319,6 +333,7 @@ impl Log {
                     match (appended, below) {
                         (Some(appended), Ok(())) => {
                             self.trouble.send_replace(None);
+                            self.known_at = Some(sent_at);
                             return Ok(appended);
                         }
                         (_, Err(error @ ManagerError::Broken(_))) => return Err(error),
@@ -493,7 +508,7 @@ impl Look {
     pub(crate) async fn watch(mut self, position: watch::Receiver<Applied>) -> ManagerError {
         // Where it stood at the look before. What was written since may stand on a log that was cut, and written by
         // others to its old length: then the newest record is where it should be, and the one before is not.
-        let mut before = Applied::default();
+        let mut before = *position.borrow();
         loop {
             tokio::time::sleep(Duration::from_millis(LOOK_INTERVAL_MS)).await;
             // Read before the question: what is written meanwhile only makes the log longer.

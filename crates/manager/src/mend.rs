@@ -116,21 +116,32 @@ impl Mender<'_> {
             warn!("another manager holds the lease; the log is not healed");
             return Err(broken.into());
         };
-        let end = log.end().await?;
-        let store = Arc::clone(self.store);
         let (created, chosen) = (log.created_at(), self.chosen);
-        let shared = tokio::task::spawn_blocking({
-            let created = created.clone();
-            move || store.write_moved(end, chosen, &created)
-        });
-        let (path, head) = shared
-            .await
-            .map_err(|_| ManagerError::Bug("the thread that writes snapshots ended"))??;
-        let bucket = Bucket::open(self.core, self.keeping.replicas).await?;
-        let place = bucket.upload(head.index, &path).await?;
-        bucket.keep_only(place).await?;
-        // Only now, because what stands in the stream may be the only copy until then.
-        log.look().trim(end + 1).await?;
+        let end = loop {
+            let end = log.end().await?;
+            let store = Arc::clone(self.store);
+            let shared = tokio::task::spawn_blocking({
+                let created = created.clone();
+                move || store.write_moved(end, chosen, &created)
+            });
+            let (path, head) = shared
+                .await
+                .map_err(|_| ManagerError::Bug("the thread that writes snapshots ended"))??;
+            let bucket = Bucket::open(self.core, self.keeping.replicas).await?;
+            let place = bucket.upload(head.index, &path).await?;
+            bucket.keep_only(place).await?;
+            // Only now, because what stands in the stream may be the only copy until then.
+            log.look().trim(end + 1).await?;
+            // A server that knew too little may have told the end: behind it old records would stand still.
+            if log.is_cut_behind(end).await? {
+                break end;
+            }
+            warn!(
+                end,
+                "the log did not end where a NATS server said; healing it behind its true end"
+            );
+            tokio::time::sleep(Duration::from_millis(LOOK_INTERVAL_MS)).await;
+        };
         let store = Arc::clone(self.store);
         let moved = tokio::task::spawn_blocking(move || store.move_to(end, chosen, &created));
         moved

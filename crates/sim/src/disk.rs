@@ -12,6 +12,8 @@ use longshore_core::cluster::persist::{Write as StateWrite, write_meta};
 use longshore_core::cluster::record::Hash;
 use longshore_core::cluster::state::Meta;
 use longshore_core::leadership::mend::{Head, LINKS};
+use longshore_core::leadership::publish::Place;
+use longshore_proto::event::Event;
 use longshore_proto::id::ClusterId;
 use uuid::Uuid;
 
@@ -85,6 +87,8 @@ pub struct ManagerContent {
     pub state: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Records by index.
     pub journal: BTreeMap<u64, Bytes>,
+    /// Events by place.
+    pub history: BTreeMap<Place, Rc<Event>>,
     /// When the log's stream was created, as first seen.
     pub log_created: Option<String>,
     /// Whether it has belonged to a cluster, and what it held was damaged.
@@ -121,7 +125,7 @@ impl ManagerContent {
             links: links.map(|(index, record)| (*index, Hash::of(record))).collect(),
             version: String::new(),
         };
-        Snapshot { head, state: self.state.clone() }
+        Snapshot { head, state: self.state.clone(), history: self.history.clone() }
     }
 }
 
@@ -134,6 +138,8 @@ pub enum ManagerBatch {
         writes: Vec<StateWrite>,
         /// The records by index.
         records: Vec<(u64, Bytes)>,
+        /// Their events.
+        events: Vec<Event>,
     },
     /// The log's identity.
     LogCreated(String),
@@ -147,7 +153,7 @@ impl Content for ManagerContent {
     type Batch = ManagerBatch;
     fn write(&mut self, batch: ManagerBatch) {
         match batch {
-            ManagerBatch::Records { writes, records } => {
+            ManagerBatch::Records { writes, records, events } => {
                 for StateWrite { key, value } in writes {
                     match value {
                         Some(value) => drop(self.state.insert(key, value)),
@@ -155,11 +161,16 @@ impl Content for ManagerContent {
                     }
                 }
                 self.journal.extend(records);
+                let place = |event: &Event| (event.index, event.ordinal);
+                self.history
+                    .extend(events.into_iter().map(|event| (place(&event), Rc::new(event))));
             }
             ManagerBatch::LogCreated(created) => self.log_created = Some(created),
             ManagerBatch::InstallBegins => self.state.clear(),
             ManagerBatch::Install(snapshot) => {
                 self.state.clone_from(&snapshot.state);
+                let events = snapshot.history.iter();
+                self.history.extend(events.map(|(place, event)| (*place, Rc::clone(event))));
                 self.must_join = false;
             }
         }

@@ -54,6 +54,8 @@ faults! {
     QuestionLate "JetStream question late" Chance,
     /// JetStream refuses an append whose expectation is right.
     RefusedWrongly "append refused wrongly" Chance,
+    /// Some of a batch of events are lost on their way.
+    EventsDropped "events dropped" Chance,
     /// A sync of the disk takes seconds.
     SlowDisk "slow disk" Chance,
     /// An image cannot be pulled.
@@ -90,6 +92,8 @@ faults! {
     ManagerDiskFull "manager disk full" Planned,
     /// A manager's disk is lost.
     ManagerDiskLost "manager disk lost" Planned,
+    /// A second manager is started under one name.
+    NameTwice "name twice" Planned,
     /// A manager's wall clock jumps.
     ClockJumps "wall clock jumps" Planned,
     /// A worker's process is killed.
@@ -130,6 +134,10 @@ faults! {
     TailLost "log tail lost" Special,
     /// The log is gone, and the snapshots with it.
     LogLost "log lost" Special,
+    /// The server dies, and has not synced the newest events.
+    EventsUnsynced "events not synced" Consequence,
+    /// A manager ends because another one has its name.
+    NameTaken "name taken" Consequence,
     /// The log is trimmed behind a snapshot.
     LogTrimmed "log trimmed" Consequence,
     /// A manager joins from a snapshot.

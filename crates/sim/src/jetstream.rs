@@ -1,4 +1,5 @@
-//! A model of JetStream: the stream that orders everything, the lease, who stands by, and the bucket of snapshots.
+//! A model of JetStream: the stream that orders everything, the lease, who is there, the bucket of snapshots, and the
+//! stream of events.
 //!
 //! It has the semantics that Longshore relies on and the surprises that real servers have: an append whose
 //! acknowledgement is lost, the same message once more, a refusal without a cause, no answer while the servers
@@ -11,6 +12,8 @@ use longshore_core::cluster::persist::read_meta;
 use longshore_core::cluster::state::Meta;
 use longshore_core::leadership::log::Info;
 use longshore_core::leadership::mend::Head;
+use longshore_core::leadership::publish::{End, Expected, Place};
+use longshore_proto::event::Event;
 use longshore_proto::id::ManagerId;
 use longshore_proto::name::UserName;
 use uuid::Uuid;
@@ -21,8 +24,8 @@ use crate::time::{Micros, SECOND};
 pub const LOG: &str = "log";
 /// For how long a message id is remembered.
 const DUPLICATE_WINDOW: Micros = 120 * SECOND;
-/// For how long a manager that said that it stands by is told to others.
-const MEMBER_TTL: Micros = 10 * SECOND;
+/// For how long the key of a manager's name is kept.
+pub const NAME_TTL: Micros = 10 * SECOND;
 /// The most messages of one answer to a reader.
 const BATCH: usize = 64;
 
@@ -45,6 +48,19 @@ pub struct Snapshot {
     pub head: Head,
     /// The state by key.
     pub state: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The history up to it.
+    pub history: BTreeMap<Place, Rc<Event>>,
+}
+
+/// An event as it is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventMessage {
+    /// The message id.
+    pub id: String,
+    /// The event's place in the history.
+    pub place: Place,
+    /// What must be the last before it; nothing where anything may be.
+    pub expected: Option<Expected>,
 }
 
 impl Snapshot {
@@ -95,9 +111,24 @@ pub enum Request {
     BucketPut(Rc<Snapshot>, Option<usize>),
     /// Remove every snapshot but those of this index.
     BucketKeepOnly(u64),
-    /// Say that a manager stands by.
-    Announce(UserName),
-    /// Who stands by.
+    /// Where the event stream ends.
+    EventsEnd,
+    /// Publish events; the last of them is acknowledged.
+    Publish(Vec<EventMessage>),
+    /// Who uses a name.
+    NameLook(UserName),
+    /// Say who uses a name.
+    NameWrite {
+        /// The name.
+        name: UserName,
+        /// The sequence that must be the last of its subject.
+        expected: u64,
+        /// The data directory; nothing gives the name up.
+        store: Option<Uuid>,
+        /// How long that is kept.
+        ttl: Micros,
+    },
+    /// Who is there.
     Members,
     /// Who holds the lease.
     LeaseLook,
@@ -138,8 +169,17 @@ pub enum Response {
     Done,
     /// To [`Request::BucketList`]: the index of what is in each place.
     Bucket([Option<u64>; 2]),
+    /// To [`Request::EventsEnd`].
+    EventsEnd(End),
     /// To [`Request::BucketGet`].
     Snapshot(Option<Rc<Snapshot>>),
+    /// To [`Request::NameLook`].
+    Name {
+        /// The last sequence of its subject.
+        sequence: u64,
+        /// The data directory.
+        store: Option<Uuid>,
+    },
     /// To [`Request::Members`].
     Members(Vec<UserName>),
     /// To [`Request::LeaseLook`].
@@ -149,6 +189,14 @@ pub enum Response {
         /// Who holds it.
         holder: Option<Holder>,
     },
+}
+
+/// What is written under a name.
+#[derive(Debug)]
+struct NameKey {
+    sequence: u64,
+    store: Option<Uuid>,
+    ends: Micros,
 }
 
 #[derive(Debug)]
@@ -166,6 +214,8 @@ struct Log {
     first: u64,
     messages: VecDeque<Bytes>,
     ids: BTreeMap<u64, (u64, Micros)>,
+    /// Where it began before it was last trimmed, and where it ended then.
+    trimmed: (u64, u64),
 }
 
 impl Log {
@@ -179,7 +229,56 @@ impl Log {
     }
 
     fn info(&self, knows: u64) -> Info {
-        Info { created: self.created.to_string(), first: self.first, last: knows.min(self.last()) }
+        let (before, last) = self.trimmed;
+        // Who does not know of a message does not know either that it, or what was before it, was removed since.
+        let first = if knows < last { before } else { self.first };
+        Info { created: self.created.to_string(), first, last: knows.min(self.last()) }
+    }
+}
+
+/// The stream of events.
+#[derive(Debug, Default)]
+struct Events {
+    messages: Vec<EventMessage>,
+    ids: BTreeMap<String, (u64, Micros)>,
+    /// What was stored since somebody last asked.
+    fresh: Vec<EventMessage>,
+}
+
+impl Events {
+    fn end(&self) -> End {
+        let last = self.messages.last();
+        let event = last.map(|message| (message.place, Some(message.id.clone())));
+        End { sequence: self.messages.len() as u64, event }
+    }
+
+    fn ends_with(&self, expected: Option<&Expected>) -> bool {
+        match expected {
+            Some(Expected::Sequence(last)) => *last == self.messages.len() as u64,
+            Some(Expected::Message(id)) => {
+                self.messages.last().is_some_and(|message| message.id == *id)
+            }
+            None => true,
+        }
+    }
+
+    fn publish(&mut self, messages: Vec<EventMessage>, now: Micros) -> Response {
+        self.ids.retain(|_, (_, at)| *at + DUPLICATE_WINDOW > now);
+        let mut response = Response::Refused;
+        for message in messages {
+            let last = self.messages.len() as u64;
+            response = match self.ids.get(&message.id) {
+                Some((sequence, _)) => Response::Stored { sequence: *sequence, duplicate: true },
+                None if !self.ends_with(message.expected.as_ref()) => Response::WrongLast,
+                None => {
+                    self.ids.insert(message.id.clone(), (last + 1, now));
+                    self.fresh.push(message.clone());
+                    self.messages.push(message);
+                    Response::Stored { sequence: last + 1, duplicate: false }
+                }
+            };
+        }
+        response
     }
 }
 
@@ -190,8 +289,10 @@ pub struct JetStream {
     logs_made: u64,
     lease: Option<Lease>,
     lease_sequence: u64,
-    members: BTreeMap<UserName, Micros>,
+    names: BTreeMap<UserName, NameKey>,
+    names_written: u64,
     bucket: [Option<Rc<Snapshot>>; 2],
+    events: Events,
     /// Whether the log takes nothing more.
     pub is_full: bool,
     /// Refuse the next append although its expectation is right, as servers under load do.
@@ -221,12 +322,30 @@ impl JetStream {
         let left = log.messages.len().saturating_sub(lost);
         log.messages.truncate(left);
         let last = log.last();
+        log.trimmed.1 = log.trimmed.1.min(last);
         log.ids.retain(|_, (sequence, _)| *sequence <= last);
     }
 
     /// The servers lose everything.
     pub fn lose_all(&mut self) {
-        (self.log, self.bucket) = (None, [None, None]);
+        (self.log, self.bucket, self.events) = (None, [None, None], Events::default());
+    }
+
+    /// The server loses the newest events, which it does not sync one by one.
+    pub fn lose_events(&mut self, lost: usize) {
+        let left = self.events.messages.len().saturating_sub(lost);
+        self.events.messages.truncate(left);
+        self.events.ids.retain(|_, (sequence, _)| *sequence <= left as u64);
+    }
+
+    /// The message ids of the events that the stream holds.
+    pub fn events(&self) -> impl Iterator<Item = &str> {
+        self.events.messages.iter().map(|message| message.id.as_str())
+    }
+
+    /// The events that were stored since this was last asked for.
+    pub fn fresh_events(&mut self) -> Vec<EventMessage> {
+        std::mem::take(&mut self.events.fresh)
     }
 
     /// Whether the lease stands without a limit of life.
@@ -269,6 +388,7 @@ impl JetStream {
             },
             Request::Trim { before } => {
                 let Some(log) = &mut self.log else { return Response::Refused };
+                log.trimmed = (log.first, log.last());
                 while log.first < before && log.messages.pop_front().is_some() {
                     log.first += 1;
                 }
@@ -295,14 +415,25 @@ impl JetStream {
                 }
                 Response::Done
             }
-            Request::Announce(name) => {
-                self.members.insert(name, now);
-                Response::Done
+            Request::EventsEnd => Response::EventsEnd(self.events.end()),
+            Request::Publish(messages) => self.events.publish(messages, now),
+            Request::NameLook(name) => {
+                let key = self.names.get(&name);
+                Response::Name {
+                    sequence: key.map_or(0, |key| key.sequence),
+                    store: key.and_then(|key| key.store),
+                }
             }
-            Request::Members => {
-                self.members.retain(|_, at| *at + MEMBER_TTL > now);
-                Response::Members(self.members.keys().cloned().collect())
+            Request::NameWrite { name, expected, store, ttl } => {
+                if self.names.get(&name).map_or(0, |key| key.sequence) != expected {
+                    return Response::WrongLast;
+                }
+                self.names_written += 1;
+                let key = NameKey { sequence: self.names_written, store, ends: now + ttl };
+                self.names.insert(name, key);
+                Response::Stored { sequence: self.names_written, duplicate: false }
             }
+            Request::Members => Response::Members(self.names.keys().cloned().collect()),
             Request::LeaseLook => {
                 let holder = self.lease.as_ref().and_then(|lease| lease.holder.clone());
                 let holder = holder.filter(|_| !self.lease_lies);
@@ -347,5 +478,6 @@ impl JetStream {
         if self.lease.as_ref().and_then(|lease| lease.ends).is_some_and(|ends| ends <= now) {
             self.lease = None;
         }
+        self.names.retain(|_, key| key.ends > now);
     }
 }

@@ -49,7 +49,7 @@ pub enum Sabotage {
     StopUnasked,
     /// A manager never forgets who asked.
     ForgetAskers,
-    /// A manager leads though the log has lost what its store holds.
+    /// A manager that opens the log goes on wherever that ends, though it has lost what the manager's store holds.
     LeadOverLostTail,
     /// The lease carries no limit of life.
     LeaseWithoutEnd,
@@ -77,11 +77,19 @@ pub enum Sabotage {
     TrustSilence,
     /// A worker shows the same fencing token for every task.
     ReuseTokens,
+    /// A manager takes a name that another one uses.
+    ShareTheName,
+    /// A leader publishes an event that nobody has decided.
+    InventEvents,
+    /// A leader publishes its events one after the other, whatever became of those before.
+    PublishUnchained,
+    /// A manager that follows stores some records without their events.
+    ForgetEvents,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 36] = [
         Self::IgnoreTheFence,
         Self::SpeakBeforeCommit,
         Self::AcknowledgeUnread,
@@ -114,6 +122,10 @@ impl Sabotage {
         Self::DrainedEarly,
         Self::TrustSilence,
         Self::ReuseTokens,
+        Self::ShareTheName,
+        Self::InventEvents,
+        Self::PublishUnchained,
+        Self::ForgetEvents,
     ];
 
     /// The record that a leader with a broken brain would have written in the place of this one; `None` where it

@@ -49,6 +49,10 @@ bites! {
     count: CreateTooMany => "I-9";
     one_at_most: TrustSilence => "I-10";
     rising_tokens: ReuseTokens => "I-10";
+    one_manager_a_name: ShareTheName => "N-1";
+    no_early_events: InventEvents => "V-1";
+    no_gap_in_events: PublishUnchained => "V-2";
+    whole_histories: ForgetEvents => "V-3";
     no_false_death: DeclareFalseDeath => "I-12";
     brake: LoseManyAtOnce => "I-13" | "I-12";
     restart_law: HurryRestarts => "I-14";
@@ -57,7 +61,7 @@ bites! {
     strangers: DisguiseStrangers => "I-19";
     stops_have_reasons: StopUnasked => "I-20";
     bounds: ForgetAskers => "I-21";
-    forks: LeadOverLostTail => "I-22" | "I-5" | "I-2" | "I-3";
+    forks: LeadOverLostTail => "I-22";
     lease: LeaseWithoutEnd => "I-24";
     placement: PlaceOnLostNodes => "I-28";
     graceful_stop: KillAtOnce => "I-29";

@@ -14,6 +14,10 @@ pub const DOUBT_OF_ONE_MS: u64 = 2_000;
 /// others, calls itself so for up to ten seconds longer than it is, and knows less than was committed.
 pub const DOUBT_OF_SEVERAL_MS: u64 = 12_000;
 
+/// For how long what a manager knows of the log is taken for what stands there, in milliseconds. Nobody else takes the
+/// lease in so short a time, cuts the log or finds it cut, and writes on.
+const SURE_MS: u64 = 250;
+
 /// How the log and a manager's store do not fit together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
@@ -223,6 +227,13 @@ pub fn outcome(place: u64, found: Option<&[u8]>, record: &[u8]) -> Option<Append
     found.map(|found| if found == record { Appended::At(place) } else { Appended::Fenced })
 }
 
+/// Whether a record that was stored in its place stands on what this manager has applied, judged by when an append before
+/// it was sent that is known to. Else what stands below it must be looked at: others may have led meanwhile over a log that
+/// was cut, and have written it to its old length.
+pub fn is_sure(known: Option<Time>, now: Time) -> bool {
+    known.is_some_and(|known| now - known < SURE_MS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,6 +258,14 @@ mod tests {
             end("log", Some(&info(1, 9)), "tuesday", 7),
             Err(Broken::Replaced { .. })
         ));
+    }
+
+    #[test]
+    fn who_was_away_looks_at_what_the_own_record_stands_on() {
+        let known = Some(Time(5_000));
+        assert!(is_sure(known, Time(5_000)) && is_sure(known, Time(5_249)));
+        assert!(!is_sure(known, Time(5_250)));
+        assert!(!is_sure(None, Time(5_000)), "the first record of a reign");
     }
 
     #[test]

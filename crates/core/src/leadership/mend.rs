@@ -72,10 +72,10 @@ pub fn may_join(
     known: Option<&str>,
     created: &str,
 ) -> bool {
-    if known == Some(created)
-        && (head.index, head.stream_sequence) == (meta.index, meta.stream_sequence)
-    {
-        // It is the own one, and mends nothing.
+    // It is the own one where nothing but messages that were skipped came after it, and mends nothing.
+    let is_own = head.stream_sequence == meta.stream_sequence
+        || meta.record_sequence == 0 && head.stream_sequence < meta.stream_sequence;
+    if known == Some(created) && head.index == meta.index && is_own {
         return false;
     }
     if meta.index == 0 {
@@ -159,6 +159,10 @@ mod tests {
         let own = Meta { stream_sequence: 9, ..meta(7, b"seven") };
         assert!(!joins(&own, &gap), "the own snapshot mends nothing");
         assert!(may_join(&own, &gap, &head(), Some("sunday"), MONDAY), "on a log that is new");
+        let skipped = Meta { stream_sequence: 10, record_sequence: 0, ..own.clone() };
+        assert!(!joins(&skipped, &gap), "what is skipped behind it would be read again and again");
+        let elsewhere = Meta { stream_sequence: 10, record_sequence: 10, ..own };
+        assert!(joins(&elsewhere, &gap), "the log was healed, and ends earlier");
     }
 
     #[test]

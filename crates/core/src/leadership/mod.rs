@@ -10,6 +10,7 @@
 //! | [`follow`] | messages of the log to records, and which are skipped |
 //! | [`lease`] | when to take the lease, and when it is lost |
 //! | [`mend`] | joining from a snapshot, and who may heal the log |
+//! | [`publish`] | how far the event stream holds the history, and what is published next |
 //! | [`hearing`] | whether the silence of nodes is this manager's own |
 
 pub mod follow;
@@ -17,3 +18,4 @@ pub mod hearing;
 pub mod lease;
 pub mod log;
 pub mod mend;
+pub mod publish;

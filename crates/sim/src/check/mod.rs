@@ -30,26 +30,32 @@
 //! | I-23 | damage is detected | elsewhere: the stores' own tests |
 //! | I-24 | the lease always ends by itself; that two hold it breaks nothing | [`node`], and the fault "lease doubled" |
 //! | I-25, I-26, I-27 | rights, decoding, secrets | elsewhere: `tests/permissions`, `proto` |
+//! | N-1 | of all managers that use one name, one takes part | here |
 //! | I-28 | a task is placed on a node that takes tasks | [`decision`] |
 //! | P-1 | a task is displaced only for one that waits and is more important by the gap that is set | [`groups`] |
 //! | P-2 | tasks that are placed all at once are placed in one record, or none is | [`groups`] |
 //! | P-3 | a task that moves goes on until its successor is up, and healthy where that is asked for | [`groups`] |
 //! | H-1 | a task is called unhealthy only after as many bad answers in a row as its check says | [`node`] |
 //! | I-29 | nothing is killed before its grace is over | [`node`] |
+//! | V-1 | an event is published only once its record is committed | [`events`] |
+//! | V-2 | the event stream holds all events up to its end, in order | [`events`] |
+//! | V-3 | a manager's history holds every event from its first one on | [`events`] |
 //! | E-1 | when faults stop, every job has what it wants or says why not, and nothing more is written | [`end`] |
 //! | E-2 | the containers that run are the tasks that run | [`end`] |
 //! | E-3 | when faults stop, somebody leads within 15 s | [`end`] |
 //! | E-4 | when faults stop, nothing that fits waits | [`end`] |
+//! | E-5 | when faults stop, the event stream holds every event of the log | [`events`] |
 
 pub mod decision;
 pub mod end;
+pub mod events;
 pub mod fence;
 pub mod groups;
 pub mod log;
 pub mod node;
 pub mod truth;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use longshore_core::cluster::Settings;
@@ -60,7 +66,8 @@ use longshore_proto::id::{BootId, CommandId, ManagerId, NodeId, Revision, TaskId
 use longshore_proto::node::{Assignment, TaskReport};
 use longshore_proto::state::TaskState;
 
-use crate::jetstream::Bytes;
+use crate::disk::ManagerContent;
+use crate::jetstream::{Bytes, EventMessage};
 use crate::manager::node_name;
 use crate::time::{Micros, SECOND};
 use crate::worker::Probed;
@@ -121,6 +128,8 @@ pub enum Note {
         from: (NodeId, BootId),
         /// Whether it was a heartbeat; else a report.
         beats: bool,
+        /// Whether it said that the worker leaves.
+        leaves: bool,
     },
     /// A worker has started.
     WorkerStarted {
@@ -300,6 +309,10 @@ pub(crate) fn violated<T>(id: &'static str, what: impl Into<String>) -> Result<T
 /// How soon a manager must notice that the log is not the one that it has applied, once it no longer doubts that.
 const NOTICED_AFTER_DOUBT: Micros = 3 * SECOND;
 
+/// For how long two managers may take part under one name: one that slept while the other came notices at its next
+/// word, of which some in a row may be lost.
+const SHARED_AT_MOST: Micros = 12 * SECOND;
+
 /// All checkers.
 #[derive(Debug)]
 pub struct Checks {
@@ -310,6 +323,7 @@ pub struct Checks {
     groups: groups::Groups,
     fence: fence::Fence,
     node: node::Node,
+    events: events::Events,
     /// When the log last lost something, if it ever did.
     cut_at: Option<Micros>,
     /// Whether something was lost that was acknowledged: what rested on that cannot be judged any more.
@@ -318,6 +332,10 @@ pub struct Checks {
     noticed_within: Micros,
     /// Managers that have appended what does not follow, and when: they must notice.
     strays: BTreeMap<ManagerId, Micros>,
+    /// Runs of workers that have told a run of a manager that they leave.
+    leaving: BTreeSet<(ManagerId, BootId)>,
+    /// Since when two take part under one name.
+    shared: BTreeMap<String, Micros>,
 }
 
 impl Checks {
@@ -330,10 +348,13 @@ impl Checks {
             groups: groups::Groups::new(settings),
             fence: fence::Fence::default(),
             node: node::Node::default(),
+            events: events::Events::default(),
             cut_at: None,
             is_lossy: false,
             noticed_within: doubt + NOTICED_AFTER_DOUBT,
             strays: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            shared: BTreeMap::new(),
         }
     }
 
@@ -399,7 +420,8 @@ impl Checks {
             self.node.fact(fact, revision, self.is_lossy)?;
             truth.state.apply(fact, revision, record.at_ms, &mut changes);
         }
-        truth.sealed(&record, payload, sequence, &mut changes)?;
+        let events = truth.sealed(&record, payload, sequence, &mut changes)?;
+        self.events.committed(&truth.state.meta, events);
         self.groups.end(&truth.state)?;
         self.decision.end(&truth.state, &changes)
     }
@@ -408,6 +430,31 @@ impl Checks {
     pub fn cut(&mut self, last: u64, now: Micros) {
         self.cut_at = Some(now);
         self.truth.cut(last);
+    }
+
+    /// The event stream has stored an event.
+    pub fn event_stored(&mut self, message: &EventMessage) -> Result<(), Violation> {
+        if self.cut_at.is_none() {
+            return self.events.stored(message);
+        }
+        // What was published a moment before the log lost it is for I-22 to judge.
+        self.events.has_stored(&message.id, &message.place);
+        Ok(())
+    }
+
+    /// The event stream has lost its newest events: it holds these.
+    pub fn events_lost<'a>(&mut self, left: impl Iterator<Item = &'a str>) {
+        self.events.lost(left);
+    }
+
+    /// E-5: everything is published.
+    pub fn published(&self) -> Result<(), Violation> {
+        if self.is_lossy { Ok(()) } else { self.events.published() }
+    }
+
+    /// The run is over: what a manager's history must hold is there.
+    pub fn history(&self, number: usize, content: &ManagerContent) -> Result<(), Violation> {
+        if self.is_lossy { Ok(()) } else { self.events.kept(number, content) }
     }
 
     /// A manager has healed the log with what its store holds: a snapshot to go on from lies in the bucket. `may_lose`
@@ -431,6 +478,7 @@ impl Checks {
         let (skipped, sequence) = self.truth.standing();
         self.truth.forget();
         self.log.forget();
+        self.events.forget();
         for (payload, sequence) in records {
             let Ok(record) = Record::decode(&payload) else { continue };
             self.log.epochs(&record)?;
@@ -440,7 +488,8 @@ impl Checks {
                 self.log.fact(fact, record.index)?;
                 self.truth.state.apply(fact, revision, record.at_ms, &mut changes);
             }
-            self.truth.sealed(&record, &payload, sequence, &mut changes)?;
+            let events = self.truth.sealed(&record, &payload, sequence, &mut changes)?;
+            self.events.committed(&self.truth.state.meta, events);
         }
         self.truth.resume(skipped, sequence);
         Ok(())
@@ -466,9 +515,14 @@ impl Checks {
                 }
             }
             Note::Listens { manager } => self.decision.elected(*manager, now),
-            Note::Heard { manager, node, from, beats } => {
+            Note::Heard { manager, node, from, beats, leaves } => {
+                if *leaves {
+                    self.leaving.insert((*manager, from.1));
+                }
+                // What was said before the worker's word that it leaves is no sign of life after that word.
+                let is_older = *beats && !leaves && self.leaving.contains(&(*manager, from.1));
                 // A stranger's, or another run's, is no sign of life of the node that is known.
-                let known = self.truth.state.nodes.get(&node_name(*node));
+                let known = self.truth.state.nodes.get(&node_name(*node)).filter(|_| !is_older);
                 if known.is_some_and(|known| (known.facts.id, known.facts.boot) == *from) {
                     self.decision.heard((*manager, *node), *beats, now);
                 }
@@ -515,6 +569,12 @@ impl Checks {
                     "I-22",
                     format!("manager {manager} leads on over a log that it does not follow"),
                 );
+            }
+        }
+        self.shared.retain(|name, _| look.shared_names.contains(name));
+        for name in &look.shared_names {
+            if now - *self.shared.entry(name.clone()).or_insert(now) > SHARED_AT_MOST {
+                return violated("N-1", format!("two managers take part as {name}"));
             }
         }
         self.node.tick(look, now)

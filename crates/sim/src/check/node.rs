@@ -35,6 +35,8 @@ pub struct Look {
     pub leaders: Vec<ManagerId>,
     /// Whether the lease has no end.
     pub lease_is_endless: bool,
+    /// Names under which two managers take part that hear JetStream.
+    pub shared_names: BTreeSet<String>,
 }
 
 /// What is remembered of workers and containers.

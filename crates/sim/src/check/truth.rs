@@ -6,6 +6,7 @@ use longshore_core::cluster::changes::Changes;
 use longshore_core::cluster::record::{Hash, Record};
 use longshore_core::cluster::state::{Meta, State};
 use longshore_core::cluster::{Cluster, Identity, Settings};
+use longshore_proto::event::Event;
 use longshore_proto::id::ManagerId;
 
 use super::{Violation, violated};
@@ -86,20 +87,20 @@ impl Truth {
         (at == index).then_some(chain)
     }
 
-    /// The facts of a record were applied: it is done.
+    /// The facts of a record were applied: it is done. Gives its events.
     pub(super) fn sealed(
         &mut self,
         record: &Record,
         payload: &Bytes,
         sequence: u64,
         changes: &mut Changes,
-    ) -> Result<(), Violation> {
+    ) -> Result<Vec<Event>, Violation> {
         let chain = Hash::of(payload);
         self.at(sequence);
         self.state.meta.record_sequence = sequence;
         self.state.seal(record.index, chain, record.at_ms, changes);
         self.chains.insert(record.index, chain);
-        let (writes, _) = match self.follower.follow(record, payload, sequence) {
+        let (writes, events) = match self.follower.follow(record, payload, sequence) {
             Ok(followed) => followed,
             Err(reason) => return violated("I-22", format!("record {}: {reason}", record.index)),
         };
@@ -107,7 +108,7 @@ impl Truth {
         self.records.insert(short(chain), (payload.clone(), sequence));
         self.stands = self.state.meta.clone();
         self.places.insert(sequence, self.stands.clone());
-        Ok(())
+        Ok(events)
     }
 
     fn at(&mut self, sequence: u64) {

@@ -60,7 +60,7 @@ impl Manager {
             (Some(info), None) if is_bound && info.last == 0 => {
                 self.broken(Broken::Empty { stream: LOG.into() }, ctx);
             }
-            (Some(_), Some(_)) => self.load(ctx),
+            (Some(_), Some(_)) => self.await_name(ctx),
             (Some(info), None) => {
                 self.phase = Phase::Marking;
                 self.write(vec![ManagerBatch::LogCreated(info.created)], ctx);
@@ -128,7 +128,8 @@ impl Manager {
     ) -> Option<Result<u64, Broken>> {
         let created = ctx.disk.content().log_created.clone().unwrap_or_default();
         let told = end(LOG, info, &created, applied.sequence);
-        let told = if ctx.sabotage == Some(Sabotage::LeadOverLostTail) {
+        let is_opening = matches!(self.phase, Phase::Reading { .. });
+        let told = if is_opening && ctx.sabotage == Some(Sabotage::LeadOverLostTail) {
             Ok(info.map_or(0, |info| info.last))
         } else {
             told
@@ -237,10 +238,11 @@ impl Manager {
     fn apply(&mut self, messages: Vec<(u64, Bytes)>, ctx: &mut Context<'_>) -> bool {
         let Some(cluster) = &mut self.cluster else { return false };
         let (mut writes, mut records, mut stopped) = (Vec::new(), Vec::new(), None);
+        let mut events = Vec::new();
         for (sequence, payload) in messages {
             match self.follower.take(cluster, sequence, &payload) {
                 Ok(Followed::Known) => {}
-                Ok(Followed::Record { index, writes: changed, .. }) => {
+                Ok(Followed::Record { index, writes: changed, events: told }) => {
                     ctx.notes.push(Note::Applied {
                         manager: self.identity.manager,
                         index,
@@ -249,6 +251,9 @@ impl Manager {
                     });
                     writes.extend(changed);
                     records.push((index, payload));
+                    if ctx.sabotage != Some(Sabotage::ForgetEvents) || ctx.rng.u8(0..8) > 0 {
+                        events.extend(told);
+                    }
                 }
                 Ok(Followed::Skipped { write, .. }) => writes.push(write),
                 Err(reason) => {
@@ -261,7 +266,7 @@ impl Manager {
             writes.retain(|write| !write.key.starts_with(b"task/"));
         }
         let writes_any = !writes.is_empty();
-        if writes_any && !self.write(vec![ManagerBatch::Records { writes, records }], ctx) {
+        if writes_any && !self.write(vec![ManagerBatch::Records { writes, records, events }], ctx) {
             return false;
         }
         match stopped {
@@ -351,10 +356,6 @@ impl Manager {
 
     pub(super) fn check_now(&mut self, ctx: &mut Context<'_>) {
         let Some(applied) = self.looked_for() else { return self.check_soon(ctx) };
-        if matches!(self.phase, Phase::Standing) {
-            let name = self.identity.name.clone();
-            self.ask(Request::Announce(name), READ_TIMEOUT, Purpose::Announce, ctx);
-        }
         self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::Check { applied }, ctx);
     }
 
@@ -427,7 +428,6 @@ impl Manager {
     ) -> bool {
         if let (Some(Response::Message(found)), Some(_)) = (response, self.looked_for())
             && let Err(broken) = applied.check(found.as_deref())
-            && ctx.sabotage != Some(Sabotage::LeadOverLostTail)
         {
             self.broken(broken, ctx);
             return true;

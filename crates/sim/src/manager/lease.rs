@@ -4,7 +4,7 @@ use longshore_core::leadership::lease::{
     LOOK_INTERVAL_MS, RENEW_INTERVAL_MS, Refused, Seen, TTL_MS, Waiting, is_stuck,
 };
 
-use super::{ACK_TIMEOUT, Context, Ended, Held, Manager, Output, Phase, Purpose, Timer};
+use super::{ACK_TIMEOUT, Context, Held, Manager, Output, Phase, Purpose, Timer};
 use crate::jetstream::{Holder, Request, Response};
 use crate::sabotage::Sabotage;
 use crate::time::{MS, Micros};
@@ -154,7 +154,7 @@ impl Manager {
                 let request = Request::LeaseWrite { expected, ttl, holder: None };
                 self.ask(request, ACK_TIMEOUT, Purpose::GiveUp, ctx);
             }
-            _ if self.cancelled => ctx.out.push(Output::Exit(Ended::Told)),
+            _ if self.cancelled => self.exit(ctx),
             _ => {}
         }
     }

@@ -37,6 +37,8 @@ enum Step {
     Proving,
     /// It waits for the next look.
     Waiting,
+    /// It waits for the next look at where the log ends.
+    Lagging,
     /// It makes the log, if it is gone.
     Making,
     /// It waits for the lease, since then.
@@ -49,6 +51,8 @@ enum Step {
     Clearing { end: u64, created: String },
     /// It removes what is left of the log.
     Trimming { end: u64, created: String },
+    /// Is nothing left of the log?
+    Checking { end: u64, created: String },
     /// It writes where its state goes on.
     Moving,
 }
@@ -96,6 +100,7 @@ impl Manager {
                 self.step(Step::Looking);
                 self.ask(Request::BucketGet, READ_TIMEOUT, Purpose::Mend, ctx);
             }
+            Phase::Mending(Mending { step: Step::Lagging, .. }) => self.heal_on(ctx),
             Phase::Mending(Mending { step: Step::Acquiring { since }, .. })
                 if ctx.now - since >= PATIENCE_MS * MS =>
             {
@@ -158,12 +163,28 @@ impl Manager {
                 _ => ctx.out.push(Output::Exit(Ended::Bucket)),
             },
             Step::Trimming { end, created } => match response {
-                Some(Response::Done) => self.move_to(end, created, ctx),
+                Some(Response::Done) => {
+                    mending.step = Step::Checking { end, created };
+                    self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::Mend, ctx);
+                }
+                _ => self.begin_anew(ctx),
+            },
+            Step::Checking { end, created } => match response {
+                Some(Response::Info(Some(info))) if (info.first, info.last) == (end + 1, end) => {
+                    self.move_to(end, created, ctx);
+                }
+                Some(Response::Info(Some(_))) => {
+                    // A server that knew too little has told the end.
+                    mending.step = Step::Lagging;
+                    let at = ctx.now + LOOK_INTERVAL_MS * MS;
+                    ctx.out.push(Output::Wake(at, Timer::Mend(self.opened)));
+                }
                 _ => self.begin_anew(ctx),
             },
             step @ (Step::Settling
             | Step::Installing
             | Step::Waiting
+            | Step::Lagging
             | Step::Acquiring { .. }
             | Step::Moving) => {
                 mending.step = step;
@@ -253,8 +274,8 @@ impl Manager {
     fn move_to(&mut self, end: u64, created: String, ctx: &mut Context<'_>) {
         self.step(Step::Moving);
         let meta = moved(Self::meta(ctx), end, self.chosen);
-        let records = Vec::new();
-        let goes_on = ManagerBatch::Records { writes: vec![write_meta(&meta)], records };
+        let writes = vec![write_meta(&meta)];
+        let goes_on = ManagerBatch::Records { writes, records: Vec::new(), events: Vec::new() };
         self.write(vec![ManagerBatch::LogCreated(created), goes_on], ctx);
     }
 

@@ -12,6 +12,8 @@
 //! | [`lease`](self) | waiting for the lease, renewing it, giving it up |
 //! | [`reign`](self) | the loop of who leads |
 //! | [`keep`](self) | snapshots and the trimmed log, and who stands by |
+//! | [`publish`](self) | the history to the event stream |
+//! | [`presence`](self) | that it is there, under its name |
 //! | [`mend`](self) | joining from a snapshot, and healing the log |
 //!
 //! It follows the files of that crate in everything that can matter: what is awaited, what has which limit, what is
@@ -22,6 +24,8 @@ mod follow;
 mod keep;
 mod lease;
 mod mend;
+mod presence;
+mod publish;
 mod reign;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -33,6 +37,8 @@ use longshore_core::leadership::follow::Follower;
 use longshore_core::leadership::hearing::Hearing;
 use longshore_core::leadership::lease::Waiting;
 use longshore_core::leadership::log::{Applied, Doubt};
+use longshore_core::time::Time;
+use longshore_proto::event::Event;
 use longshore_proto::id::ManagerId;
 use longshore_proto::name::{NodeName, UserName};
 use uuid::Uuid;
@@ -71,6 +77,10 @@ pub enum Timer {
     Members(u64),
     /// A snapshot that was not stored is tried again, by this opening of the log.
     Keep(u64),
+    /// Events that were not published are tried again, by this opening of the log.
+    Publish(u64),
+    /// The key of its name is due, for as long as the process runs.
+    Name,
     /// What is broken is looked at again, by this opening of the log.
     Mend(u64),
     /// An append has had no outcome for too long.
@@ -95,6 +105,8 @@ pub enum Output {
 /// How a manager is run.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Its name is m and this number.
+    pub name: usize,
     /// How the cluster is run.
     pub settings: Settings,
     /// After how many records a snapshot is made.
@@ -118,6 +130,8 @@ pub enum Ended {
     Broken,
     /// The bucket of snapshots cannot be used.
     Bucket,
+    /// Another manager has its name.
+    NameTaken,
 }
 
 /// What a manager works with in one step.
@@ -146,7 +160,8 @@ enum Purpose {
     Tip { applied: Applied },
     Read,
     Tail,
-    Announce,
+    NameLook,
+    NameWrite,
     Check { applied: Applied },
     CheckTip { applied: Applied },
     CheckBefore { applied: Applied, before: Applied },
@@ -160,6 +175,7 @@ enum Purpose {
     GiveUp,
     Members,
     Keep,
+    Events,
     Mend,
 }
 
@@ -167,6 +183,8 @@ enum Purpose {
 enum Phase {
     Opening,
     Marking,
+    /// Waiting until its name is its own.
+    Claiming,
     /// Catching up with the log; once caught up, it leads if it holds the lease.
     Reading {
         end: u64,
@@ -180,6 +198,8 @@ enum Phase {
         pending: Pending,
         id: u64,
         payload: Bytes,
+        /// When it was last sent.
+        sent_at: Time,
         electing: bool,
     },
     Storing {
@@ -200,6 +220,7 @@ struct Pending {
     proposal: Option<Proposal>,
     /// Its writes, of a broken driver.
     writes: Vec<Write>,
+    events: Vec<Event>,
 }
 
 /// A lease that is held.
@@ -233,6 +254,8 @@ pub struct Manager {
     appends: u64,
     /// What it has read or written of the log.
     position: Applied,
+    /// When the last append was sent that is known to stand on what was applied here.
+    known_at: Option<Time>,
     /// Where it stood, as a leader, when it last looked.
     looked_at: Applied,
     doubt_ms: u64,
@@ -242,6 +265,7 @@ pub struct Manager {
     /// Whether an operator has chosen its store as the truth.
     chosen: bool,
     keeping: keep::Keeping,
+    publishing: publish::Publishing,
     held: Option<Held>,
     waiting_for_lease: Waiting,
     /// Whether what was read of the tail is being written.
@@ -255,6 +279,9 @@ pub struct Manager {
     turn_at: Option<Micros>,
     connected: bool,
     cancelled: bool,
+    presence: presence::Presence,
+    /// Why it ends, once it is to.
+    why: Ended,
 }
 
 impl Manager {
@@ -268,7 +295,7 @@ impl Manager {
     ) -> Self {
         let identity = Identity {
             manager: ManagerId(uuid(ctx.rng)),
-            name: user(&format!("m{number}")),
+            name: user(&format!("m{}", options.name)),
             version: "sim".into(),
         };
         let mut manager = Self {
@@ -289,6 +316,7 @@ impl Manager {
             tickets: 0,
             appends: 0,
             position: Applied::default(),
+            known_at: None,
             looked_at: Applied::default(),
             doubt: Doubt::new(options.doubt_ms),
             follower: Follower::default(),
@@ -296,6 +324,7 @@ impl Manager {
             doubt_ms: options.doubt_ms,
             chosen: options.chosen,
             keeping: keep::Keeping::every(options.snapshot_records),
+            publishing: publish::Publishing::default(),
             held: None,
             waiting_for_lease: Waiting::default(),
             tail_syncing: false,
@@ -307,7 +336,10 @@ impl Manager {
             turn_at: None,
             connected,
             cancelled: false,
+            presence: presence::Presence::default(),
+            why: Ended::Told,
         };
+        manager.look_for_name(ctx);
         manager.open(ctx);
         manager
     }
@@ -362,6 +394,7 @@ impl Manager {
     pub fn connection(&mut self, connected: bool, ctx: &mut Context<'_>) {
         self.connections += u64::from(connected && !self.connected);
         self.connected = connected;
+        self.publish(ctx);
         self.turn_soon(ctx);
     }
 
@@ -372,7 +405,7 @@ impl Manager {
             Phase::Idle => self.turn_soon(ctx),
             // The outcome stays unknown; the next start reads it from the log.
             Phase::Appending { .. } | Phase::Storing { .. } => self.end_reign(ctx),
-            _ => ctx.out.push(Output::Exit(Ended::Told)),
+            _ => self.exit(ctx),
         }
     }
 
@@ -402,13 +435,16 @@ impl Manager {
             Timer::Check(opened) if opened == self.opened => self.check_now(ctx),
             Timer::Members(opened) if opened == self.opened => self.look_for_members(ctx),
             Timer::Keep(opened) if opened == self.opened => self.keep(ctx),
+            Timer::Publish(opened) if opened == self.opened => self.publish_again(ctx),
             Timer::Mend(opened) if opened == self.opened => self.mend(ctx),
             Timer::Look(_)
             | Timer::Tail(_)
             | Timer::Check(_)
             | Timer::Members(_)
             | Timer::Keep(_)
+            | Timer::Publish(_)
             | Timer::Mend(_) => {}
+            Timer::Name => self.name_due(ctx),
             Timer::Renew(reign) => self.renew(reign, ctx),
             Timer::Patience(append) => {
                 if append == self.appends && matches!(self.phase, Phase::Appending { .. }) {
@@ -431,7 +467,7 @@ impl Manager {
     /// What was being written is synced.
     pub fn synced(&mut self, ctx: &mut Context<'_>) {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Marking => self.load(ctx),
+            Phase::Marking => self.await_name(ctx),
             Phase::Reading { end, next, .. } => {
                 self.phase = Phase::Reading { end, next };
                 self.read_on(ctx);
@@ -472,9 +508,11 @@ impl Manager {
             }
             Purpose::EndAfter => self.end_after(response, ctx),
             Purpose::TipAfter => self.tip_after(response, ctx),
-            Purpose::Announce => {}
+            Purpose::NameLook => self.name_seen(response, ctx),
+            Purpose::NameWrite => self.name_written(response, ctx),
             Purpose::Members => self.members_known(response, ctx),
             Purpose::Keep => self.kept(response, ctx),
+            Purpose::Events => self.published(response, ctx),
             Purpose::Mend => self.mend_answered(response, ctx),
             Purpose::Append => self.append_answered(response, ctx),
             Purpose::Place => self.place_known(response, ctx),
@@ -483,7 +521,7 @@ impl Manager {
             Purpose::LookAfter(reign) => self.looked_after(reign, response, ctx),
             Purpose::GiveUp => {
                 if self.cancelled {
-                    ctx.out.push(Output::Exit(Ended::Told));
+                    self.exit(ctx);
                 }
             }
         }

@@ -5,11 +5,13 @@ use std::rc::Rc;
 use longshore_core::cluster::record::Hash;
 use longshore_core::cluster::{Effect, Input, Proposal, Receipt, Reply, Step, Ticket};
 use longshore_core::leadership::hearing::{APPEND_PATIENCE_MS, Hearing};
-use longshore_core::leadership::log::{Appended, Applied, outcome};
+use longshore_core::leadership::log::{Appended, Applied, is_sure, outcome};
+use longshore_core::time::Time;
 use longshore_proto::id::ClusterId;
 use longshore_proto::node::ReportsCommitted;
 use longshore_proto::permission::Role;
 
+use super::publish::Publishing;
 use super::{
     ACK_TIMEOUT, Context, INPUTS_MAX, Manager, Output, Pending, Phase, Purpose, READ_TIMEOUT,
     RETRY_DELAY, Timer, hash_writes, node_name, user, uuid, worker_of,
@@ -39,10 +41,11 @@ impl Manager {
 
     fn listen(&mut self, ctx: &mut Context<'_>) {
         self.listening = true;
-        self.looked_at = Applied::default();
+        self.looked_at = self.position;
         self.hearing = Hearing::new(self.connections);
         self.check_soon(ctx);
         self.keep_from_now(ctx);
+        self.publish_from_now(ctx);
         ctx.notes.push(Note::Listens { manager: self.identity.manager });
     }
 
@@ -101,7 +104,9 @@ impl Manager {
         let manager = self.identity.manager;
         ctx.notes.push(Note::Proposed { manager, index, hash: Hash::of(&bytes) });
         let mut payload = Rc::clone(&bytes);
-        let mut pending = Pending { index, bytes, proposal: Some(proposal), writes: Vec::new() };
+        let events = proposal.events().to_vec();
+        let proposal = Some(proposal);
+        let mut pending = Pending { index, bytes, proposal, writes: Vec::new(), events };
         if let (Some(sabotage), Some(cluster)) = (ctx.sabotage, &mut self.cluster)
             && !electing
         {
@@ -119,14 +124,17 @@ impl Manager {
         }
         self.appends += 1;
         self.refusing = false;
-        self.phase = Phase::Appending { pending, id: ctx.rng.u64(..), payload, electing };
+        let (id, sent_at) = (ctx.rng.u64(..), Time::default());
+        self.phase = Phase::Appending { pending, id, payload, sent_at, electing };
         ctx.out
             .push(Output::Wake(ctx.now + APPEND_PATIENCE_MS * MS, Timer::Patience(self.appends)));
         self.append(ctx);
     }
 
     pub(super) fn append(&mut self, ctx: &mut Context<'_>) {
-        let Phase::Appending { id, payload, .. } = &self.phase else { return };
+        let now = self.clock.read(ctx.now).time;
+        let Phase::Appending { id, payload, sent_at, .. } = &mut self.phase else { return };
+        *sent_at = now;
         let expected = self.position.sequence;
         let request = Request::Append { expected, id: *id, payload: Rc::clone(payload) };
         self.ask(request, ACK_TIMEOUT, Purpose::Append, ctx);
@@ -134,7 +142,11 @@ impl Manager {
 
     pub(super) fn append_answered(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
         match response {
-            Some(Response::Stored { sequence, duplicate: false }) => self.appended(sequence, ctx),
+            Some(Response::Stored { sequence, duplicate: false })
+                if is_sure(self.known_at, self.clock.read(ctx.now).time) =>
+            {
+                self.appended(sequence, ctx);
+            }
             _ => {
                 let place = self.position.sequence + 1;
                 self.ask(Request::Get(place), READ_TIMEOUT, Purpose::Place, ctx);
@@ -178,10 +190,8 @@ impl Manager {
             return ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
         };
         match self.position.check(found.as_deref()) {
-            Err(broken) if ctx.sabotage != Some(Sabotage::LeadOverLostTail) => {
-                self.broken(broken, ctx);
-            }
-            _ => self.appended(sequence, ctx),
+            Err(broken) => self.broken(broken, ctx),
+            Ok(()) => self.appended(sequence, ctx),
         }
     }
 
@@ -216,7 +226,6 @@ impl Manager {
         }
         if let Some(Response::Message(found)) = response
             && let Err(broken) = self.position.check(found.as_deref())
-            && ctx.sabotage != Some(Sabotage::LeadOverLostTail)
         {
             return self.broken(broken, ctx);
         }
@@ -229,7 +238,8 @@ impl Manager {
         }
         let Some(cluster) = &mut self.cluster else { return };
         match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Appending { pending, payload, electing, .. } => {
+            Phase::Appending { mut pending, payload, sent_at, electing, .. } => {
+                self.known_at = Some(sent_at);
                 if payload != pending.bytes {
                     // A forged record: this process reads what it wrote, as everybody does.
                     return self.end_reign(ctx);
@@ -250,8 +260,9 @@ impl Manager {
                     writes.retain(|write| !write.key.starts_with(b"task/"));
                 }
                 let records = vec![(pending.index, Rc::clone(&pending.bytes))];
+                let events = std::mem::take(&mut pending.events);
                 self.phase = Phase::Storing { pending, electing };
-                self.write(vec![ManagerBatch::Records { writes, records }], ctx);
+                self.write(vec![ManagerBatch::Records { writes, records, events }], ctx);
             }
             other => self.phase = other,
         }
@@ -267,6 +278,7 @@ impl Manager {
             self.listen(ctx);
         }
         self.keep(ctx);
+        self.publish(ctx);
         self.turn_soon(ctx);
     }
 
@@ -370,6 +382,7 @@ impl Manager {
             let answer = Answer::Unavailable;
             ctx.out.push(Output::Send(asker, Message::Answer { number, answer }));
         }
-        self.asked.clear();
+        self.asked.retain(|_, purpose| matches!(purpose, Purpose::NameLook | Purpose::NameWrite));
+        self.publishing = Publishing::default();
     }
 }

@@ -26,6 +26,7 @@ impl World {
                 node: *from,
                 from: (heartbeat.node_id, heartbeat.boot_id),
                 beats: true,
+                leaves: heartbeat.leaving,
             },
             Message::Ask { from: Process::Worker(node), question, .. } => match question {
                 Question::Register(register) => {
@@ -33,7 +34,7 @@ impl World {
                 }
                 Question::Reports(reports) => {
                     let from = (reports.node_id, reports.boot_id);
-                    Note::Heard { manager, node: *node, from, beats: false }
+                    Note::Heard { manager, node: *node, from, beats: false, leaves: false }
                 }
                 _ => return Ok(()),
             },
@@ -176,10 +177,20 @@ impl World {
         from: usize,
         incarnation: u64,
         ask: u64,
-        request: Request,
+        mut request: Request,
     ) -> Checked {
         if !self.bus_up {
             return Ok(());
+        }
+        let mut is_asked = true;
+        if let Request::Publish(messages) = &mut request
+            && self.chaos.strikes(Fault::EventsDropped)
+        {
+            let first = self.chaos.rng.usize(0..messages.len());
+            let end = self.chaos.rng.usize(first + 1..=messages.len());
+            // Nobody answers where the one is lost that asks.
+            is_asked = end < messages.len();
+            messages.drain(first..end);
         }
         let response = if self.jetstream_up {
             self.jetstream.refuse_next = matches!(request, Request::Append { .. })
@@ -205,13 +216,16 @@ impl World {
                 self.trace.record(&payload);
                 self.checks.appended(&payload, before + 1, self.now)?;
             }
+            for message in self.jetstream.fresh_events() {
+                self.checks.event_stored(&message)?;
+            }
             response
         } else if self.chaos.rng.bool() {
             Response::Refused
         } else {
             return Ok(());
         };
-        if self.chaos.strikes(Fault::AcknowledgementLost) {
+        if !is_asked || self.chaos.strikes(Fault::AcknowledgementLost) {
             return Ok(());
         }
         let wait = self.latency();

@@ -1,5 +1,7 @@
 //! What is looked at once a second: what only time can break, and whether all has settled once faults have stopped.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{
     Checked, Event, LEADER_AFTER_LOSS_WITHIN, LEADER_WITHIN, Loses, QUIET_FOR, SETTLED_WITHIN,
     World,
@@ -46,7 +48,8 @@ impl World {
             }
         }
         let asked = self.clients.iter().all(|client| client.questions() == 0);
-        let settled = match end::settled(&self.checks.truth.state, &self.running()) {
+        let settled = end::settled(&self.checks.truth.state, &self.running());
+        let settled = match settled.and_then(|()| self.checks.published()) {
             Ok(()) if leads && asked => Ok(()),
             Ok(()) => violated("E-1", "a client still waits for an answer"),
             Err(violation) => Err(violation),
@@ -94,6 +97,22 @@ impl World {
         self.runtimes.iter().map(owners).enumerate().collect()
     }
 
+    /// Names under which two managers with different data directories take part, both of which hear JetStream.
+    fn shared_names(&self) -> BTreeSet<String> {
+        let mut stores = BTreeMap::new();
+        let mut shared = BTreeSet::new();
+        for (number, place) in self.managers.iter().enumerate() {
+            let hears =
+                self.jetstream_up && !place.paused && self.can_talk(Process::Manager(number));
+            let present = place.process.as_ref().filter(|process| hears && process.is_present());
+            let Some(store) = present.map(Manager::store) else { continue };
+            if stores.insert(place.name, store).is_some_and(|other| other != store) {
+                shared.insert(format!("m{}", place.name));
+            }
+        }
+        shared
+    }
+
     pub(super) fn look(&self) -> Look {
         let mut look =
             Look { lease_is_endless: self.jetstream.lease_is_endless(), ..Look::default() };
@@ -105,6 +124,7 @@ impl World {
                 look.leaders.extend((process.is_listening() && hears).then(|| process.id()));
             }
         }
+        look.shared_names = self.shared_names();
         let leaders = self.listeners();
         let leader = match leaders.as_slice() {
             [Process::Manager(number)] => Some(*number),

@@ -114,6 +114,16 @@ impl World {
                     process.clock.skew_ms = skew;
                 }
             }
+            // Where the log may be lost as well, what a name means decides who may heal it.
+            Fault::NameTwice if self.has_namesake || self.size.loses != Loses::Nothing => {}
+            Fault::NameTwice => {
+                self.has_namesake = true;
+                let id = uuid(&mut self.chaos.rng);
+                let place = &mut self.managers[self.size.managers];
+                place.name = manager;
+                place.disk = Disk::with(ManagerContent { id, ..ManagerContent::default() });
+                self.start(Process::Manager(self.size.managers))?;
+            }
             Fault::WorkerKilled => {
                 self.kill(w);
                 self.after(lasts, Event::Start(w));
@@ -155,6 +165,13 @@ impl World {
             }
             Fault::BusDown => {
                 self.bus_up = false;
+                // Of several servers one that was not down holds them.
+                if self.size.servers == 1 && self.chaos.rng.bool() {
+                    self.chaos.counts.count(Fault::EventsUnsynced);
+                    let lost = self.chaos.rng.usize(1..12);
+                    self.jetstream.lose_events(lost);
+                    self.checks.events_lost(self.jetstream.events());
+                }
                 for process in self.everybody() {
                     if let Some(link) = self.link_mut(process) {
                         link.serial += 1;
@@ -182,6 +199,7 @@ impl World {
             }
             Fault::LogLost => {
                 self.jetstream.lose_all();
+                self.checks.events_lost(self.jetstream.events());
                 self.checks.cut(0, self.now);
             }
             _ => {}
@@ -209,6 +227,7 @@ impl World {
         match fault {
             Fault::ManagerCutOff => self.restore(Process::Manager(target)),
             Fault::ManagerDiskFull => self.managers[target].disk.is_full = false,
+            Fault::NameTwice => self.end_namesake(),
             Fault::WorkerCutOff => self.restore(Process::Worker(target)),
             Fault::WorkerDiskFull => self.workers[target].disk.is_full = false,
             Fault::MachineReboots | Fault::RuntimeDown => self.runtimes[target].up(),
@@ -236,8 +255,14 @@ impl World {
         }
     }
 
+    /// The operator notices that two managers have one name, and ends the second.
+    fn end_namesake(&mut self) {
+        self.has_namesake = false;
+        self.kill(Process::Manager(self.size.managers));
+    }
+
     pub(super) fn everybody(&self) -> Vec<Process> {
-        let managers = (0..self.size.managers).map(Process::Manager);
+        let managers = (0..self.managers.len()).map(Process::Manager);
         managers.chain((0..self.size.workers).map(Process::Worker)).collect()
     }
 
@@ -245,6 +270,7 @@ impl World {
     pub(super) fn calm(&mut self) {
         self.trace.say(|| "calm: nothing breaks any more".into());
         self.chaos.stop();
+        self.end_namesake();
         self.calm_at = Some(self.now);
         self.jetstream_up = true;
         self.server_behind = false;

@@ -156,6 +156,8 @@ struct Place<P, D: crate::disk::Content> {
     link: Link,
     /// Whether an operator has chosen its store as the truth.
     chosen: bool,
+    /// A manager's name is m and this number.
+    name: usize,
 }
 
 impl<P, D: crate::disk::Content> Place<P, D> {
@@ -170,6 +172,7 @@ impl<P, D: crate::disk::Content> Place<P, D> {
             deferred: Vec::new(),
             link: Link::new(),
             chosen: false,
+            name: 0,
         }
     }
 
@@ -209,6 +212,8 @@ pub struct World {
     jetstream_up: bool,
     server_behind: bool,
     bus_up: bool,
+    /// Whether somebody runs a second manager under a name that another one has.
+    has_namesake: bool,
     cuts: BTreeSet<(Process, Process)>,
     checks: Checks,
     /// What happened.
@@ -233,9 +238,10 @@ impl World {
             size.loses = Loses::Tail;
         }
         let settings = settings(&mut rng);
-        let managers = (0..size.managers).map(|_| {
+        // One more is for a second one under a name that another one has.
+        let managers = (0..=size.managers).map(|name| {
             let content = ManagerContent { id: uuid(&mut rng), ..ManagerContent::default() };
-            Place::new(Disk::with(content), &mut rng)
+            Place { name, ..Place::new(Disk::with(content), &mut rng) }
         });
         let managers: Vec<_> = managers.collect();
         let workers: Vec<_> = (0..size.workers)
@@ -270,6 +276,7 @@ impl World {
             jetstream_up: true,
             server_behind: false,
             bus_up: true,
+            has_namesake: false,
             cuts: BTreeSet::new(),
             trace,
             calm_at: None,
@@ -343,6 +350,7 @@ impl World {
         self.checks.finish()?;
         for (number, place) in self.managers.iter().enumerate() {
             end::store(number, place.disk.content(), &self.checks.truth.state)?;
+            self.checks.history(number, place.disk.content())?;
         }
         self.trace.fold(self.chaos.rng.u64(..));
         Ok(())

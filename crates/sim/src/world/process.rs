@@ -15,7 +15,10 @@ impl World {
     pub(super) fn start(&mut self, process: Process) -> Checked {
         let now = self.now;
         let runs = match process {
-            Process::Manager(number) => self.managers[number].process.is_some(),
+            Process::Manager(number) => {
+                let is_unwanted = number == self.size.managers && !self.has_namesake;
+                self.managers[number].process.is_some() || is_unwanted
+            }
             Process::Worker(number) => {
                 self.workers[number].process.is_some() || self.operator.has_switched_off(number)
             }
@@ -43,6 +46,7 @@ impl World {
                     sabotage: self.sabotage,
                 };
                 let options = Options {
+                    name: place.name,
                     settings: self.settings.clone(),
                     snapshot_records: self.size.snapshot_records,
                     doubt_ms: self.size.doubt() / MS,
@@ -158,8 +162,10 @@ impl World {
                 }
                 manager::Output::Exit(why) => {
                     self.trace.say(|| format!("m{number} ends: {why:?}"));
-                    if why == Ended::Broken {
-                        self.operator.refused(number);
+                    match why {
+                        Ended::Broken => self.operator.refused(number),
+                        Ended::NameTaken => self.chaos.counts.count(Fault::NameTaken),
+                        _ => {}
                     }
                     self.kill(Process::Manager(number));
                     let wait = self.chaos.rng.u64(SECOND..3 * SECOND);
