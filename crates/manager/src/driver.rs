@@ -146,7 +146,7 @@ pub(crate) async fn reign(
     let _watcher = AbortOnDropHandle::new(tokio::spawn(watcher.watch()));
     let (seen, standbys) = mpsc::unbounded_channel();
     driver.standbys = standbys;
-    let members = Members::new(core);
+    let members = Members::new(core, options.name.clone(), Arc::clone(store));
     let _members = AbortOnDropHandle::new(tokio::spawn(async move { members.watch(seen).await }));
     let guard = driver.log.look().watch(driver.log.position());
     let ended = tokio::select! {

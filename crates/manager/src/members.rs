@@ -5,6 +5,7 @@
 //! second to a name that is in use does not begin ([`crate::presence`]).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -13,22 +14,28 @@ use longshore_bus::Bus;
 use longshore_proto::name::{Root, UserName};
 use longshore_proto::subject::lease_stream;
 use tokio::sync::mpsc;
+use tracing::warn;
+
+use crate::store::Store;
 
 /// How often a leader looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 
 /// The managers' keys in the lease's bucket.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Members {
     context: jetstream::Context,
     root: Root,
+    /// This manager's own name, and its store.
+    own: UserName,
+    store: Arc<Store>,
 }
 
 impl Members {
-    pub(crate) fn new(core: &Bus) -> Self {
+    pub(crate) fn new(core: &Bus, own: UserName, store: Arc<Store>) -> Self {
         let mut context = jetstream::new(core.client().clone());
         context.set_timeout(Duration::from_secs(2));
-        Self { context, root: core.root().clone() }
+        Self { context, root: core.root().clone(), own, store }
     }
 
     /// Tells of every manager that says that it is there, once.
@@ -36,11 +43,32 @@ impl Members {
         let mut told = BTreeSet::new();
         loop {
             for name in self.look().await {
-                if told.insert(name.clone()) && seen.send(name).is_err() {
+                if told.contains(&name) || !self.is_noted(&name).await {
+                    continue;
+                }
+                told.insert(name.clone());
+                if seen.send(name).is_err() {
                     return;
                 }
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Notes in the own store that another manager is about to be listed. Before it is: should the log be lost together
+    /// with the word whether that record was committed, this store must not pass for the only one.
+    async fn is_noted(&self, name: &UserName) -> bool {
+        if *name == self.own {
+            return true;
+        }
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || store.note_company()).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                warn!(%error, manager = %name, "another manager is not listed yet: this one's store cannot be written");
+                false
+            }
+            Err(_) => false,
         }
     }
 

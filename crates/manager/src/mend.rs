@@ -60,7 +60,7 @@ impl Mender<'_> {
             };
             let proves_prefix = self.chosen || self.proves_prefix().await?;
             if !may_join_later
-                && may_heal(&meta, self.name, self.chosen, proves_prefix)
+                && may_heal(&meta, self.name, self.store.has_company()?, self.chosen, proves_prefix)
                 && let Some(lease) = lease.take()
             {
                 return self.heal(&meta, broken, lease).await;

@@ -344,6 +344,16 @@ impl Store {
         Ok(batch.commit()?)
     }
 
+    /// Whether this manager ever was about to have the log list another one.
+    pub(crate) fn has_company(&self) -> Result<bool, ManagerError> {
+        Ok(self.local.get("company")?.is_some())
+    }
+
+    /// Remembers, for good, that this manager is about to have the log list another one.
+    pub(crate) fn note_company(&self) -> Result<(), ManagerError> {
+        if self.has_company()? { Ok(()) } else { self.put_local("company", b"1") }
+    }
+
     /// Whether a record of the log is the one that the journal holds in its place.
     pub(crate) fn holds(&self, index: u64, bytes: &[u8]) -> Result<bool, ManagerError> {
         Ok(self.journal.get(index.to_be_bytes())?.is_some_and(|known| *known == *bytes))

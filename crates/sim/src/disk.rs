@@ -47,6 +47,11 @@ impl<C: Content> Disk<C> {
         &self.durable
     }
 
+    /// Writes something small, and waits for it: nothing else goes on meanwhile.
+    pub fn note(&mut self, change: impl FnOnce(&mut C)) {
+        change(&mut self.durable);
+    }
+
     /// Begins to write a batch. False when the disk is full.
     pub fn begin(&mut self, batch: C::Batch) -> bool {
         if self.is_full {
@@ -93,6 +98,8 @@ pub struct ManagerContent {
     pub log_created: Option<String>,
     /// Whether it has belonged to a cluster, and what it held was damaged.
     pub must_join: bool,
+    /// Whether its manager ever was about to have the log list another one.
+    pub has_company: bool,
     /// The store's own id.
     pub id: Uuid,
 }

@@ -291,7 +291,9 @@ impl State {
                     self.touch_node_set(&node, revision, None, changes);
                 }
             }
-            Fact::NodeRegistered { name, node } => self.apply_register(name, node, changes),
+            Fact::NodeRegistered { name, node } => {
+                self.apply_register(name, node, revision, changes);
+            }
             Fact::NodeResized { name, capacity } => {
                 if let Some(node) = self.nodes.get_mut(name) {
                     node.facts.capacity = *capacity;
@@ -483,7 +485,13 @@ impl State {
         }
     }
 
-    fn apply_register(&mut self, name: &NodeName, facts: &NodeFacts, changes: &mut Changes) {
+    fn apply_register(
+        &mut self,
+        name: &NodeName,
+        facts: &NodeFacts,
+        revision: Revision,
+        changes: &mut Changes,
+    ) {
         match self.nodes.get_mut(name) {
             Some(node) => {
                 if node.facts.id != facts.id {
@@ -516,7 +524,12 @@ impl State {
                     labels_set: BTreeMap::new(),
                     drain: None,
                     is_confirmed_lost: false,
-                    revision: Revision::default(),
+                    // In a past that was left it may have seen more.
+                    revision: if self.meta.restorations.is_empty() {
+                        Revision::default()
+                    } else {
+                        revision
+                    },
                     labels: BTreeMap::new(),
                     tasks: BTreeSet::new(),
                 };

@@ -88,9 +88,16 @@ pub fn may_join(
 
 /// Whether a manager may make its own store the truth: an operator has chosen it, or nobody else ever belonged to the
 /// cluster and what still stands in the log, if anything does, ends with a record of its journal. Then everything that
-/// was acknowledged is on its disk.
-pub fn may_heal(meta: &Meta, name: &UserName, chosen: bool, proves_prefix: bool) -> bool {
-    let is_sole = meta.managers_known && meta.managers.iter().eq([name]);
+/// was acknowledged is on its disk. `has_company` says whether it ever was about to list another one: of that record it
+/// may not know that it was committed, and what came after it.
+pub fn may_heal(
+    meta: &Meta,
+    name: &UserName,
+    has_company: bool,
+    chosen: bool,
+    proves_prefix: bool,
+) -> bool {
+    let is_sole = !has_company && meta.managers_known && meta.managers.iter().eq([name]);
     meta.index > 0 && (chosen || (is_sole && proves_prefix))
 }
 
@@ -187,13 +194,24 @@ mod tests {
     fn only_the_one_manager_that_ever_was_heals_by_itself() {
         let name: UserName = "m0".parse().unwrap();
         let sole = meta(7, b"seven");
-        assert!(may_heal(&sole, &name, false, true));
-        assert!(!may_heal(&sole, &name, false, false), "the log holds what it does not");
-        assert!(may_heal(&sole, &name, true, false), "an operator has chosen");
-        assert!(!may_heal(&Meta { managers_known: false, ..sole.clone() }, &name, false, true));
+        assert!(may_heal(&sole, &name, false, false, true));
+        assert!(!may_heal(&sole, &name, false, false, false), "the log holds what it does not");
+        assert!(may_heal(&sole, &name, false, true, false), "an operator has chosen");
+        assert!(!may_heal(&sole, &name, true, false, true), "it may have listed another one");
+        assert!(may_heal(&sole, &name, true, true, true));
+        assert!(!may_heal(
+            &Meta { managers_known: false, ..sole.clone() },
+            &name,
+            false,
+            false,
+            true
+        ));
         let mut two = sole;
         two.managers.insert("m1".parse().unwrap());
-        assert!(!may_heal(&two, &name, false, true));
-        assert!(!may_heal(&Meta::default(), &name, true, true), "there is nothing to heal from");
+        assert!(!may_heal(&two, &name, false, false, true));
+        assert!(
+            !may_heal(&Meta::default(), &name, false, true, true),
+            "there is nothing to heal from"
+        );
     }
 }

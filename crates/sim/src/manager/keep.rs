@@ -118,6 +118,9 @@ impl Manager {
         if let Some(Response::Members(names)) = response {
             let told = &mut self.keeping.told;
             let new: Vec<_> = names.into_iter().filter(|name| told.insert(name.clone())).collect();
+            if new.iter().any(|name| *name != self.identity.name) {
+                ctx.disk.note(|content| content.has_company = true);
+            }
             if !new.is_empty() {
                 self.queue.extend(new.into_iter().map(|name| Input::ManagerSeen { name }));
                 self.turn_soon(ctx);

@@ -240,7 +240,8 @@ impl Manager {
             Some(last) => Record::decode(&last)
                 .is_ok_and(|record| journal.get(&record.index).is_some_and(|own| *own == last)),
         };
-        if may_heal(&meta, &self.identity.name, self.chosen, proves) {
+        let has_company = ctx.disk.content().has_company;
+        if may_heal(&meta, &self.identity.name, has_company, self.chosen, proves) {
             ctx.notes.push(Note::Heals { manager: self.number });
             self.step(Step::Making);
             return self.ask(Request::LogMake, READ_TIMEOUT, Purpose::Mend, ctx);

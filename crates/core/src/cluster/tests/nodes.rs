@@ -529,5 +529,7 @@ fn after_a_restore_every_node_is_asked_for_what_it_knows() {
         "its worker asks for its set, sees that it lacks what runs, and says so"
     );
     assert_eq!(world.task(task).state, TaskState::Assigned);
+    let registered = world.join("n2", NODE).unwrap();
+    assert!(registered.revision > seen, "one that registered in the past that was left");
     world.check_replay();
 }
