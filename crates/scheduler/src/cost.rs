@@ -116,6 +116,11 @@ impl Key {
     pub(crate) const NONE: Self =
         Self { first: f64::INFINITY, second: f64::INFINITY, tie: u64::MAX, lane: u32::MAX };
 
+    /// Nobody in particular, who stands there or behind.
+    pub(crate) fn as_bound(&self) -> Self {
+        Self { lane: u32::MAX, ..*self }
+    }
+
     /// Whether it stands for a node at all.
     pub(crate) fn is_some(&self) -> bool {
         self.lane != u32::MAX

@@ -5,7 +5,7 @@
 //! fleet ──changes──► columns: a row of figures per node, in blocks of 64
 //!                       │
 //!                       ▼   for each demand that was seen lately
-//!                    view: verdict per node, the best of each block, of groups of blocks, of each domain
+//!                    view: verdict per node, the best of each block, of 16 blocks, of each domain
 //! ```
 //!
 //! A view that is used again looks only at nodes that have changed since it was used last: whether one got
@@ -21,19 +21,15 @@
 //! | [`columns`] | the figures that scans read |
 //! | [`mod@profile`] | what only labels and attributes decide: constraints, affinities, domains |
 //! | [`kernel`] | what is computed for 64 nodes side by side |
-//! | [`shape`] | which lanes form a block, and which blocks a group and a domain |
-//! | [`best`] | the best two of a block |
 //! | [`tree`] | the best of blocks, groups of blocks and domains |
 //! | [`subject`] | what a view is of |
 //! | [`judgement`] | how each node stands to one demand |
 //! | [`view`] | everything known about one demand: that, and which node is best |
 
-mod best;
 mod columns;
 mod judgement;
 mod kernel;
 mod profile;
-mod shape;
 mod subject;
 mod tree;
 mod view;

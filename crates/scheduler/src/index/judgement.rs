@@ -13,12 +13,11 @@ use crate::filter::{self, Reason, Verdict};
 use crate::fleet::lanes::BLOCK;
 use crate::fleet::{Change, GroupId};
 use crate::index::Ground;
-use crate::index::best::Best;
 use crate::index::columns::{Figures, Lane64, Summary};
-use crate::index::kernel::{self, Factors, Step};
+use crate::index::kernel::{self, Factors};
 use crate::index::profile::Profile;
 use crate::index::subject::{Company, Owned};
-use crate::index::tree;
+use crate::index::tree::{self, Best};
 
 /// How each node stands to one demand.
 #[derive(Debug)]
@@ -422,8 +421,15 @@ impl Judgement {
         dot(&node.committed, &self.factors[node.class as usize])
     }
 
-    /// The best feasible nodes of a block, of those with or without a fresh measurement.
-    pub(super) fn scan(&self, ground: &Ground<'_>, block: usize, of_stale: bool) -> Best {
+    /// The best feasible nodes of a block, of those with or without a fresh measurement. Which one is next is
+    /// looked for only where that is asked.
+    pub(super) fn scan(
+        &self,
+        ground: &Ground<'_>,
+        block: usize,
+        of_stale: bool,
+        with_next: bool,
+    ) -> Best {
         let shape = self.profile.shape();
         if let Some(lanes) = shape.lanes(block) {
             let lanes = lanes.iter().map(|lane| *lane as usize);
@@ -437,7 +443,7 @@ impl Judgement {
         let lanes = ground.fleet.lanes();
         if let Some(class) = lanes.block_class(block) {
             let factors = Factors::Alike(&self.factors[class]);
-            return self.scan_alike(ground, block, factors, of_stale);
+            return self.scan_alike(ground, block, factors, of_stale, with_next);
         }
         let mut each = [[0.0; BLOCK]; DIMENSIONS];
         for (bit, class) in lanes.classes(block).iter().enumerate() {
@@ -447,7 +453,7 @@ impl Judgement {
                 each[r][bit] = factors[r];
             }
         }
-        self.scan_alike(ground, block, Factors::Each(&each), of_stale)
+        self.scan_alike(ground, block, Factors::Each(&each), of_stale, with_next)
     }
 
     /// What a block's summary says of its best node: at least a bound on what it costs.
@@ -456,7 +462,7 @@ impl Judgement {
             return Best::NONE;
         }
         let Some(class) = ground.fleet.lanes().block_class(block) else {
-            return self.scan(ground, block, false);
+            return self.scan(ground, block, false, false);
         };
         // Rounded sums and products rise with what goes into them, so nobody's is below that of the least.
         let lowest = &ground.columns.summary(block).live_least;
@@ -477,11 +483,13 @@ impl Judgement {
         for lane in lanes {
             let node = ground.columns.node(lane);
             let counts = self.is_feasible_at(lane) && node.is_stale == of_stale;
-            // Who stays behind need not be looked at more closely.
-            if !counts || ground.popular.is_none() && self.cost(ground, lane, node) > best.reach() {
+            // Who is behind the best two need not be looked at more closely.
+            if !counts
+                || ground.popular.is_none() && self.cost(ground, lane, node) > best.next.first
+            {
                 continue;
             }
-            best.add(&self.key(ground, lane, node));
+            best.add(self.key(ground, lane, node));
         }
         best
     }
@@ -493,6 +501,7 @@ impl Judgement {
         at: usize,
         factors: Factors<'_>,
         of_stale: bool,
+        with_next: bool,
     ) -> Best {
         let (block, summary) = (ground.columns.block(at), ground.columns.summary(at));
         let of_kind = if of_stale { summary.stale } else { !summary.stale };
@@ -502,37 +511,42 @@ impl Judgement {
         }
         let weights = self.weights(ground, at);
         let weights = weights.as_ref();
-        let steps = kernel::least_costs(ground.level, block, factors, weights, feasible);
+        let least = kernel::least_costs(ground.level, block, factors, weights, feasible, with_next);
         let penalty = if of_stale { STALE_FACTOR } else { 1.0 };
         let mut best = Best::NONE;
-        for Step { cost, ties } in steps {
-            let first = cost * penalty;
-            if best.is_full() || ties == 0 {
-                best.bound_by(first);
-                break;
-            }
-            let mut add = |bit: usize, second: f64| {
+        if least.ties.count_ones() > 2 && least.ties & summary.measured == 0 && weights.is_none() {
+            // On nodes alike, which are many where a fleet is new, only the fixed order tells.
+            let ties = earliest_two(&block.tie, least.ties);
+            ties.into_iter().for_each(|bit| {
+                let (first, tie) = (least.least * penalty, block.tie[bit]);
                 let lane = u32::try_from(at * BLOCK + bit).unwrap_or(u32::MAX);
-                best.add(&Key { first, second, tie: block.tie[bit], lane });
-            };
-            if ties.count_ones() > 2 && ties & summary.measured == 0 && weights.is_none() {
-                // On nodes alike, which are many where a fleet is new, only the fixed order tells.
-                earliest_two(&block.tie, ties).into_iter().for_each(|bit| add(bit, cost));
-                best.bound_by(first);
-                break;
-            }
+                best.add(Key { first, second: least.least, tie, lane });
+            });
+            return best;
+        }
+        let mut add = |first: f64, ties: u64| {
             each_bit(ties, |bit| {
+                let tie = block.tie[bit];
                 // Where nothing more is measured than committed, both costs are the same sum.
                 let second = if summary.measured >> bit & 1 == 0 {
-                    cost
+                    first
                 } else {
                     let committed = self.committed(ground.columns.node(at * BLOCK + bit));
                     weights.map_or(committed, |weights| committed * weights[bit])
                 };
-                add(bit, second);
+                let lane = u32::try_from(at * BLOCK + bit).unwrap_or(u32::MAX);
+                best.add(Key { first: first * penalty, second, tie, lane });
             });
+        };
+        add(least.least, least.ties);
+        if least.ties.count_ones() > 1 {
+            return best;
         }
-        best
+        if with_next {
+            add(least.next, least.next_ties);
+            return best;
+        }
+        Best::only(best.best)
     }
 
     /// What points make of the costs of a block; `None` where there are none.

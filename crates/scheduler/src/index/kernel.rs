@@ -9,23 +9,19 @@ use crate::demand::{Amounts, DIMENSIONS};
 use crate::fleet::lanes::BLOCK;
 use crate::index::columns::{Block, Lane64};
 
-/// How many of the least costs are told: those of the two best nodes, and what the others cost at least.
-pub(crate) const STEPS: usize = 3;
-
 /// How many lanes one vector has.
 const WIDTH: usize = 8;
 
-/// One of the least costs of a block.
+/// The least costs of a block.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Step {
-    /// What is the least cost among the feasible nodes that the steps before left.
-    pub(crate) cost: f64,
-    /// Which of them cost just that, as bits; none where none was left.
+pub(crate) struct Least {
+    /// The least cost among the feasible nodes.
+    pub(crate) least: f64,
+    /// Which of them cost just that, as bits. None when none is feasible.
     pub(crate) ties: u64,
-}
-
-impl Step {
-    const NONE: Self = Self { cost: f64::INFINITY, ties: 0 };
+    /// The least cost among the others, and which cost just that.
+    pub(crate) next: f64,
+    pub(crate) next_ties: u64,
 }
 
 /// What a demand does to the costs of a block's nodes, by dimension.
@@ -37,25 +33,27 @@ pub(crate) enum Factors<'f> {
     Each(&'f [Lane64; DIMENSIONS]),
 }
 
-/// The least costs among the feasible nodes of a block. `weights` are what points make of the costs, where there are any.
+/// The two least costs among the feasible nodes of a block; the second only where it is asked for. `weights` are
+/// what points make of the costs, where there are any.
 pub(crate) fn least_costs(
     level: Level,
     block: &Block,
     factors: Factors<'_>,
     weights: Option<&Lane64>,
     feasible: u64,
-) -> [Step; STEPS] {
+    with_next: bool,
+) -> Least {
     match factors {
         Factors::Alike(factors) => {
             dispatch!(level, simd => {
                 let factor = |r: usize, _| f64x8::splat(simd, factors[r]);
-                least_costs_by(simd, block, factor, factors[2] != 0.0, weights, feasible)
+                least_costs_by(simd, block, factor, factors[2] != 0.0, weights, feasible, with_next)
             })
         }
         Factors::Each(factors) => {
             dispatch!(level, simd => {
                 let factor = |r: usize, at| part(simd, &factors[r], at);
-                least_costs_by(simd, block, factor, true, weights, feasible)
+                least_costs_by(simd, block, factor, true, weights, feasible, with_next)
             })
         }
     }
@@ -79,7 +77,8 @@ fn least_costs_by<S: Simd>(
     with_disk: bool,
     weights: Option<&Lane64>,
     feasible: u64,
-) -> [Step; STEPS] {
+    with_next: bool,
+) -> Least {
     let [cpu, memory, disk, tasks] = &block.live;
     let nothing = f64x8::splat(simd, f64::INFINITY);
     let mut costs = [nothing; BLOCK / WIDTH];
@@ -97,21 +96,17 @@ fn least_costs_by<S: Simd>(
         let can = mask64x8::from_bitmask(simd, feasible >> (at * WIDTH) & 0xff);
         *entry = can.select(cost, nothing);
     }
-    let mut steps = [Step::NONE; STEPS];
-    let mut left = feasible;
-    for step in &mut steps {
-        let (cost, ties) = least_of(simd, &costs);
-        *step = Step { cost, ties: ties & left };
-        left &= !ties;
-        if left == 0 {
-            break;
-        }
+    let (least, ties) = least_of(simd, &costs);
+    let (mut next, mut next_ties) = (f64::INFINITY, 0);
+    if with_next {
         for (at, cost) in costs.iter_mut().enumerate() {
             let taken = mask64x8::from_bitmask(simd, ties >> (at * WIDTH) & 0xff);
             *cost = taken.select(nothing, *cost);
         }
+        (next, next_ties) = least_of(simd, &costs);
+        next_ties &= feasible & !ties;
     }
-    steps
+    Least { least, ties: ties & feasible, next, next_ties }
 }
 
 /// The least cost, and where it is, as bits.

@@ -17,7 +17,7 @@ use crate::demand::Demand;
 use crate::filter::{self, Verdict};
 use crate::fleet::lanes::BLOCK;
 use crate::fleet::{Fleet, Node};
-use crate::index::shape::Shape;
+use crate::index::tree::Shape;
 
 /// What a profile is of.
 #[derive(Debug, Clone, PartialEq)]

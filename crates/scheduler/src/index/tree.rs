@@ -1,11 +1,216 @@
-//! The best of each block, of each group of blocks, and of each domain, mended where something changed.
+//! The best of each block, of each group of 16 blocks, and of each domain, mended where something changed.
 
 use std::cmp::Ordering;
 use std::ops::Range;
 
 use crate::cost::Key;
-use crate::index::best::{Best, Glance};
-use crate::index::shape::{NOWHERE, Shape, number};
+use crate::fleet::lanes::BLOCK;
+
+/// How many blocks form a group.
+const GROUP: usize = 16;
+
+/// Which lanes form a block, which blocks a group, and which groups a domain. No block spans two domains.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    /// For shapes of several domains: the lanes in their order, and where each lane's block is.
+    order: Option<Order>,
+    /// The first block of each group, and the end.
+    group_starts: Vec<u32>,
+    /// The first group of each domain, and the end.
+    domain_starts: Vec<u32>,
+    group_of: Vec<u32>,
+    domain_of: Vec<u32>,
+}
+
+/// Lanes in another order than their own.
+#[derive(Debug, Clone)]
+struct Order {
+    lanes: Vec<u32>,
+    /// The first place in `lanes` of each block, and the end.
+    block_starts: Vec<u32>,
+    /// The block of each lane; [`NOWHERE`] for lanes without a node, which are in no domain.
+    block_of: Vec<u32>,
+}
+
+/// The block of lanes that are in none.
+const NOWHERE: u32 = u32::MAX;
+
+fn number(figure: usize) -> u32 {
+    u32::try_from(figure).unwrap_or(u32::MAX)
+}
+
+impl Shape {
+    /// One domain, and lanes in their own order.
+    pub(crate) fn plain(blocks: usize) -> Self {
+        let groups = blocks.div_ceil(GROUP).max(1);
+        Self {
+            order: None,
+            group_starts: (0..=groups).map(|group| number((group * GROUP).min(blocks))).collect(),
+            domain_starts: vec![0, number(groups)],
+            group_of: (0..blocks).map(|block| number(block / GROUP)).collect(),
+            domain_of: vec![0; groups],
+        }
+    }
+
+    /// The lanes of each domain.
+    pub(crate) fn of_domains(domains: &[Vec<u32>], lanes: usize) -> Self {
+        let mut order =
+            Order { lanes: Vec::new(), block_starts: vec![0], block_of: vec![NOWHERE; lanes] };
+        let (mut group_starts, mut domain_starts) = (vec![0], vec![0]);
+        let (mut group_of, mut domain_of) = (Vec::new(), Vec::new());
+        for (domain, members) in (0..).zip(domains) {
+            for group in members.chunks(GROUP * BLOCK) {
+                for block in group.chunks(BLOCK) {
+                    let at = number(order.block_starts.len() - 1);
+                    block.iter().for_each(|lane| order.block_of[*lane as usize] = at);
+                    order.lanes.extend(block);
+                    order.block_starts.push(number(order.lanes.len()));
+                    group_of.push(number(group_starts.len() - 1));
+                }
+                group_starts.push(number(order.block_starts.len() - 1));
+                domain_of.push(domain);
+            }
+            domain_starts.push(number(group_starts.len() - 1));
+        }
+        Self { order: Some(order), group_starts, domain_starts, group_of, domain_of }
+    }
+
+    pub(crate) fn blocks(&self) -> usize {
+        self.group_of.len()
+    }
+
+    fn groups(&self) -> usize {
+        self.domain_of.len()
+    }
+
+    fn domains(&self) -> usize {
+        self.domain_starts.len() - 1
+    }
+
+    /// The block that a lane is in; none where domains count and the lane has no node.
+    pub(crate) fn block_of(&self, lane: usize) -> Option<usize> {
+        match &self.order {
+            None => Some(lane / BLOCK),
+            Some(order) => {
+                Some(order.block_of[lane]).filter(|at| *at != NOWHERE).map(|at| at as usize)
+            }
+        }
+    }
+
+    /// The domain that a block is in.
+    pub(crate) fn domain_of(&self, block: usize) -> usize {
+        self.domain_of[self.group_of[block] as usize] as usize
+    }
+
+    /// The domain that a lane is in, where lanes are not in their own order.
+    pub(crate) fn ordered_domain_of(&self, lane: usize) -> Option<usize> {
+        self.order.as_ref()?;
+        Some(self.domain_of(self.block_of(lane)?))
+    }
+
+    /// Whether blocks hold lanes in their own order.
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.order.is_none()
+    }
+
+    /// The lanes of a block where they are not in their own order.
+    pub(crate) fn lanes(&self, block: usize) -> Option<&[u32]> {
+        let order = self.order.as_ref()?;
+        let (start, end) = (order.block_starts[block], order.block_starts[block + 1]);
+        Some(&order.lanes[start as usize..end as usize])
+    }
+}
+
+/// The best of one block, and what is known of the others in it.
+///
+/// `best` is what its node stands at. Every other node stands at `next` or behind it: either some node is just
+/// there, or `next` has no lane and is a bound. While `best` is not behind `next`, it is the best of the block;
+/// else only a scan can tell, and `next` is a bound on what the scan will find.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Best {
+    pub(crate) best: Key,
+    pub(crate) next: Key,
+}
+
+impl Best {
+    pub(crate) const NONE: Self = Self { best: Key::NONE, next: Key::NONE };
+
+    /// A block of which it is known only that nobody in it costs less.
+    pub(crate) fn bounded(first: f64) -> Self {
+        let next = Key { first, second: 0.0, tie: 0, lane: u32::MAX };
+        Self { best: Key::NONE, next }
+    }
+
+    /// The best of a block of which nothing else is known.
+    pub(crate) fn only(best: Key) -> Self {
+        Self { best, next: best.as_bound() }
+    }
+
+    /// Takes another node of the block into account.
+    pub(crate) fn add(&mut self, key: Key) {
+        if key.is_before(&self.best) {
+            self.next = std::mem::replace(&mut self.best, key);
+        } else if key.is_before(&self.next) {
+            self.next = key;
+        }
+    }
+
+    /// Whether it is known which node is the best.
+    fn is_certain(&self) -> bool {
+        !self.next.is_before(&self.best)
+    }
+
+    /// Whether it is known which node comes after the best, if any does.
+    fn knows_next(&self) -> bool {
+        self.next.is_some() || self.next.first == f64::INFINITY
+    }
+
+    /// Nobody of the block stands before this.
+    fn bound(&self) -> &Key {
+        if self.is_certain() { &self.best } else { &self.next }
+    }
+
+    /// A node stands here now; [`Key::NONE`] takes it out.
+    fn touch(&mut self, lane: u32, key: Key) {
+        if lane == self.best.lane {
+            self.best = key;
+            if !self.is_certain() && self.next.is_some() {
+                // What was next is the best, and nobody else stood before it.
+                self.best = self.next;
+                self.next = self.best.as_bound();
+            }
+        } else if key.is_before(self.bound()) {
+            if self.is_certain() {
+                self.next = self.best;
+            }
+            self.best = key;
+        } else if key.is_before(&self.next) {
+            self.next = key;
+        } else if lane == self.next.lane && key != self.next {
+            self.next = self.next.as_bound();
+        }
+    }
+}
+
+/// What of a [`Best`] tells that a node of its block stays behind: so little that that of all blocks stays at hand.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(16))]
+pub(crate) struct Glance {
+    /// What decides first about whoever comes after the best.
+    pub(crate) next_first: f64,
+    /// The lanes that it is known of, to be looked at more closely.
+    pub(crate) best: u32,
+    pub(crate) next: u32,
+}
+
+impl Glance {
+    const NONE: Self = Self { next_first: f64::INFINITY, best: u32::MAX, next: u32::MAX };
+
+    fn of(known: &Best) -> Self {
+        Self { next_first: known.next.first, best: known.best.lane, next: known.next.lane }
+    }
+}
 
 /// The best of blocks, groups and domains.
 ///
@@ -35,10 +240,6 @@ struct Rest {
 }
 
 impl Rest {
-    fn of(key: &Key) -> Self {
-        Self { second: key.second, tie: key.tie }
-    }
-
     fn order(&self, other: &Self) -> Ordering {
         self.second.total_cmp(&other.second).then_with(|| self.tie.cmp(&other.tie))
     }
@@ -115,6 +316,10 @@ fn earliest(firsts: &[f64], this: f64, order: impl Fn(usize, usize) -> Ordering)
     earliest.unwrap_or(0)
 }
 
+fn range(starts: &[u32], index: usize) -> Range<usize> {
+    starts[index] as usize..starts[index + 1] as usize
+}
+
 impl Tree {
     /// Whether the tree has the shape's size; one that has not knows nothing.
     pub(crate) fn fits(&self, shape: &Shape) -> bool {
@@ -134,19 +339,22 @@ impl Tree {
         self.doubtful_groups.clone_from(&other.doubtful_groups);
     }
 
-    /// Gives the tree a shape's size. What it knows holds no more: each block is filled then, and [`Tree::finish`] says
-    /// the rest, so that nothing need be wiped before.
-    pub(crate) fn fit(&mut self, shape: &Shape) {
-        self.blocks.resize(shape.blocks(), Best::NONE);
-        self.glances.resize(shape.blocks(), Glance::NONE);
-        self.firsts.resize(shape.blocks(), f64::INFINITY);
-        self.rests.resize(shape.blocks(), Rest::of(&Key::NONE));
-        self.group_firsts.resize(shape.groups(), f64::INFINITY);
-        self.groups.resize(shape.groups(), Top::NONE);
-        self.domains.resize(shape.domains(), Top::NONE);
-        self.domain_firsts.resize(shape.domains(), f64::INFINITY);
-        self.doubtful_groups.clear();
-        self.doubtful_groups.resize(shape.groups().div_ceil(64), 0);
+    /// A tree that knows nothing.
+    pub(crate) fn clear(&mut self, shape: &Shape) {
+        fn refill<T: Clone>(all: &mut Vec<T>, count: usize, one: T) {
+            all.clear();
+            all.resize(count, one);
+        }
+        refill(&mut self.blocks, shape.blocks(), Best::NONE);
+        refill(&mut self.glances, shape.blocks(), Glance::NONE);
+        refill(&mut self.firsts, shape.blocks(), f64::INFINITY);
+        let last = Rest { second: f64::INFINITY, tie: u64::MAX };
+        refill(&mut self.rests, shape.blocks(), last);
+        refill(&mut self.group_firsts, shape.groups(), f64::INFINITY);
+        refill(&mut self.groups, shape.groups(), Top::NONE);
+        refill(&mut self.domains, shape.domains(), Top::NONE);
+        refill(&mut self.domain_firsts, shape.domains(), f64::INFINITY);
+        refill(&mut self.doubtful_groups, shape.groups().div_ceil(64), 0);
     }
 
     /// Sets what is known of a block, of which [`Tree::finish`] hears later.
@@ -159,9 +367,9 @@ impl Tree {
     fn note(&mut self, block: usize) {
         let known = &self.blocks[block];
         self.glances[block] = Glance::of(known);
-        let first = known.first();
-        self.firsts[block] = first.first;
-        self.rests[block] = Rest::of(&first);
+        let Key { first, second, tie, .. } = *known.bound();
+        self.firsts[block] = first;
+        self.rests[block] = Rest { second, tie };
     }
 
     /// Scans, where all lanes are one domain, the blocks of which only a bound is known, if they may be the first.
@@ -175,13 +383,13 @@ impl Tree {
             && !self.blocks[block].is_certain()
         {
             let found = scan(block);
-            first = found.first().first;
+            first = found.bound().first;
             self.fill(block, found);
         }
         for block in 0..self.blocks.len() {
             if self.firsts[block] <= first && !self.blocks[block].is_certain() {
                 let found = scan(block);
-                first = less(found.first().first, first);
+                first = less(found.bound().first, first);
                 self.fill(block, found);
             }
         }
@@ -211,7 +419,7 @@ impl Tree {
 
     /// The same, of a node whose block is known.
     pub(crate) fn touch_in(&mut self, shape: &Shape, block: usize, lane: u32, key: Key) {
-        self.blocks[block].touch(lane, &key);
+        self.blocks[block].touch(lane, key);
         self.note(block);
         self.lift(shape, block);
     }
@@ -219,15 +427,15 @@ impl Tree {
     /// What is known of a block has changed: where it is better, what is above it follows; where it was the first
     /// of its group and is worse, what was known of the group is a bound from now on.
     fn lift(&mut self, shape: &Shape, block: usize) {
-        let bound = self.blocks[block].first();
-        let at = shape.group_of(block);
+        let bound = *self.blocks[block].bound();
+        let at = shape.group_of[block] as usize;
         let group = &mut self.groups[at];
         if bound.is_before(&group.bound) {
             let top = Top { bound, block: number(block) };
             *group = top;
             self.group_firsts[at] = bound.first;
             unmark(&mut self.doubtful_groups, at);
-            let domain = shape.domain_of_group(at);
+            let domain = shape.domain_of[at] as usize;
             if bound.is_before(&self.domains[domain].bound) {
                 self.set_domain(domain, top);
             }
@@ -247,7 +455,7 @@ impl Tree {
         loop {
             let block = self.domains[domain].block as usize;
             let Some(known) = self.blocks.get(block) else { return was_sure };
-            let group = shape.group_of(block);
+            let group = shape.group_of[block] as usize;
             if !is_marked(&self.doubtful_groups, group) {
                 if known.is_certain() {
                     return was_sure;
@@ -263,11 +471,11 @@ impl Tree {
     fn look_through(&mut self, shape: &Shape, group: usize) {
         unmark(&mut self.doubtful_groups, group);
         self.look_through_group(shape, group);
-        self.look_through_domain(shape, shape.domain_of_group(group));
+        self.look_through_domain(shape, shape.domain_of[group] as usize);
     }
 
     fn look_through_group(&mut self, shape: &Shape, group: usize) {
-        let top = self.first_of(shape.blocks_of(group));
+        let top = self.first_of(range(&shape.group_starts, group));
         self.group_firsts[group] = top.bound.first;
         self.groups[group] = top;
     }
@@ -282,24 +490,21 @@ impl Tree {
         let rests = &self.rests[blocks.clone()];
         let at = earliest(firsts, first, |one, other| rests[one].order(&rests[other]));
         let block = blocks.start + at;
-        Top { bound: self.blocks[block].first(), block: number(block) }
+        Top { bound: *self.blocks[block].bound(), block: number(block) }
     }
 
     fn look_through_domain(&mut self, shape: &Shape, domain: usize) {
-        let top = self.first_of_groups(shape.groups_of(domain));
-        self.set_domain(domain, top);
-    }
-
-    /// The first of a range of groups.
-    fn first_of_groups(&self, groups: Range<usize>) -> Top {
+        let groups = range(&shape.domain_starts, domain);
         let firsts = &self.group_firsts[groups.clone()];
         let first = least(firsts);
-        if first == f64::INFINITY {
-            return Top::NONE;
-        }
-        let groups = &self.groups[groups];
-        let order = |one: usize, other: usize| groups[one].bound.order(&groups[other].bound);
-        groups[earliest(firsts, first, order)]
+        let top = if first == f64::INFINITY {
+            Top::NONE
+        } else {
+            let groups = &self.groups[groups];
+            let order = |one: usize, other: usize| groups[one].bound.order(&groups[other].bound);
+            groups[earliest(firsts, first, order)]
+        };
+        self.set_domain(domain, top);
     }
 
     fn set_domain(&mut self, domain: usize, top: Top) {
@@ -338,19 +543,29 @@ impl Tree {
         block: usize,
         mut scan: impl FnMut(usize) -> Best,
     ) -> Key {
-        let own = shape.group_of(block);
+        if !self.blocks[block].knows_next() {
+            let known = scan(block);
+            self.fill(block, known);
+        }
+        let instead = Top { bound: self.blocks[block].next, block: NOWHERE };
+        let own = shape.group_of[block] as usize;
+        let groups = range(&shape.domain_starts, shape.domain_of[own] as usize);
         loop {
-            let top = self.first_without(shape, block);
+            let mut top = instead;
+            let mut consider = |other: Top| {
+                if other.bound.is_before(&top.bound) {
+                    top = other;
+                }
+            };
+            let first = std::mem::replace(&mut self.firsts[block], f64::INFINITY);
+            consider(self.first_of(range(&shape.group_starts, own)));
+            self.firsts[block] = first;
+            for group in groups.clone().filter(|group| *group != own) {
+                consider(self.groups[group]);
+            }
             let first = top.block as usize;
             let Some(known) = self.blocks.get(first) else { return top.bound };
-            if first == block {
-                if known.knows_next() {
-                    return top.bound;
-                }
-                self.fill(block, scan(block));
-                continue;
-            }
-            let group = shape.group_of(first);
+            let group = shape.group_of[first] as usize;
             // What was found of the block's own group was looked for just now.
             if group == own || !is_marked(&self.doubtful_groups, group) {
                 if known.is_certain() {
@@ -362,27 +577,54 @@ impl Tree {
         }
     }
 
-    /// The first of a block's domain as far as is known, were it not for the best of the block.
-    fn first_without(&mut self, shape: &Shape, block: usize) -> Top {
-        let next = self.blocks[block].next();
-        let group = shape.group_of(block);
-        let first = std::mem::replace(&mut self.firsts[block], next.first);
-        let rest = std::mem::replace(&mut self.rests[block], Rest::of(&next));
-        let mut top = self.first_of(shape.blocks_of(group));
-        (self.firsts[block], self.rests[block]) = (first, rest);
-        if top.block as usize == block {
-            top.bound = next;
-        }
-        let first = std::mem::replace(&mut self.group_firsts[group], top.bound.first);
-        let whole = std::mem::replace(&mut self.groups[group], top);
-        let top = self.first_of_groups(shape.groups_of(shape.domain_of_group(group)));
-        (self.group_firsts[group], self.groups[group]) = (first, whole);
-        top
-    }
-
     pub(crate) fn bytes(&self) -> usize {
         let of_block =
             size_of::<Best>() + size_of::<Glance>() + size_of::<f64>() + size_of::<Rest>();
         self.blocks.len() * of_block + (self.groups.len() + self.domains.len()) * size_of::<Top>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(first: f64, lane: u32) -> Key {
+        Key { first, second: 0.0, tie: u64::from(lane), lane }
+    }
+
+    /// Nodes that change at random, with what is known of them after each change.
+    #[test]
+    fn what_is_certain_is_true_and_what_is_not_has_a_bound() {
+        let mut state = 1_u64;
+        let mut roll = |sides: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % sides
+        };
+        let mut keys = [Key::NONE; 6];
+        let mut known = Best::NONE;
+        let mut certain = 0;
+        for step in 0..100_000 {
+            let lane = u32::try_from(roll(6)).unwrap();
+            let gone = roll(8) == 0;
+            let now = if gone { Key::NONE } else { key(roll(12) as f64, lane) };
+            keys[lane as usize] = now;
+            known.touch(lane, now);
+            let mut sorted = keys;
+            sorted.sort_by(Key::order);
+            assert!(!sorted[0].is_before(known.bound()), "step {step}: {known:?} of {sorted:?}");
+            if known.is_certain() {
+                certain += 1;
+                assert_eq!(known.best, sorted[0], "step {step}");
+                if known.knows_next() {
+                    assert_eq!(known.next, sorted[1], "step {step}: {known:?}");
+                }
+            } else if roll(2) == 0 {
+                known = Best::NONE;
+                keys.iter().filter(|key| key.is_some()).for_each(|key| known.add(*key));
+            }
+        }
+        assert!(certain > 50_000, "{certain}");
     }
 }

@@ -185,7 +185,7 @@ impl View {
         let Some(block) = shape.block_of(at) else { return false };
         let Some((first, weight)) = nodes.cost_if_feasible(ground, at, node) else { return false };
         let known = fresh.glance(block);
-        if known.knows(lane) || known.may_let_in(first) {
+        if lane == known.best || lane == known.next || first <= known.next_first {
             let second = nodes.committed(node) * weight;
             fresh.touch_in(shape, block, lane, Key { first, second, tie: node.tie, lane });
         }
@@ -205,8 +205,9 @@ impl View {
             let Some(block) = shape.block_of(at) else { return };
             let known = self.fresh.glance(block);
             // Most nodes neither were among the first of their block nor are now, and this tells at a glance.
-            if !known.knows(lane)
-                && (!feasible || !known.may_let_in(self.nodes.first(ground, at, node)))
+            if lane != known.best
+                && lane != known.next
+                && (!feasible || self.nodes.first(ground, at, node) > known.next_first)
             {
                 return;
             }
@@ -238,7 +239,7 @@ impl View {
         let Self { nodes, fresh, stale, .. } = self;
         let profile = Arc::clone(&nodes.profile);
         let shape = profile.shape();
-        fresh.fit(shape);
+        fresh.clear(shape);
         // Where blocks are scanned in the order in which they lie, each is judged just before it is scanned.
         let in_order = shape.is_in_order();
         let is_fast = nodes.is_fast(ground.kind);
@@ -246,21 +247,21 @@ impl View {
             if is_fast {
                 fresh.fill(block, nodes.glance(ground, block));
             } else if in_order {
-                fresh.fill(block, nodes.scan(ground, block, false));
+                fresh.fill(block, nodes.scan(ground, block, false, false));
             }
         });
         if is_fast {
-            fresh.settle(|block| nodes.scan(ground, block, false));
+            fresh.settle(|block| nodes.scan(ground, block, false, false));
         } else if !in_order {
             for block in 0..shape.blocks() {
-                fresh.fill(block, nodes.scan(ground, block, false));
+                fresh.fill(block, nodes.scan(ground, block, false, false));
             }
         }
         fresh.finish(shape);
         if ground.fleet.has_stale() {
-            stale.fit(shape);
+            stale.clear(shape);
             for block in 0..shape.blocks() {
-                stale.fill(block, nodes.scan(ground, block, true));
+                stale.fill(block, nodes.scan(ground, block, true, false));
             }
             stale.finish(shape);
         } else {
@@ -340,7 +341,7 @@ impl View {
         let block = shape.block_of(best as usize)?;
         let home = shape.domain_of(block);
         let tree = if of_stale { stale } else { fresh };
-        let scan = |block| nodes.scan(ground, block, of_stale);
+        let scan = |block| nodes.scan(ground, block, of_stale, true);
         let without = tree.domain_without(shape, block, scan);
         tree.with_domain(home, without, |tree| first_of(ground, nodes, tree, of_stale, Some(home)))
     }
@@ -366,7 +367,7 @@ fn first_of(
     let shape = nodes.profile.shape();
     loop {
         let (domain, apart) = first_domain(ground, nodes, tree)?;
-        let scan = |block| nodes.scan(ground, block, of_stale);
+        let scan = |block| nodes.scan(ground, block, of_stale, true);
         if known == Some(domain) || tree.make_sure(shape, domain, scan) {
             return Some(Pick { lane: tree.domain(domain).lane, apart });
         }
