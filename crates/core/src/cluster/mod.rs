@@ -196,6 +196,8 @@ struct Heard {
     revision: Revision,
     used: Option<Resources>,
     runtime_error: Option<String>,
+    /// The digest of its set, as it was worked out last.
+    digest: Option<assign::Digest>,
     /// How many heartbeats in a row told of another set than ours at the same revision.
     mismatches: u32,
     /// Whether its worker said last that nothing of ours runs there, and knew that nothing should.
@@ -255,6 +257,7 @@ impl Cluster {
             revision: Revision::default(),
             used: Some(heartbeat.used),
             runtime_error: heartbeat.runtime_error.clone(),
+            digest: None,
             mismatches: 0,
             is_empty: false,
             is_leaving: heartbeat.leaving,

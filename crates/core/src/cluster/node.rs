@@ -9,6 +9,7 @@ use longshore_proto::node::{
 };
 use longshore_proto::state::{Eligibility, NodeStatus};
 
+use super::assign::{self, Digest};
 use super::changes::touch_slot;
 use super::derived::machine;
 use super::draft::Draft;
@@ -16,7 +17,7 @@ use super::effect::{Effect, Reply};
 use super::eligibility::{DEADLINE_MS_MAX, how_to_prove, unproven};
 use super::input::Ticket;
 use super::record::{Fact, NodeFacts};
-use super::{Heard, Live, Settings, assign};
+use super::{Heard, Live, Settings};
 
 /// After so many heartbeats in a row with another set at the same revision the node is told to ask anew. One
 /// alone may only mean that a report and a heartbeat crossed.
@@ -167,8 +168,10 @@ pub(super) fn heartbeat(
         // It was said before the goodbye, which has overtaken it.
         return;
     }
+    let known = before.and_then(|before| before.digest);
+    let digest = (heartbeat.revision == revision).then(|| Digest::of(draft.state, node, known));
     let differs = heartbeat.revision > revision
-        || heartbeat.revision == revision && heartbeat.digest != assign::digest(draft.state, node);
+        || digest.is_some_and(|digest| digest.value != heartbeat.digest);
     let resized = node.facts.capacity != heartbeat.capacity;
 
     // What was decided since the heartbeat before may be on its way still. A node that was not heard in this reign may
@@ -177,6 +180,7 @@ pub(super) fn heartbeat(
     let mut heard = Heard::now(draft);
     heard.is_leaving = heartbeat.leaving;
     heard.revision = revision;
+    heard.digest = digest;
     heard.used = Some(heartbeat.used);
     heard.runtime_error.clone_from(&heartbeat.runtime_error);
     heard.mismatches = if differs { before.map_or(0, |before| before.mismatches) + 1 } else { 0 };
@@ -311,6 +315,7 @@ impl Heard {
             revision: Revision::default(),
             used: None,
             runtime_error: None,
+            digest: None,
             mismatches: 0,
             is_empty: false,
             is_leaving: false,
