@@ -27,7 +27,7 @@ use crate::connect::{Bus, headers, jittered};
 /// How long nobody answers before the question is sent again. The server gives a question to one of those who listen;
 /// one that was cut off counts among them for half a minute, so that a question may need a few tries.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
-/// The same for what is worked out beside the manager's loop, a few at a time: each try is that work once more.
+/// The same for what is worked out or read beside the manager's loop, a few at a time: each try is that work once more.
 const STUDY_PATIENCE: Duration = Duration::from_secs(4);
 /// The first wait between two tries; it doubles, and a random part of it is waited.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -105,16 +105,17 @@ pub enum AskError {
     },
 }
 
-fn patience(subject: &Subject) -> Duration {
-    match subject {
-        Subject::Api {
-            verb:
-                ApiVerb::TaskExplain
-                | ApiVerb::ClusterWhatIf
-                | ApiVerb::RebalancePlan
-                | ApiVerb::BackupMake,
-            ..
-        } => STUDY_PATIENCE,
+fn patience(subject: &Subject, ask: &Ask) -> Duration {
+    let (Subject::Api { verb, .. } | Subject::LeaderRead { verb, .. }) = subject else {
+        return ANSWER_PATIENCE;
+    };
+    match verb {
+        ApiVerb::TaskExplain
+        | ApiVerb::ClusterWhatIf
+        | ApiVerb::RebalancePlan
+        | ApiVerb::BackupMake
+        | ApiVerb::EventList => STUDY_PATIENCE,
+        _ if ask.at.is_some() => STUDY_PATIENCE,
         _ => ANSWER_PATIENCE,
     }
 }
@@ -139,7 +140,7 @@ impl Bus {
         question: &Q,
         ask: Ask,
     ) -> Result<(u64, A), AskError> {
-        let patience = patience(subject);
+        let patience = patience(subject, &ask);
         let subject = &subject.text(self.root());
         let payload = bytes::Bytes::from(codec::encode(question));
         let start = Instant::now();
@@ -170,7 +171,9 @@ impl Bus {
                 () = tokio::time::sleep_until(next.min(deadline)) => {
                     if Instant::now() >= deadline {
                         return Err(match failure {
-                            Some(failure) if tries.is_empty() || ask.command.is_none() => failure,
+                            Some(failure) if tries.is_empty() => failure,
+                            // A refusal tells more than the silence that came after it.
+                            Some(failure @ AskError::Refused(_)) if ask.command.is_none() => failure,
                             // Somebody has heard of a change and not answered: its outcome is unknown, whatever other
                             // tries came to.
                             failure => AskError::TimedOut {
@@ -248,5 +251,27 @@ impl Bus {
             }
             Err(source) => Tried::Refused(AskError::Bus { subject, source }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_proto::subject::Scope;
+
+    use super::*;
+
+    #[test]
+    fn what_is_work_is_not_asked_again_as_soon() {
+        let (scope, verb) = (Scope::Cluster, ApiVerb::ClusterWhatIf);
+        let ask = Ask::read(Duration::from_secs(10));
+        assert_eq!(patience(&Subject::Api { scope: scope.clone(), verb }, &ask), STUDY_PATIENCE);
+        assert_eq!(
+            patience(&Subject::LeaderRead { scope: scope.clone(), verb }, &ask),
+            STUDY_PATIENCE
+        );
+        let list = Subject::Api { scope, verb: ApiVerb::NodeList };
+        assert_eq!(patience(&list, &ask), ANSWER_PATIENCE);
+        let past = Ask { at: Some("100".into()), ..ask };
+        assert_eq!(patience(&list, &past), STUDY_PATIENCE, "a whole state may be made for it");
     }
 }

@@ -78,7 +78,7 @@ pub(crate) async fn publish(
             let due = events.iter().filter(|event| event.at_ms >= oldest_ms);
             let messages = messages(&core, &progress, due);
             let count = messages.len() as u64;
-            match send(&context, messages).await {
+            match send(&context, messages, progress.acknowledges_each()).await {
                 Ok(Sent::Last { sequence, duplicate }) => {
                     progress.published(last, count, sequence, duplicate);
                 }
@@ -116,16 +116,17 @@ async fn end_of_stream(context: &jetstream::Context, core: &Bus) -> Result<End, 
         context.get_stream(event_stream(core.root())).await.map_err(|error| error.to_string())?;
     // What has aged away is no longer there, and counts.
     let sequence = stream.cached_info().state.last_sequence;
+    let is_replicated = stream.cached_info().config.num_replicas > 1;
     let subject = Pattern::Events.text(core.root());
     match stream.get_last_raw_message_by_subject(&subject).await {
         Ok(message) => {
             let event: Option<Event> = codec::decode(&message.payload).ok();
             let id = message.headers.get(NATS_MESSAGE_ID).map(|id| id.as_str().to_owned());
             let event = event.map(|event| ((event.index, event.ordinal), id));
-            Ok(End { sequence: sequence.max(message.sequence), event })
+            Ok(End { sequence: sequence.max(message.sequence), event, is_replicated })
         }
         Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
-            Ok(End { sequence, event: None })
+            Ok(End { sequence, event: None, is_replicated })
         }
         Err(error) => Err(error.to_string()),
     }
@@ -175,30 +176,38 @@ fn messages<'a>(
     known.into_iter().zip(messages).map(message).collect()
 }
 
-/// Publishes a batch. Only the last one asks for an acknowledgement: where it is stored, all before it are, and an
-/// acknowledgement of each costs more than the event.
-async fn send(context: &jetstream::Context, mut messages: Vec<Outgoing>) -> Result<Sent, String> {
-    let Some(last) = messages.pop() else {
-        return Ok(Sent::Last { sequence: 0, duplicate: false });
-    };
+/// Publishes a batch. Only the last one asks for an acknowledgement, unless each must be acknowledged: where each says
+/// which message is before it, all are there when the last is, and an acknowledgement costs more than the event.
+async fn send(
+    context: &jetstream::Context,
+    messages: Vec<Outgoing>,
+    acknowledges_each: bool,
+) -> Result<Sent, String> {
     let client = context.client();
-    for Outgoing { subject, headers, payload } in messages {
-        let sent = client.publish_with_headers(subject, headers, payload).await;
-        sent.map_err(|error| error.to_string())?;
+    let silent = if acknowledges_each { 0 } else { messages.len().saturating_sub(1) };
+    let mut acknowledgements = Vec::with_capacity(messages.len() - silent);
+    for (number, message) in messages.into_iter().enumerate() {
+        if number < silent {
+            let Outgoing { subject, headers, payload } = message;
+            let sent = client.publish_with_headers(subject, headers, payload).await;
+            sent.map_err(|error| error.to_string())?;
+        } else {
+            acknowledgements.push(ask(context, message).await?);
+        }
     }
-    let acknowledged = match ask(context, last).await {
-        Ok(acknowledged) => acknowledged.await,
-        Err(error) => return Err(error),
-    };
-    match acknowledged {
-        Ok(ack) => Ok(Sent::Last { sequence: ack.sequence, duplicate: ack.duplicate }),
-        Err(error) => match error.kind() {
-            PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId => {
-                Ok(Sent::Refused)
-            }
-            _ => Err(error.to_string()),
-        },
+    let mut last = Sent::Last { sequence: 0, duplicate: false };
+    for acknowledgement in acknowledgements {
+        last = match acknowledgement.await {
+            Ok(ack) => Sent::Last { sequence: ack.sequence, duplicate: ack.duplicate },
+            Err(error) => match error.kind() {
+                PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId => {
+                    return Ok(Sent::Refused);
+                }
+                _ => return Err(error.to_string()),
+            },
+        };
     }
+    Ok(last)
 }
 
 /// Publishes an event, and gives what its acknowledgement comes by.

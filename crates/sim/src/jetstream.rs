@@ -249,7 +249,7 @@ impl Events {
     fn end(&self) -> End {
         let last = self.messages.last();
         let event = last.map(|message| (message.place, Some(message.id.clone())));
-        End { sequence: self.messages.len() as u64, event }
+        End { sequence: self.messages.len() as u64, event, is_replicated: false }
     }
 
     fn ends_with(&self, expected: Option<&Expected>) -> bool {

@@ -7,6 +7,11 @@
 //! would not do: where one message more is there than was known, the first is refused and the second fits. Nor would an id
 //! alone: a server that starts anew may not know the last one any more.)
 //!
+//! On several servers each keeps the last message's id for itself, and one that was away for longer than the window for
+//! duplicates has forgotten it: it would refuse what the others store, and differ from them for ever. There each message
+//! names a sequence and must be acknowledged; and where one was refused, the batch is gone through again from its
+//! beginning: what is there already is known by its id.
+//!
 //! Where the cluster has gone on from a past that others had left, as a restored backup does, the stream may hold events
 //! of that past with the same indexes: message ids tell them apart.
 
@@ -74,6 +79,8 @@ pub struct End {
     pub sequence: u64,
     /// The place of its last event, and its message id; `None` where it holds none.
     pub event: Option<(Place, Option<String>)>,
+    /// Whether several servers hold it.
+    pub is_replicated: bool,
 }
 
 /// What must be the last in the stream before a message.
@@ -97,12 +104,24 @@ pub struct Progress {
     is_lost: bool,
     /// Whether events are published one by one, because some may be there already.
     is_careful: bool,
+    /// Whether several servers hold the stream.
+    is_replicated: bool,
+    /// Whether where the stream ends was looked up before.
+    has_looked: bool,
 }
 
 impl Progress {
     /// Nothing is known yet.
     pub fn new(names: Names) -> Self {
-        Self { names, at: None, sequence: 0, is_lost: true, is_careful: false }
+        Self {
+            names,
+            at: None,
+            sequence: 0,
+            is_lost: true,
+            is_careful: false,
+            is_replicated: false,
+            has_looked: false,
+        }
     }
 
     /// What was known may hold no longer: the connection broke, so that the server may be another one that has lost the
@@ -118,8 +137,15 @@ impl Progress {
 
     /// Takes in where the stream ends.
     pub fn found(&mut self, end: &End) {
+        let before = self.at;
         self.at = end.event.as_ref().map(|(place, id)| self.names.after(*place, id.as_deref()));
+        if end.is_replicated && self.has_looked {
+            // What stands at the end does not tell that what was to be before it is there.
+            self.at = self.at.min(before);
+        }
+        self.has_looked = true;
         self.sequence = end.sequence;
+        self.is_replicated = end.is_replicated;
         self.is_lost = false;
     }
 
@@ -133,15 +159,23 @@ impl Progress {
         if self.is_careful { 1 } else { BATCH }
     }
 
+    /// Whether each message of a batch must be acknowledged, not the last alone.
+    pub fn acknowledges_each(&self) -> bool {
+        self.is_replicated
+    }
+
     /// The messages of a batch: the id of each, and what must be the last before it.
     pub fn messages(&self, places: impl Iterator<Item = Place>) -> Vec<(String, Expected)> {
-        let mut expected = Expected::Sequence(self.sequence);
-        let message = |place| {
+        let mut before = None;
+        let message = |(place, sequence): (Place, u64)| {
             let id = self.names.id(place);
-            let before = std::mem::replace(&mut expected, Expected::Message(id.clone()));
-            (id, before)
+            let expected = match before.replace(id.clone()) {
+                Some(before) if !self.is_replicated => Expected::Message(before),
+                _ => Expected::Sequence(sequence),
+            };
+            (id, expected)
         };
-        places.map(message).collect()
+        places.zip(self.sequence..).map(message).collect()
     }
 
     /// A batch up to a place was published, with so many messages; the last of them was stored at a sequence, or was there
@@ -215,7 +249,11 @@ mod tests {
         let mut progress = Progress::new(names(&[]));
         assert!(progress.is_lost());
         let id = progress.names.id((4, 1));
-        progress.found(&End { sequence: 10, event: Some(((4, 1), Some(id))) });
+        progress.found(&End {
+            sequence: 10,
+            event: Some(((4, 1), Some(id))),
+            is_replicated: false,
+        });
         progress
     }
 
@@ -245,7 +283,7 @@ mod tests {
         let mut progress = known();
         progress.published((5, 1), 2, 14, false);
         assert!(progress.is_lost(), "somebody else has published as well");
-        progress.found(&End { sequence: 14, event: Some(((4, 1), None)) });
+        progress.found(&End { sequence: 14, event: Some(((4, 1), None)), is_replicated: false });
         assert_eq!(progress.batch(), 1);
         progress.published((5, 0), 1, 12, true);
         assert!(!progress.is_lost(), "it is there already");
@@ -259,10 +297,36 @@ mod tests {
         let mut progress = known();
         progress.lose();
         let id = progress.names.id((3, 0));
-        progress.found(&End { sequence: 7, event: Some(((3, 0), Some(id))) });
+        progress.found(&End { sequence: 7, event: Some(((3, 0), Some(id))), is_replicated: false });
         assert_eq!((progress.after(), first_after(&progress)), (Some((3, 0)), 7));
-        progress.found(&End { sequence: 7, event: None });
+        progress.found(&End { sequence: 7, ..End::default() });
         assert_eq!(progress.after(), None, "what is left has aged away; the sequence goes on");
         assert_eq!(first_after(&progress), 7);
+    }
+
+    #[test]
+    fn on_several_servers_each_message_names_a_sequence_and_a_batch_that_did_not_fit_is_gone_through_again()
+     {
+        let mut progress = Progress::new(names(&[]));
+        let end = |sequence, place| {
+            let id = names(&[]).id(place);
+            End { sequence, event: Some((place, Some(id))), is_replicated: true }
+        };
+        progress.found(&end(10, (4, 1)));
+        let places = [(5, 0), (5, 1), (5, 2)];
+        let before: Vec<_> =
+            progress.messages(places.into_iter()).into_iter().map(|(_, before)| before).collect();
+        assert_eq!(before, [10, 11, 12].map(Expected::Sequence));
+        // One message more was there: the first was refused, and the others fitted. Their end does not tell.
+        assert!(progress.acknowledges_each());
+        progress.refused();
+        progress.found(&end(13, (5, 2)));
+        assert_eq!((progress.after(), progress.batch()), (Some((4, 1)), 1));
+        progress.published((5, 0), 1, 14, false);
+        assert_eq!((progress.after(), first_after(&progress)), (Some((5, 0)), 14));
+        // Nor does it where nobody has said what became of a batch.
+        progress.lose();
+        progress.found(&end(14, (5, 2)));
+        assert_eq!(progress.after(), Some((5, 0)));
     }
 }

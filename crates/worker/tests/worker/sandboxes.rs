@@ -175,17 +175,14 @@ async fn a_worker_that_starts_again_keeps_what_its_tasks_use_and_makes_the_other
     let worker = node.start(&server, OnShutdown::Stop);
     let boots = |known: &crate::leader::Known| (known.registers.len() > 1).then_some(());
     leader.until("it registers again", boots).await;
+    // For all that it knows a task has had the others. That they are gone proves that it has seen the container run.
+    let start = tokio::time::Instant::now();
+    while !ready(&node, 2).await.free().is_disjoint(&before.free()) {
+        assert!(start.elapsed() < DEADLINE, "{:?} are kept", before.free());
+    }
     kill(&container).await;
     leader.reported(task, 2, TaskState::Running).await;
-    // For all that it knows a task has had the others.
-    let start = tokio::time::Instant::now();
-    let after = loop {
-        let after = ready(&node, 2).await;
-        if after.free().is_disjoint(&before.free()) {
-            break after;
-        }
-        assert!(start.elapsed() < DEADLINE, "{:?} are kept", before.free());
-    };
+    let after = Seen::of(&node).await;
     assert_eq!(after.sandbox_of(task, 2), before.sandbox_of(task, 1));
     worker.kill(&node).await;
 
