@@ -1,22 +1,54 @@
 //! Three NATS servers and three managers, of which any one may die, sleep or be cut off, while a client submits
 //! without pause: whatever was acknowledged is there afterwards, once.
 
+#![expect(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use async_nats::jetstream;
 use longshore_bus::Ask;
 use longshore_proto::api::{JobSubmitted, SubmitJob};
+use longshore_proto::codec;
+use longshore_proto::event::Event;
 use longshore_proto::name::Namespace;
-use longshore_proto::permission::Role::Worker;
+use longshore_proto::permission::Role::{ManagerCore, Worker};
 use longshore_proto::state::NodeStatus;
 use longshore_proto::subject::{ApiVerb, Scope};
 use longshore_tests::load::Load;
 use longshore_tests::played::Played;
 use longshore_tests::quorum::{MACHINES, QUORUM};
-use longshore_tests::{Quorum, api, eventually};
+use longshore_tests::{Api, Quorum, api, eventually};
 use rustix::process::Signal;
 
 /// So many jobs more mean that the cluster works again.
 const SOME: usize = 5;
+
+/// The event stream holds each event of the history, whatever servers and leaders it went through.
+async fn events_are_whole(quorum: &Quorum, api: &Api) {
+    let core = quorum.bus(ManagerCore, "m1").await;
+    let context = jetstream::new(core.client().clone());
+    let history = api.history().await.unwrap();
+    let told = history.iter().filter(|event| event.subject().is_some());
+    let mut missing: BTreeSet<_> = told.map(|event| (event.index, event.ordinal)).collect();
+    let mut read = 0;
+    eventually("the event stream holds the history", QUORUM, async || {
+        let stream =
+            context.get_stream("longshore-event").await.map_err(|error| error.to_string())?;
+        for sequence in read + 1..=stream.cached_info().state.last_sequence {
+            let message =
+                stream.get_raw_message(sequence).await.map_err(|error| error.to_string())?;
+            let event: Event = codec::decode(&message.payload).unwrap();
+            missing.remove(&(event.index, event.ordinal));
+            read = sequence;
+        }
+        match missing.first() {
+            None => Ok(()),
+            Some(first) => Err(format!("{} are missing, the first {first:?}", missing.len())),
+        }
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn each_manager_and_each_server_may_die_under_load() {
@@ -45,6 +77,7 @@ async fn each_manager_and_each_server_may_die_under_load() {
     quorum.start_manager(leader);
     let api = quorum.answers().await;
     load.ends_with_nothing_lost(&api).await;
+    events_are_whole(&quorum, &api).await;
     assert_eq!(api.status().await.unwrap().records_skipped, 0);
     let nodes = api.nodes().await.unwrap();
     assert_eq!(nodes.iter().map(|node| node.status).collect::<Vec<_>>(), [NodeStatus::Ready]);
@@ -70,6 +103,7 @@ async fn a_leader_or_a_server_that_sleeps_and_wakes_breaks_nothing() {
     }
     let api = quorum.answers().await;
     load.ends_with_nothing_lost(&api).await;
+    events_are_whole(&quorum, &api).await;
     let mut running = 0;
     for machine in 0..MACHINES.len() {
         running += usize::from(quorum.manager(machine).is_running());
@@ -109,4 +143,5 @@ async fn without_a_quorum_nothing_is_acknowledged_and_afterwards_everything_goes
     load.goes_on(SOME).await;
     let api = quorum.answers().await;
     load.ends_with_nothing_lost(&api).await;
+    events_are_whole(&quorum, &api).await;
 }

@@ -139,7 +139,10 @@ impl Progress {
     pub fn found(&mut self, end: &End) {
         let before = self.at;
         self.at = end.event.as_ref().map(|(place, id)| self.names.after(*place, id.as_deref()));
-        if end.is_replicated && self.has_looked {
+        if end.event.is_none() && self.has_looked && end.sequence >= self.sequence {
+            // What was there has aged away, and was not lost.
+            self.at = before;
+        } else if end.is_replicated && self.has_looked {
             // What stands at the end does not tell that what was to be before it is there.
             self.at = self.at.min(before);
         }
@@ -300,8 +303,10 @@ mod tests {
         progress.found(&End { sequence: 7, event: Some(((3, 0), Some(id))), is_replicated: false });
         assert_eq!((progress.after(), first_after(&progress)), (Some((3, 0)), 7));
         progress.found(&End { sequence: 7, ..End::default() });
-        assert_eq!(progress.after(), None, "what is left has aged away; the sequence goes on");
+        assert_eq!(progress.after(), Some((3, 0)), "what is left has aged away; it goes on");
         assert_eq!(first_after(&progress), 7);
+        progress.found(&End::default());
+        assert_eq!(progress.after(), None, "it is another stream");
     }
 
     #[test]
