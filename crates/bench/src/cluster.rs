@@ -8,7 +8,7 @@ use bollard::Docker;
 use longshore_bus::{Ask, Bus, Credentials, Options, Tls};
 use longshore_core::agent::labels;
 use longshore_proto::api::{ClusterView, ListNodes, ListTasks, NodeView, Nothing, Page, TaskView};
-use longshore_proto::id::CommandId;
+use longshore_proto::id::{ClusterId, CommandId};
 use longshore_proto::name::Root;
 use longshore_proto::permission::Role;
 use longshore_proto::state::NodeStatus;
@@ -21,6 +21,9 @@ use uuid::Uuid;
 use crate::raw;
 use longshore_bench::Failure;
 
+/// How long a worker may take to end, with all that it runs.
+const END_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// A cluster of real processes; they end when it is dropped.
 pub(crate) struct Cluster {
     folder: tempfile::TempDir,
@@ -28,6 +31,8 @@ pub(crate) struct Cluster {
     pub(crate) bus: Bus,
     /// Where NATS is.
     pub(crate) url: String,
+    /// What its containers are labelled with; known from the beginning, since at the end nobody may be there to ask.
+    id: ClusterId,
     /// The worker among them is the last.
     processes: Vec<Child>,
 }
@@ -106,22 +111,14 @@ impl Cluster {
             wait_for_server: true,
         };
         let bus = tokio::time::timeout(Duration::from_secs(20), Bus::connect(options)).await??;
-        let cluster = Self { folder, bus, url, processes };
         let end = tokio::time::Instant::now() + Duration::from_secs(30);
         loop {
-            let nodes: Result<Page<NodeView>, Failure> =
-                cluster.ask(Scope::Cluster, ApiVerb::NodeList, &ListNodes::default()).await;
-            if nodes
-                .is_ok_and(|nodes| nodes.items.iter().any(|node| node.status == NodeStatus::Ready))
-            {
-                return Ok(cluster);
+            if let Ok(Some(id)) = joined(&bus).await {
+                return Ok(Self { folder, bus, url, id, processes });
             }
             if tokio::time::Instant::now() > end {
-                return Err(format!(
-                    "no worker joined; the logs are in {}",
-                    cluster.folder.keep().display()
-                )
-                .into());
+                let logs = folder.keep();
+                return Err(format!("no worker joined; the logs are in {}", logs.display()).into());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -132,16 +129,31 @@ impl Cluster {
         self.processes.last().and_then(Child::id).ok_or_else(|| "the worker has ended".into())
     }
 
-    /// Ends the worker in good order, as it was told to end, and removes what it keeps for people to look at.
+    /// Ends the worker in good order, as it was told to end, and removes what it keeps for people to look at. Each
+    /// is done whatever became of the one before: after a failure containers are left, too. Gives the first error.
     pub(crate) async fn end(mut self, docker: &Docker) -> Result<(), Failure> {
-        let status: ClusterView =
-            self.ask(Scope::Cluster, ApiVerb::ClusterStatus, &Nothing {}).await?;
+        let told = self.terminate_worker().await;
+        let ended = self.worker_ended().await;
+        let label = format!("{}={}", labels::CLUSTER, self.id);
+        let removed = raw::remove_labelled(docker, &label).await;
+        told.and(ended).and(removed)
+    }
+
+    async fn terminate_worker(&self) -> Result<(), Failure> {
         let pid = self.worker_pid()?.to_string();
         Command::new("kill").arg("-TERM").arg(pid).status().await?;
-        if let Some(mut worker) = self.processes.pop() {
-            tokio::time::timeout(Duration::from_secs(120), worker.wait()).await??;
+        Ok(())
+    }
+
+    /// Waits until the worker has ended, and ends it if that takes too long: it would go on making containers.
+    async fn worker_ended(&mut self) -> Result<(), Failure> {
+        let Some(mut worker) = self.processes.pop() else { return Ok(()) };
+        if let Ok(waited) = tokio::time::timeout(END_TIMEOUT, worker.wait()).await {
+            waited?;
+            return Ok(());
         }
-        raw::remove_labelled(docker, &format!("{}={}", labels::CLUSTER, status.id)).await
+        worker.kill().await?;
+        Err(format!("the worker did not end within {END_TIMEOUT:?}").into())
     }
 
     /// A user's credential file.
@@ -156,8 +168,7 @@ impl Cluster {
         verb: ApiVerb,
         question: &Q,
     ) -> Result<A, Failure> {
-        let ask = Ask::write(CommandId(Uuid::now_v7()), Duration::from_secs(10));
-        Ok(self.bus.ask(&Subject::Api { scope, verb }, question, ask).await?.1)
+        ask(&self.bus, scope, verb, question).await
     }
 
     /// The tasks that have not ended.
@@ -166,6 +177,27 @@ impl Cluster {
         let page: Page<TaskView> = self.ask(Scope::Cluster, ApiVerb::TaskList, &list).await?;
         Ok(page.items.len())
     }
+}
+
+/// The cluster's id, once a worker is ready.
+async fn joined(bus: &Bus) -> Result<Option<ClusterId>, Failure> {
+    let all = ListNodes::default();
+    let nodes: Page<NodeView> = ask(bus, Scope::Cluster, ApiVerb::NodeList, &all).await?;
+    if !nodes.items.iter().any(|node| node.status == NodeStatus::Ready) {
+        return Ok(None);
+    }
+    let status: ClusterView = ask(bus, Scope::Cluster, ApiVerb::ClusterStatus, &Nothing {}).await?;
+    Ok(Some(status.id))
+}
+
+async fn ask<Q: Serialize, A: DeserializeOwned>(
+    bus: &Bus,
+    scope: Scope,
+    verb: ApiVerb,
+    question: &Q,
+) -> Result<A, Failure> {
+    let ask = Ask::write(CommandId(Uuid::now_v7()), Duration::from_secs(10));
+    Ok(bus.ask(&Subject::Api { scope, verb }, question, ask).await?.1)
 }
 
 /// The binary, built beside this one.
