@@ -139,7 +139,7 @@ pub struct Bus {
     role: Role,
     user: UserName,
     connected: watch::Receiver<u64>,
-    /// The highest index of the log that an answer reflected: no later answer may show less.
+    /// The highest index of the log that an answer reflected: no later answer may show less, unless the log went back.
     index_seen: Arc<AtomicU64>,
 }
 
@@ -204,6 +204,12 @@ impl Bus {
     /// The highest index of the log that an answer reflected so far.
     pub(crate) fn index_seen(&self) -> &AtomicU64 {
         &self.index_seen
+    }
+
+    /// Says that the log goes on from an index, whatever was seen beyond it: it was healed, or the cluster restored.
+    /// Questions of from now on are answered as soon as that much is reflected.
+    pub fn went_back(&self, index: u64) {
+        self.index_seen.store(index, Ordering::Relaxed);
     }
 
     /// Publishes a message. It may be lost: nothing may depend on its arrival.

@@ -3,7 +3,7 @@
 //! Following stands on two legs. Live messages come at once, and core NATS may lose any of them; so every few
 //! seconds the manager's history is read on from the last place up to which everything is known to be
 //! printed. An event is printed once, by its place in the log; after a healing or a restore places come again, with
-//! other events, and the message ids of those that come live tell.
+//! other events, and the times of those that come live tell.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,8 +30,6 @@ use crate::table;
 
 /// How often the history is read on while following.
 const CATCH_UP_INTERVAL: Duration = Duration::from_secs(3);
-/// The header that holds an event's message id.
-const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
 /// How many places an observer remembers, to know what comes twice.
 const SEEN_MAX: usize = 10_000;
 
@@ -93,11 +91,12 @@ async fn follow(
         tokio::select! {
             incoming = live.select_next_some() => {
                 let Some(event) = read(&incoming) else { continue };
-                if progress.begins_again(incoming.header(MESSAGE_ID_HEADER), place(&event)) {
-                    // What was asked for is of further on.
+                if progress.begins_again(&event) {
+                    // No manager can show what was seen of the past that was left; what was asked for is of further on.
+                    client.bus().went_back(event.index);
                     pages.clear();
                 }
-                if wanted.fits(&event) && progress.is_new(place(&event)) {
+                if wanted.fits(&event) && progress.is_new(&event) {
                     print(&event, wish.output, printer)?;
                 }
             }
@@ -108,7 +107,7 @@ async fn follow(
                 Ok(page) => {
                     let before = progress.complete_to;
                     for event in &page.items {
-                        if progress.is_next(place(event)) {
+                        if progress.is_next(event) {
                             print(event, wish.output, printer)?;
                         }
                     }
@@ -139,7 +138,9 @@ async fn past(
 ) -> Result<Progress, Failure> {
     if !wish.all {
         let (events, index) = newest(client, wanted, wish.number).await?;
-        for event in &events {
+        // An answer holds one event at least, even if none is to be printed.
+        let skipped = events.len().saturating_sub(wish.number as usize);
+        for event in events.iter().skip(skipped) {
             print(event, wish.output, printer)?;
         }
         return Ok(Progress::after(&events, index));
@@ -148,7 +149,7 @@ async fn past(
     loop {
         let page = page_after(client, wanted, progress.complete_to).await?;
         for event in &page.items {
-            if progress.is_next(place(event)) {
+            if progress.is_next(event) {
                 print(event, wish.output, printer)?;
             }
         }
@@ -171,8 +172,8 @@ async fn observe(
     loop {
         let incoming = live.select_next_some().await;
         let Some(event) = read(&incoming) else { continue };
-        progress.begins_again(incoming.header(MESSAGE_ID_HEADER), place(&event));
-        if wanted.fits(&event) && progress.is_new(place(&event)) {
+        progress.begins_again(&event);
+        if wanted.fits(&event) && progress.is_new(&event) {
             print(&event, format, printer)?;
         }
         progress.forget_all_but(SEEN_MAX);
@@ -202,8 +203,7 @@ async fn newest(
         .events(wanted.scope(), &question)
         .await
         .map_err(|error| Failure::asked("list the events", &error))?;
-    let skipped = page.items.len().saturating_sub(number as usize);
-    Ok((page.items.into_iter().skip(skipped).collect(), index))
+    Ok((page.items, index))
 }
 
 /// The history on from a place.
@@ -251,38 +251,38 @@ fn place(event: &Event) -> Place {
     (event.index, event.ordinal)
 }
 
-/// What the message id of an event is made of before its place: the past that it is of.
-fn past_of(id: &str, (index, ordinal): Place) -> Option<&str> {
-    id.strip_suffix(&format!("-{index}-{ordinal}"))
-}
-
 /// What has been printed: everything up to a place, and some beyond it.
 #[derive(Debug)]
 struct Progress {
     complete_to: Place,
     beyond: BTreeSet<Place>,
-    /// The pasts that events were heard of. Where a log was healed or a cluster restored, another one begins.
-    pasts: BTreeSet<String>,
+    /// The time of the newest of these, in Unix milliseconds; zero while there is none.
+    last_at_ms: u64,
 }
 
 impl Progress {
     /// Everything up to the last of these has been printed; without any, up to what the answer reflects.
     fn after(events: &[Event], index: u64) -> Self {
         let complete_to = events.last().map_or((index, u32::MAX), place);
-        Self { complete_to, beyond: BTreeSet::new(), pasts: BTreeSet::new() }
+        let last_at_ms = events.last().map_or(0, |event| event.at_ms);
+        Self { complete_to, beyond: BTreeSet::new(), last_at_ms }
     }
 
     /// Nothing has been printed.
     fn from_the_beginning() -> Self {
-        Self { complete_to: (0, 0), beyond: BTreeSet::new(), pasts: BTreeSet::new() }
+        Self { complete_to: (0, 0), beyond: BTreeSet::new(), last_at_ms: 0 }
     }
 
-    /// Whether an event that came live, with its message id, is the first of another past than all that were heard: the
-    /// cluster goes on from a place before, and what was printed from there on was of a past that was left.
-    fn begins_again(&mut self, id: Option<&str>, place: Place) -> bool {
-        let Some(past) = id.and_then(|id| past_of(id, place)) else { return false };
-        let is_first = self.pasts.is_empty();
-        if !self.pasts.insert(past.to_owned()) || is_first {
+    /// Whether an event that came live tells that the cluster goes on from a place before, since a log was healed or a
+    /// cluster restored: what was printed from that place on was of a past that was left.
+    ///
+    /// Within one past times never fall from place to place. So an event that is newer than everything printed, in a
+    /// place no further on, is of another past; one of the same past that is published again is no newer. Where the clock
+    /// of the new leader is behind, the events of as long as it is behind are taken for published again, and missed.
+    fn begins_again(&mut self, event: &Event) -> bool {
+        let place = place(event);
+        let last = self.beyond.last().map_or(self.complete_to, |last| self.complete_to.max(*last));
+        if place > last || event.at_ms <= self.last_at_ms {
             return false;
         }
         let (index, ordinal) = place;
@@ -295,7 +295,9 @@ impl Progress {
     }
 
     /// Whether a live event has not been printed yet; from now on it has.
-    fn is_new(&mut self, place: Place) -> bool {
+    fn is_new(&mut self, event: &Event) -> bool {
+        let place = place(event);
+        self.last_at_ms = self.last_at_ms.max(event.at_ms);
         place > self.complete_to && self.beyond.insert(place)
     }
 
@@ -309,7 +311,9 @@ impl Progress {
     }
 
     /// The same as [`Progress::is_new`] for the next event of the history, before which nothing is missing.
-    fn is_next(&mut self, place: Place) -> bool {
+    fn is_next(&mut self, event: &Event) -> bool {
+        let place = place(event);
+        self.last_at_ms = self.last_at_ms.max(event.at_ms);
         let new = place > self.complete_to && !self.beyond.contains(&place);
         self.complete_to = self.complete_to.max(place);
         self.beyond.retain(|beyond| *beyond > place);
@@ -329,45 +333,89 @@ mod tests {
         }
     }
 
+    /// An event of a time in milliseconds.
+    fn at(index: u64, ordinal: u32, at_ms: u64) -> Event {
+        Event::bare(index, ordinal, at_ms, "task.running")
+    }
+
     #[test]
     fn each_event_is_printed_once_whatever_is_lost_or_doubled() {
         let mut progress = Progress::after(&[event(5, 0, None), event(5, 1, None)], 9);
-        assert!(!progress.is_new((5, 1)), "the history had it");
-        assert!(progress.is_new((7, 0)), "6 was lost on the way");
-        assert!(!progress.is_new((7, 0)), "published again by the next leader");
-        assert!(progress.is_next((6, 0)), "the history brings it");
-        assert!(!progress.is_next((7, 0)));
-        assert!(progress.is_next((7, 1)));
-        assert!(!progress.is_new((6, 0)), "it came late after all");
+        assert!(!progress.is_new(&event(5, 1, None)), "the history had it");
+        assert!(progress.is_new(&event(7, 0, None)), "6 was lost on the way");
+        assert!(!progress.is_new(&event(7, 0, None)), "published again by the next leader");
+        assert!(progress.is_next(&event(6, 0, None)), "the history brings it");
+        assert!(!progress.is_next(&event(7, 0, None)));
+        assert!(progress.is_next(&event(7, 1, None)));
+        assert!(!progress.is_new(&event(6, 0, None)), "it came late after all");
         assert!(progress.beyond.is_empty());
         assert_eq!(progress.complete_to, (7, 1));
     }
 
     #[test]
     fn what_happens_after_the_log_was_healed_is_printed_though_its_places_come_again() {
-        let mut progress = Progress::after(&[event(90, 0, None)], 90);
-        assert!(!progress.begins_again(Some("c-91-0"), (91, 0)), "nothing else was heard yet");
-        assert!(
-            progress.is_next((91, 0)) && progress.is_next((120, 3)) && progress.is_new((130, 0))
-        );
-        assert!(!progress.begins_again(Some("c-131-0"), (131, 0)));
-        assert!(progress.begins_again(Some("c-m2-101-0"), (101, 0)), "an operator has chosen m2");
-        assert!(progress.is_new((101, 0)));
-        assert!(!progress.begins_again(Some("c-m2-103-1"), (103, 1)));
-        assert!(progress.is_next((102, 0)), "it was lost on the way, and the history brings it");
+        let mut progress = Progress::after(&[at(90, 0, 900)], 90);
+        for further in [at(91, 0, 910), at(120, 3, 1_200)] {
+            assert!(!progress.begins_again(&further) && progress.is_next(&further));
+        }
+        for further in [at(130, 0, 1_300), at(131, 0, 1_310)] {
+            assert!(!progress.begins_again(&further) && progress.is_new(&further));
+        }
+        let first = at(125, 0, 2_000);
+        assert!(progress.begins_again(&first), "healed to 124, beyond what the history had");
+        assert!(progress.is_new(&first));
+        assert_eq!((progress.complete_to, progress.beyond.len()), ((120, 3), 1));
+        let first = at(101, 2, 3_000);
+        assert!(progress.begins_again(&first), "and once more");
+        assert_eq!(progress.complete_to, (101, 1));
+        assert!(progress.is_new(&first));
+        let further = at(103, 1, 3_020);
+        assert!(!progress.begins_again(&further) && progress.is_new(&further));
+        assert!(progress.is_next(&at(102, 0, 3_010)), "lost on the way, and the history brings it");
         // The end of the past that all have in common may be published again.
-        assert!(!progress.begins_again(Some("c-99-0"), (99, 0)));
-        assert!(!progress.is_new((99, 0)));
-        assert!(
-            !progress.begins_again(None, (200, 0)) && !progress.begins_again(Some("x"), (5, 0))
-        );
+        assert!(!progress.begins_again(&at(99, 0, 990)) && !progress.is_new(&at(99, 0, 990)));
+    }
+
+    #[test]
+    fn the_first_event_heard_may_already_be_of_another_past() {
+        let mut progress = Progress::after(&[at(130, 0, 1_300)], 130);
+        let first = at(101, 0, 2_000);
+        assert!(progress.begins_again(&first) && progress.is_new(&first));
+        assert!(!progress.begins_again(&first) && !progress.is_new(&first), "doubled");
+        // Nothing wanted was in the history.
+        let mut progress = Progress::after(&[], 130);
+        assert!(progress.begins_again(&first) && progress.is_new(&first));
+    }
+
+    #[test]
+    fn what_a_restored_cluster_publishes_again_is_printed_once() {
+        // A backup came onto a fresh server: its history is published while it is read, with that of a healing in it.
+        let mut progress = Progress::from_the_beginning();
+        for index in 1..=150 {
+            assert!(progress.is_next(&at(index, 0, index * 10)));
+        }
+        for index in 99..=150 {
+            let again = at(index, 0, index * 10);
+            assert!(!progress.begins_again(&again) && !progress.is_new(&again), "{index}");
+        }
+        let further = at(151, 0, 1_500);
+        assert!(!progress.begins_again(&further) && progress.is_new(&further));
+    }
+
+    #[test]
+    fn a_new_leader_whose_clock_is_behind_is_missed_until_it_has_caught_up() {
+        let mut progress = Progress::after(&[at(130, 0, 1_300)], 130);
+        let early = at(101, 0, 1_250);
+        assert!(!progress.begins_again(&early) && !progress.is_new(&early));
+        let later = at(104, 0, 1_301);
+        assert!(progress.begins_again(&later) && progress.is_new(&later));
     }
 
     #[test]
     fn an_empty_history_starts_at_what_the_answer_reflects() {
         let mut progress = Progress::after(&[], 9);
-        assert!(!progress.is_new((9, 3)));
-        assert!(progress.is_new((10, 0)));
+        assert!(!progress.is_new(&event(9, 3, None)));
+        assert!(progress.is_new(&event(10, 0, None)));
     }
 
     #[test]
