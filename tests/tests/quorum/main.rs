@@ -26,7 +26,7 @@ const SOME: usize = 5;
 
 /// The event stream holds each event of the history, whatever servers and leaders it went through.
 async fn events_are_whole(quorum: &Quorum, api: &Api) {
-    let core = quorum.bus(ManagerCore, "m1").await;
+    let core = quorum.bus(ManagerCore, MACHINES[0]).await;
     let context = jetstream::new(core.client().clone());
     let history = api.history().await.unwrap();
     let told = history.iter().filter(|event| event.subject().is_some());
