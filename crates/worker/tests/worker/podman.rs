@@ -156,20 +156,28 @@ async fn the_main_paths_work_on_podman() {
     assert_eq!(running.len(), 1, "{listed:?}");
     assert_eq!(running[0].id, second);
 
-    let wish = LogsWish {
-        container_id: second.clone(),
-        follow: false,
-        tail: None,
-        since_ms: None,
-        timestamps: false,
-    };
-    let text: String = docker
-        .logs(wish)
-        .map(|chunk| String::from_utf8_lossy(&chunk.unwrap().bytes).into_owned())
-        .collect::<Vec<_>>()
-        .await
-        .concat();
-    assert_eq!(text, "up 2\n");
+    // What a container has said is in its log a moment after it was said.
+    let start = tokio::time::Instant::now();
+    loop {
+        let wish = LogsWish {
+            container_id: second.clone(),
+            follow: false,
+            tail: None,
+            since_ms: None,
+            timestamps: false,
+        };
+        let text: String = docker
+            .logs(wish)
+            .map(|chunk| String::from_utf8_lossy(&chunk.unwrap().bytes).into_owned())
+            .collect::<Vec<_>>()
+            .await
+            .concat();
+        if text == "up 2\n" {
+            break;
+        }
+        assert!(text.is_empty() && start.elapsed() < DEADLINE, "{text:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 
     leader.assign(service, Want::Stop { reason: "job stopped".into() }).await;
     leader.reported(service, 2, TaskState::Stopped).await;
