@@ -10,7 +10,7 @@
 //! On several servers each keeps the last message's id for itself, and one that was away for longer than the window for
 //! duplicates has forgotten it: it would refuse what the others store, and differ from them for ever. There each message
 //! names a sequence and must be acknowledged; and where one was refused, the batch is gone through again from its
-//! beginning: what is there already is known by its id.
+//! beginning: what is there already is known by its id. (A leader that dies before it knows of the refusal leaves the gap.)
 //!
 //! Where the cluster has gone on from a past that others had left, as a restored backup does, the stream may hold events
 //! of that past with the same indexes: message ids tell them apart.
