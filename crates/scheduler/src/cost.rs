@@ -28,15 +28,48 @@ use std::cmp::Ordering;
 
 use longshore_proto::spec::SchedulerKind;
 
-use crate::demand::{Amounts, DIMENSIONS};
+use crate::demand::{AMOUNT_MAX, Amounts, DIMENSIONS};
 use crate::explain::CostTerms;
-use crate::fleet::Node;
 
 /// By how much the cost of a node is multiplied that has no fresh measurement.
 pub(crate) const STALE_FACTOR: f64 = 2.0;
 
 /// The largest base there can be, as the power of two that it is: a lane is a number of 32 bits.
 pub(crate) const BASE_LOG2_MAX: usize = 32;
+
+/// What a node has and holds, as costs are judged by it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Load {
+    pub(crate) capacity: Amounts,
+    pub(crate) committed: Amounts,
+    /// What will be in use as far as is known: what is measured and what was promised since.
+    pub(crate) expected: Amounts,
+    /// Whether what is measured is known.
+    pub(crate) is_fresh: bool,
+}
+
+impl Load {
+    /// What is free of each dimension; below zero where more is promised than there is. Exact as floating
+    /// point, because no figure passes [`AMOUNT_MAX`].
+    pub(crate) fn free(&self) -> [f64; DIMENSIONS] {
+        let exact = |figure: u64| {
+            debug_assert!(figure <= AMOUNT_MAX, "clamped when it was read");
+            figure as f64
+        };
+        std::array::from_fn(|r| exact(self.capacity[r]) - exact(self.committed[r]))
+    }
+
+    /// Takes one more task, as the node does that it is of.
+    pub(crate) fn add(&mut self, wanted: &Amounts) {
+        let add = |held: &mut u64, wanted: u64| *held = (*held + wanted).min(AMOUNT_MAX);
+        let [resources @ .., _] = self.expected.as_mut_slice() else { return };
+        if self.is_fresh {
+            // Places for tasks are promised and not measured.
+            resources.iter_mut().zip(wanted).for_each(|(held, wanted)| add(held, *wanted));
+        }
+        self.committed.iter_mut().zip(wanted).for_each(|(held, wanted)| add(held, *wanted));
+    }
+}
 
 /// What of a node's cost no task changes, by dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -50,7 +83,7 @@ pub(crate) struct Row {
 /// A policy as a cost. Costs are never negative.
 pub(crate) trait Model: std::fmt::Debug + Sync {
     /// What of a node's cost no task changes.
-    fn row(&self, node: &Node, base_log2: u32) -> Row;
+    fn row(&self, load: &Load, base_log2: u32) -> Row;
 
     /// What a task does to it, on nodes of one capacity.
     fn factors(&self, capacity: &Amounts, demand: &Amounts, base_log2: u32) -> [f64; DIMENSIONS];

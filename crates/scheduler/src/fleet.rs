@@ -168,26 +168,32 @@ impl Fleet {
 
     /// A task was placed on a node. It is a fact and never refused, even where the node is not known.
     pub fn reserve(&mut self, name: &NodeName, demand: &Demand<'_>) {
-        self.census.add(demand.resources);
-        let groups = [demand.kin, demand.image];
         let Some(lane) = self.lane(name) else {
+            self.census.add(demand.resources, 1);
             let absent = self
                 .absent
                 .entry(name.clone())
                 .or_insert_with(|| Absent { node: Node::unheard(name), groups: BTreeMap::new() });
             absent.node.reserve(demand);
-            for group in groups.into_iter().flatten() {
+            for group in [demand.kin, demand.image].into_iter().flatten() {
                 *absent.groups.entry(group).or_insert(0) += 1;
             }
             return;
         };
+        self.reserve_on(lane, demand, 1);
+    }
+
+    /// So many tasks alike were placed on the node of a lane.
+    pub(crate) fn reserve_on(&mut self, lane: u32, demand: &Demand<'_>, tasks: u32) {
+        self.census.add(demand.resources, tasks);
         if let Some(node) = self.node_mut(lane) {
-            node.reserve(demand);
+            (0..tasks).for_each(|_| node.reserve(demand));
         }
+        let groups = [demand.kin, demand.image];
         for group in groups.into_iter().flatten() {
-            self.groups.add(group, lane, 1);
+            self.groups.add(group, lane, tasks);
         }
-        self.changed(lane, groups, 1);
+        self.changed(lane, groups, i32::try_from(tasks).unwrap_or(i32::MAX));
     }
 
     /// A task that was placed on a node holds nothing any more. Takes back one [`Fleet::reserve`] of the
@@ -299,7 +305,7 @@ impl Fleet {
         self.stale > 0
     }
 
-    fn changed(&mut self, lane: u32, groups: [Option<GroupId>; 2], by: i8) {
+    fn changed(&mut self, lane: u32, groups: [Option<GroupId>; 2], by: i32) {
         self.journal.push(Change { lane, groups, by }, self.lanes.len());
     }
 }
@@ -309,6 +315,7 @@ mod tests {
 
     use super::node::permuted;
     use super::*;
+    use crate::demand::AMOUNT_MAX;
     use crate::testing::{demand, join, name, port, resources};
 
     #[test]
@@ -363,6 +370,26 @@ mod tests {
         assert!(fleet.node(&name("n1")).unwrap().holds_port(80, Protocol::Tcp));
         fleet.release(&name("n1"), &demand);
         assert!(!fleet.node(&name("n1")).unwrap().holds_port(80, Protocol::Tcp));
+    }
+
+    #[test]
+    fn what_costs_are_judged_by_grows_as_the_node_does() {
+        let mut fleet = Fleet::default();
+        join(&mut fleet, "n1", resources(4, 4));
+        let absurd = Resources {
+            cpu_millis: u64::MAX,
+            memory_bytes: AMOUNT_MAX - 3,
+            disk_bytes: u64::MAX / 3,
+        };
+        for measured in [None, Some(resources(1, 1)), Some(absurd)] {
+            fleet.set_measured(&name("n1"), measured);
+            for demand in [demand(1, 2), Demand::of_resources(absurd), demand(0, 0)] {
+                let mut load = fleet.node(&name("n1")).unwrap().load();
+                load.add(&demand.amounts());
+                fleet.reserve(&name("n1"), &demand);
+                assert_eq!(fleet.node(&name("n1")).unwrap().load(), load);
+            }
+        }
     }
 
     #[test]

@@ -24,12 +24,14 @@
 //! | [`tree`] | the best of blocks, groups of blocks and domains |
 //! | [`subject`] | what a view is of |
 //! | [`judgement`] | how each node stands to one demand |
+//! | [`race`] | many tasks of one demand, one after another |
 //! | [`view`] | everything known about one demand: that, and which node is best |
 
 mod columns;
 mod judgement;
 mod kernel;
 mod profile;
+mod race;
 mod subject;
 mod tree;
 mod view;
@@ -47,6 +49,7 @@ use crate::demand::Demand;
 use crate::fleet::Fleet;
 use columns::Columns;
 use profile::{Profile, ProfileKey};
+pub(crate) use race::Race;
 use subject::{Company, Owned};
 use view::{Path, View};
 

@@ -8,6 +8,7 @@
 //! | [`cost`] | stage 2, score: E-PVM and its rivals |
 //! | [`plain`] | all stages in the fewest words: every node is looked at, each time |
 //! | `index` | the same answer without looking at what has not changed |
+//! | `alike` | many tasks of one demand, placed by one call |
 //! | [`explain`] | the reason for a decision, as a value and as a sentence |
 //! | [`plan`] | gangs, preemption, rebalancing, and how every node stands to a task |
 //!
@@ -21,6 +22,7 @@
 use longshore_proto::name::NodeName;
 use longshore_proto::spec::SchedulerKind;
 
+mod alike;
 pub mod cost;
 pub mod demand;
 pub mod explain;
@@ -151,12 +153,15 @@ impl Scheduler {
         demand: &Demand<'_>,
         policy: Policy<'_>,
     ) -> Option<&'f Node> {
+        self.pick_lane(fleet, demand, policy).and_then(|lane| fleet.at(lane))
+    }
+
+    fn pick_lane(&mut self, fleet: &Fleet, demand: &Demand<'_>, policy: Policy<'_>) -> Option<u32> {
         let (view, ground) = self.index(policy.kind()).view(fleet, demand);
-        let lane = match policy {
+        match policy {
             Policy::RoundRobin { last } => fleet.in_turn(last).find(|lane| view.is_feasible(*lane)),
             _ => view.pick(&ground).map(|best| best.lane),
-        };
-        lane.and_then(|lane| fleet.at(lane))
+        }
     }
 
     fn index(&mut self, kind: SchedulerKind) -> &mut Index {

@@ -91,7 +91,7 @@ pub(crate) fn score<'f>(
     let spread = spread_points(fleet, demand, feasible.iter().map(|(_, node)| *node));
     let least = spread.iter().copied().min().unwrap_or(0);
     let candidates = feasible.iter().zip(spread).map(|(&(lane, node), spread)| {
-        let row = model.row(node, base_log2);
+        let row = model.row(&node.load(), base_log2);
         let factors = model.factors(&node.capacity_amounts(), &amounts, base_log2);
         let fresh = node.is_fresh();
         let weight = weights.of(points::of_node(fleet, lane, node, demand));

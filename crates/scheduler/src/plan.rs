@@ -67,7 +67,7 @@ pub fn footing(fleet: &Fleet, base_log2: u32) -> Footing {
 
 /// What a node costs, above what it would cost empty.
 fn cost(node: &Node, base_log2: u32) -> f64 {
-    let [cpu, memory, disk, tasks] = Epvm.row(node, base_log2).live.map(|part| part - 1.0);
+    let [cpu, memory, disk, tasks] = Epvm.row(&node.load(), base_log2).live.map(|part| part - 1.0);
     ((cpu + memory) + disk) + tasks
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Random histories: nodes join, leave, fall silent, are measured and relabelled; tasks with every kind of wish
 //! come and go under every policy. After each step one scheduler, which has followed all of it, is asked beside
-//! [`plain::place`], which remembers nothing. They must agree to the last bit of the last cost.
+//! [`plain::place`], which remembers nothing. They must agree to the last bit of the last cost. Now and then many tasks
+//! alike are placed by one call, beside as many plain decisions one after another.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
@@ -185,6 +186,25 @@ fn join(fleet: &mut Fleet, dice: &mut Dice, number: u64, plain: bool) {
     );
 }
 
+/// The nodes of so many tasks alike as plain decisions find them, and the fleet with them in place.
+fn one_by_one(
+    fleet: &Fleet,
+    kind: &Kind,
+    mut last: Option<NodeName>,
+    tasks: usize,
+) -> (Vec<NodeName>, Fleet) {
+    let (mut fleet, demand) = (fleet.clone(), kind.demand());
+    let mut names = Vec::new();
+    while names.len() < tasks {
+        let policy = Policy::new(kind.policy, last.as_ref());
+        let Ok(placement) = plain::place(&fleet, &demand, policy) else { break };
+        fleet.reserve(&placement.node, &demand);
+        last = Some(placement.node.clone());
+        names.push(placement.node);
+    }
+    (names, fleet)
+}
+
 /// Plays one history.
 fn play(seed: u64, nodes: u64, steps: u64) -> Result<(), TestCaseError> {
     let mut dice = Dice(seed);
@@ -192,6 +212,7 @@ fn play(seed: u64, nodes: u64, steps: u64) -> Result<(), TestCaseError> {
     let mut scheduler = Scheduler::default();
     let plain_fleet = dice.happens(40);
     let measured = dice.happens(70);
+    let always_measured = measured && dice.happens(50);
     for number in 0..nodes {
         join(&mut fleet, &mut dice, number, plain_fleet);
         if measured {
@@ -204,11 +225,19 @@ fn play(seed: u64, nodes: u64, steps: u64) -> Result<(), TestCaseError> {
     for step in 0..steps {
         let number = dice.roll(nodes);
         match dice.roll(100) {
-            0..4 => join(&mut fleet, &mut dice, number, false),
+            0..4 => {
+                join(&mut fleet, &mut dice, number, false);
+                if always_measured {
+                    fleet.set_measured(&node_name(number), Some(Resources::ZERO));
+                }
+            }
             4..6 => fleet.remove(&node_name(number)),
             6..12 => {
                 let figure = resources(dice.roll(6000), dice.roll(9000), 0);
-                fleet.set_measured(&node_name(number), dice.happens(90).then_some(figure));
+                fleet.set_measured(
+                    &node_name(number),
+                    (always_measured || dice.happens(90)).then_some(figure),
+                );
             }
             12..35 if !held.is_empty() => {
                 let at = usize::try_from(dice.roll(held.len() as u64)).unwrap();
@@ -221,6 +250,18 @@ fn play(seed: u64, nodes: u64, steps: u64) -> Result<(), TestCaseError> {
         let at = usize::try_from(dice.roll(kinds.len() as u64)).unwrap();
         let kind = &kinds[at];
         let demand = kind.demand();
+        // On a small fleet more often: plain decisions are slow.
+        if dice.happens(if nodes < 100 { 15 } else { 2 }) {
+            let tasks = usize::try_from(dice.roll(60)).unwrap();
+            let (expected, after) = one_by_one(&fleet, kind, last.clone(), tasks);
+            let policy = Policy::new(kind.policy, last.as_ref());
+            let nodes = scheduler.place_alike(&mut fleet, &demand, policy, tasks);
+            let names: Vec<NodeName> = nodes.into_iter().map(|node| node.name.clone()).collect();
+            prop_assert_eq!(&names, &expected, "step {} of seed {}: {:?}", step, seed, kind);
+            prop_assert_eq!(&fleet, &after, "step {} of seed {}: {:?}", step, seed, kind);
+            last = names.last().cloned().or(last);
+            held.extend(names.into_iter().map(|node| (at, node)));
+        }
         let policy = Policy::new(kind.policy, last.as_ref());
         let fast = scheduler.place(&fleet, &demand, policy);
         let slow = plain::place(&fleet, &demand, policy);

@@ -95,8 +95,8 @@ pub fn compaction(
     order: Order,
 ) -> Option<Compaction> {
     let bound = volume_bound(hosts, jobs)?;
-    let tasks = in_order(jobs, order);
-    let holds = |machines: usize| holds(&hosts[..machines], &tasks, scheduler);
+    let lots = in_order(jobs, order);
+    let holds = |machines: usize| holds(&hosts[..machines], &lots, scheduler);
     if !holds(hosts.len()) {
         return None;
     }
@@ -131,20 +131,28 @@ fn volume_bound(hosts: &[Host], jobs: &[Job]) -> Option<usize> {
     dimensions.into_iter().try_fold(0, |most, of| Some(most.max(fewest(of)?)))
 }
 
-/// Every task as what it wants, in the order of placing.
-fn in_order(jobs: &[Job], order: Order) -> Vec<(Resources, &[Constraint])> {
-    let alike = |job: &'_ Job| job.lasts_ms.len();
-    let mut tasks: Vec<(u8, Resources, &[Constraint])> = jobs
-        .iter()
-        .flat_map(|job| {
-            let task = (job.priority, job.resources, job.constraints.as_slice());
-            std::iter::repeat_n(task, alike(job))
-        })
-        .collect();
-    if order == Order::Largest {
-        tasks.sort_by_key(|(_, resources, _)| Reverse(plan::size(*resources)));
+/// Tasks alike.
+#[derive(Debug, Clone, Copy)]
+struct Lot<'a> {
+    resources: Resources,
+    constraints: &'a [Constraint],
+    tasks: usize,
+}
+
+impl<'a> Lot<'a> {
+    fn of(job: &'a Job) -> Self {
+        let Job { resources, ref constraints, ref lasts_ms, .. } = *job;
+        Self { resources, constraints, tasks: lasts_ms.len() }
     }
-    tasks.into_iter().map(|(_, resources, constraints)| (resources, constraints)).collect()
+}
+
+/// What every job wants, in the order of placing.
+fn in_order(jobs: &[Job], order: Order) -> Vec<Lot<'_>> {
+    let mut lots: Vec<Lot<'_>> = jobs.iter().map(Lot::of).collect();
+    if order == Order::Largest {
+        lots.sort_by_key(|lot| Reverse(plan::size(lot.resources)));
+    }
+    lots
 }
 
 /// Places tasks that never end.
@@ -170,35 +178,39 @@ impl<'a> Filling<'a> {
         }
     }
 
-    /// Places a task. False when it finds no room.
-    fn place(&mut self, resources: Resources, constraints: &'a [Constraint]) -> bool {
+    /// Places tasks. Gives how many found room.
+    fn place(&mut self, lot: Lot<'a>) -> usize {
+        let Lot { resources, constraints, tasks } = lot;
         let known = |(same, least): &(&[Constraint], Resources)| {
             *same == constraints && least.fits_in(resources)
         };
         if self.refused.iter().any(known) {
-            return false;
+            return 0;
         }
         let demand = Demand { constraints, ..Demand::of_resources(resources) };
         let policy = Policy::new(self.kind, self.last.as_ref());
-        let Some(node) = self.scheduler.pick(&self.fleet, &demand, policy) else {
+        let nodes = self.scheduler.place_alike(&mut self.fleet, &demand, policy, tasks);
+        for _ in &nodes {
+            self.placed = self.placed.saturating_add(resources);
+        }
+        if nodes.len() < tasks {
             self.refused.push((constraints, resources));
-            return false;
-        };
-        let name = node.name.clone();
-        self.fleet.reserve(&name, &demand);
-        self.placed = self.placed.saturating_add(resources);
-        self.last = Some(name);
-        true
+        }
+        if let Some(node) = nodes.last() {
+            self.last = Some(node.name.clone());
+        }
+        nodes.len()
     }
 }
 
 /// Whether machines hold the tasks, but for a few.
-fn holds(hosts: &[Host], tasks: &[(Resources, &[Constraint])], kind: SchedulerKind) -> bool {
-    let pending_max = (tasks.len() as f64 * PENDING_PART) as usize;
+fn holds(hosts: &[Host], lots: &[Lot<'_>], kind: SchedulerKind) -> bool {
+    let tasks: usize = lots.iter().map(|lot| lot.tasks).sum();
+    let pending_max = (tasks as f64 * PENDING_PART) as usize;
     let mut filling = Filling::new(hosts, kind);
     let mut pending = 0;
-    tasks.iter().all(|(resources, constraints)| {
-        pending += usize::from(!filling.place(*resources, constraints));
+    lots.iter().all(|lot| {
+        pending += lot.tasks - filling.place(*lot);
         pending <= pending_max
     })
 }
@@ -210,11 +222,14 @@ pub fn unused_when_full(
     jobs: &[Job],
     scheduler: SchedulerKind,
 ) -> Option<[f64; 3]> {
-    let tasks = in_order(jobs, Order::Arrival);
+    let lots = in_order(jobs, Order::Arrival);
+    // After each one it may be full.
+    let tasks =
+        lots.iter().flat_map(|lot| std::iter::repeat_n(Lot { tasks: 1, ..*lot }, lot.tasks));
     let mut filling = Filling::new(hosts, scheduler);
     let mut rejected = 0;
-    let full = tasks.iter().zip(1..).any(|((resources, constraints), come)| {
-        rejected += usize::from(!filling.place(*resources, constraints));
+    let full = tasks.zip(1..).any(|(task, come)| {
+        rejected += 1 - filling.place(task);
         come >= TASKS_MIN && rejected as f64 > come as f64 * REJECTED_PART
     });
     full.then(|| parts(filling.placed, machines::capacity(hosts)).map(|used| 1.0 - used))

@@ -290,22 +290,20 @@ impl<'a> Engine<'a> {
                 continue;
             }
             let demand = self.demand(job);
-            while let Some(task) = self.waiting.get(&key).and_then(|group| group.front()).copied() {
-                let policy = Policy::new(self.settings.scheduler, self.last.as_ref());
-                let Some(node) = self.scheduler.pick(&self.fleet, &demand, policy) else {
-                    refused.push(wanted);
-                    self.refuse(key);
-                    break;
-                };
-                let name = node.name.clone();
-                self.start(task, &name, &demand);
-                self.last = Some(name);
-                if let Some(group) = self.waiting.get_mut(&key) {
-                    group.pop_front();
-                }
+            let Some(mut tasks) = self.waiting.remove(&key) else { continue };
+            let policy = Policy::new(self.settings.scheduler, self.last.as_ref());
+            let nodes = self.scheduler.place_alike(&mut self.fleet, &demand, policy, tasks.len());
+            let names: Vec<NodeName> = nodes.into_iter().map(|node| node.name.clone()).collect();
+            for (task, name) in tasks.drain(..names.len()).zip(&names) {
+                self.start(task, name, demand.resources);
             }
-            if self.waiting.get(&key).is_some_and(VecDeque::is_empty) {
-                self.waiting.remove(&key);
+            if let Some(name) = names.into_iter().next_back() {
+                self.last = Some(name);
+            }
+            if !tasks.is_empty() {
+                self.waiting.insert(key, tasks);
+                refused.push(wanted);
+                self.refuse(key);
             }
         }
     }
@@ -334,11 +332,11 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn start(&mut self, task: u32, name: &NodeName, demand: &Demand<'_>) {
+    /// A task runs on a machine, which the fleet knows already.
+    fn start(&mut self, task: u32, name: &NodeName, resources: Resources) {
         let (job, index) = self.job_and_index(task);
         let Some(&host) = self.host_of.get(name) else { return };
         let State::Waiting { since_ms } = self.tasks[task as usize] else { return };
-        self.fleet.reserve(name, demand);
         self.on_host[host as usize].insert(task);
         self.tasks[task as usize] = State::Running { host };
         self.starts[task as usize] += 1;
@@ -347,7 +345,7 @@ impl<'a> Engine<'a> {
             let ended = Event::Ended { task, start: self.starts[task as usize] };
             self.events.push(Reverse((self.now_ms.saturating_add(lasts_ms), ended)));
         }
-        self.meter.started(demand.resources, since_ms, job.arrives_ms, lasts_ms);
+        self.meter.started(resources, since_ms, job.arrives_ms, lasts_ms);
     }
 
     fn job_and_index(&self, task: u32) -> (&'a Job, usize) {

@@ -1,6 +1,7 @@
 //! A fleet with tasks that come and go, for the scheduler and for the plain scan alike.
 
 use std::collections::VecDeque;
+use std::hint::black_box;
 
 use longshore_proto::constraint::Constraint;
 use longshore_proto::name::{JobKey, Namespace, NodeName, SpecName};
@@ -132,6 +133,17 @@ impl World {
         let node = node.name.clone();
         self.fleet.reserve(&node, &demand);
         self.running.push_back((kind, node));
+        Ok(())
+    }
+
+    /// Places so many tasks of a kind by one call, which reserves for them.
+    pub(super) fn place_alike(&mut self, kind: usize, tasks: usize) -> Result<(), Failure> {
+        let demand = self.kinds[kind].demand();
+        let nodes = self.scheduler.place_alike(&mut self.fleet, &demand, Policy::Epvm, tasks);
+        if nodes.len() < tasks {
+            return Err("tasks fit nowhere: the fleet is too small for the bench".into());
+        }
+        black_box(&nodes);
         Ok(())
     }
 

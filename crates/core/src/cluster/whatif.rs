@@ -339,34 +339,35 @@ impl Trial {
         }
     }
 
-    /// Places tasks alike one by one. Gives those that do not fit, and why.
+    /// Places tasks alike, each for itself. Gives those that do not fit, and why.
     fn place(
         &mut self,
         scheduler: &mut Scheduler,
         part: usize,
         wants: Vec<Want>,
     ) -> (Vec<Want>, String) {
-        let mut wants = wants.into_iter();
-        while let Some(want) = wants.next() {
-            let snapshot = &mut self.snapshot;
-            let group = &snapshot.parts[part].group;
-            let demand = group.demand();
-            let kind = group.job.scheduler.unwrap_or(snapshot.settings.scheduler);
-            let policy = Policy::new(kind, snapshot.round_robin_last.as_ref());
-            match scheduler.place(&snapshot.fleet, &demand, policy) {
-                Ok(placement) => {
-                    snapshot.fleet.reserve(&placement.node, &demand);
-                    snapshot.round_robin_last = Some(placement.node.clone());
-                    self.list(part, want, placement.node);
-                }
-                Err(mut unplaceable) => {
-                    unplaceable.look_closer(&snapshot.fleet, &demand);
-                    let left = std::iter::once(want).chain(wants).collect();
-                    return (left, unplaceable.to_string());
-                }
+        let snapshot = &mut self.snapshot;
+        let group = &snapshot.parts[part].group;
+        let demand = group.demand();
+        let kind = group.job.scheduler.unwrap_or(snapshot.settings.scheduler);
+        let policy = Policy::new(kind, snapshot.round_robin_last.as_ref());
+        let nodes = scheduler.place_alike(&mut snapshot.fleet, &demand, policy, wants.len());
+        let nodes: Vec<NodeName> = nodes.into_iter().map(|node| node.name.clone()).collect();
+        let last = nodes.last().or(snapshot.round_robin_last.as_ref()).cloned();
+        let mut reason = String::new();
+        if nodes.len() < wants.len() {
+            let policy = Policy::new(kind, last.as_ref());
+            if let Err(mut unplaceable) = scheduler.place(&snapshot.fleet, &demand, policy) {
+                unplaceable.look_closer(&snapshot.fleet, &demand);
+                reason = unplaceable.to_string();
             }
         }
-        (Vec::new(), String::new())
+        snapshot.round_robin_last = last;
+        let mut wants = wants.into_iter();
+        for (node, want) in nodes.into_iter().zip(wants.by_ref()) {
+            self.list(part, want, node);
+        }
+        (wants.collect(), reason)
     }
 
     /// Places tasks together. Gives all of them when they do not fit, and why.

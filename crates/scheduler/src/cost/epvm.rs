@@ -28,9 +28,8 @@
 
 use std::sync::LazyLock;
 
-use crate::cost::{BASE_LOG2_MAX, Model, Row, share};
+use crate::cost::{BASE_LOG2_MAX, Load, Model, Row, share};
 use crate::demand::{AMOUNT_MAX, Amounts, DIMENSIONS};
-use crate::fleet::Node;
 
 /// The highest utilisation that tells nodes apart.
 const UTILISATION_MAX: f64 = 1.5;
@@ -42,17 +41,17 @@ const MEASURED_STEPS: u64 = 64;
 pub(crate) struct Epvm;
 
 impl Model for Epvm {
-    fn row(&self, node: &Node, base_log2: u32) -> Row {
+    fn row(&self, load: &Load, base_log2: u32) -> Row {
         let powers = &POWERS[(base_log2 as usize).min(BASE_LOG2_MAX)];
-        let (capacity, committed) = (node.capacity_amounts(), node.committed_amounts());
-        let expected = node.expected_steps();
+        let Load { capacity, committed, expected, .. } = load;
         let mut row = Row::default();
         for r in 0..DIMENSIONS {
             let promised = share(committed[r], capacity[r]);
             row.committed[r] = power(base_log2, promised);
-            let measured = expected[r] as f64 / MEASURED_STEPS as f64;
+            let expected = steps(expected[r], capacity[r]);
+            let measured = expected as f64 / MEASURED_STEPS as f64;
             row.live[r] = if measured > promised {
-                powers[usize::try_from(expected[r]).unwrap_or(STEPS_MAX).min(STEPS_MAX)]
+                powers[usize::try_from(expected).unwrap_or(STEPS_MAX).min(STEPS_MAX)]
             } else {
                 row.committed[r]
             };

@@ -32,10 +32,11 @@ pub(crate) struct Census {
 }
 
 impl Census {
-    pub(crate) fn add(&mut self, resources: Resources) {
+    pub(crate) fn add(&mut self, resources: Resources, tasks: u32) {
         let count = self.counts.entry(key(resources)).or_insert(0);
-        *count += 1;
-        self.generation += u64::from(count.is_power_of_two());
+        let before = count.checked_ilog2();
+        *count += u64::from(tasks);
+        self.generation += u64::from(count.checked_ilog2() != before);
     }
 
     pub(crate) fn subtract(&mut self, resources: Resources) {

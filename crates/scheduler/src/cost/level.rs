@@ -1,8 +1,7 @@
 //! Policies to compare with: by how full a node is, and the formula of a well-known book.
 
-use crate::cost::{Model, Row, share};
+use crate::cost::{Load, Model, Row, share};
 use crate::demand::{Amounts, DIMENSIONS};
-use crate::fleet::Node;
 
 /// The policy `spread`: the node that is emptiest with the task on it, as the least sum of `10^utilisation` of
 /// cpu and memory.
@@ -41,8 +40,8 @@ fn of_both(mut figure: impl FnMut(usize) -> f64) -> [f64; DIMENSIONS] {
 }
 
 impl Model for Spread {
-    fn row(&self, node: &Node, _: u32) -> Row {
-        let (capacity, committed) = (node.capacity_amounts(), node.committed_amounts());
+    fn row(&self, load: &Load, _: u32) -> Row {
+        let Load { capacity, committed, .. } = load;
         let row = of_both(|r| power(LOG2_10, share(committed[r], capacity[r])));
         Row { live: row, committed: row }
     }
@@ -53,8 +52,8 @@ impl Model for Spread {
 }
 
 impl Model for Binpack {
-    fn row(&self, node: &Node, _: u32) -> Row {
-        let (capacity, committed) = (node.capacity_amounts(), node.committed_amounts());
+    fn row(&self, load: &Load, _: u32) -> Row {
+        let Load { capacity, committed, .. } = load;
         let row = of_both(|r| power(LOG2_10, 1.0 - share(committed[r], capacity[r])));
         Row { live: row, committed: row }
     }
@@ -65,10 +64,10 @@ impl Model for Binpack {
 }
 
 impl Model for Lieb {
-    fn row(&self, node: &Node, _: u32) -> Row {
-        let (capacity, committed) = (node.capacity_amounts(), node.committed_amounts());
+    fn row(&self, load: &Load, _: u32) -> Row {
+        let Load { capacity, committed, .. } = load;
         let memory = power(LOG2_LIEB, share(committed[1], capacity[1]));
-        let tasks = power(LOG2_LIEB, f64::from(node.tasks) / LIEB_JOBS_MAX);
+        let tasks = power(LOG2_LIEB, committed[3] as f64 / LIEB_JOBS_MAX);
         let row = [0.0, memory, 0.0, tasks];
         Row { live: row, committed: row }
     }

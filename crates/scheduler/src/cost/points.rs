@@ -51,20 +51,32 @@ pub(crate) fn affinity(node: &Node, demand: &Demand<'_>) -> i32 {
 
 /// The points against a node that its tasks decide: those of the same kind, and those of the same image.
 pub(crate) fn company(fleet: &Fleet, lane: u32, demand: &Demand<'_>) -> i32 {
-    let count = |group| i32::try_from(fleet.groups().count(group, lane)).unwrap_or(POINTS_MAX);
+    let count = |group| fleet.groups().count(group, lane);
     let kin = match demand.kin {
-        Some(kin) if demand.anti_affinity > 0 => {
-            i32::from(demand.anti_affinity).saturating_mul(count(kin))
-        }
+        Some(kin) if demand.anti_affinity > 0 => of_kin(demand.anti_affinity, count(kin)),
         _ => 0,
     };
-    let image = demand.image.is_some_and(|image| count(image) > 0);
-    kin.min(POINTS_MAX) - if image { IMAGE_POINTS } else { 0 }
+    company_of(kin, demand.image.is_some_and(|image| count(image) > 0))
+}
+
+/// The points that so many of the same kind count.
+pub(crate) fn of_kin(anti_affinity: u8, tasks: u32) -> i32 {
+    let tasks = i32::try_from(tasks).unwrap_or(POINTS_MAX);
+    i32::from(anti_affinity).saturating_mul(tasks).min(POINTS_MAX)
+}
+
+fn company_of(kin: i32, has_image: bool) -> i32 {
+    kin - if has_image { IMAGE_POINTS } else { 0 }
 }
 
 /// All points against a node but those for spread, which depend on the other nodes.
 pub(crate) fn of_node(fleet: &Fleet, lane: u32, node: &Node, demand: &Demand<'_>) -> i32 {
     (affinity(node, demand) + company(fleet, lane, demand)).clamp(-POINTS_MAX, POINTS_MAX)
+}
+
+/// The same, of what they are made of.
+pub(crate) fn sum(affinity: i32, kin: i32, has_image: bool) -> i32 {
+    (affinity + company_of(kin, has_image)).clamp(-POINTS_MAX, POINTS_MAX)
 }
 
 #[cfg(test)]

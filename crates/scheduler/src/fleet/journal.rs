@@ -14,8 +14,8 @@ pub(crate) struct Change {
     pub(crate) lane: u32,
     /// The groups whose count on the node changed with it, and by how much.
     pub(crate) groups: [Option<GroupId>; 2],
-    /// 1, -1, or 0 for none.
-    pub(crate) by: i8,
+    /// More than zero where tasks came, less where one ended, and 0 for none.
+    pub(crate) by: i32,
 }
 
 /// The latest changes.

@@ -8,8 +8,8 @@ use longshore_proto::name::{Datacenter, NodeName};
 use longshore_proto::spec::{Port, Protocol, Resources};
 use longshore_proto::state::{Eligibility, NodeStatus};
 
-use crate::cost::epvm;
-use crate::demand::{AMOUNT_MAX, Amounts, DIMENSIONS, Demand, amounts};
+use crate::cost::{Load, epvm};
+use crate::demand::{Amounts, DIMENSIONS, Demand, amounts};
 
 /// What is told of a machine when it joins or changes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -142,21 +142,25 @@ impl Node {
         })
     }
 
-    /// The same in steps of the capacity, as costs tell it apart.
-    pub(crate) fn expected_steps(&self) -> [u64; DIMENSIONS] {
+    /// What it has and holds, as costs are judged by it.
+    pub(crate) fn load(&self) -> Load {
+        Load {
+            capacity: self.capacity_amounts(),
+            committed: self.committed_amounts(),
+            expected: self.expected_amounts(),
+            is_fresh: self.is_fresh(),
+        }
+    }
+
+    /// What is expected in steps of the capacity, as costs tell it apart.
+    fn expected_steps(&self) -> [u64; DIMENSIONS] {
         let (expected, capacity) = (self.expected_amounts(), self.capacity_amounts());
         std::array::from_fn(|r| epvm::steps(expected[r], capacity[r]))
     }
 
-    /// What is free of each dimension; below zero where more is promised than there is. Exact as floating
-    /// point, because no figure passes [`AMOUNT_MAX`].
+    /// What is free of each dimension: see [`Load::free`].
     pub(crate) fn free_amounts(&self) -> [f64; DIMENSIONS] {
-        let (capacity, committed) = (self.capacity_amounts(), self.committed_amounts());
-        let exact = |figure: u64| {
-            debug_assert!(figure <= AMOUNT_MAX, "clamped when it was read");
-            figure as f64
-        };
-        std::array::from_fn(|r| exact(capacity[r]) - exact(committed[r]))
+        self.load().free()
     }
 
     /// Takes over what is told. True when it changed what constraints look at.

@@ -46,11 +46,12 @@ impl Figures {
 
     fn of(fleet: &Fleet, lane: u32, model: Option<&dyn Model>) -> Self {
         let Some(node) = fleet.at(lane) else { return Self::vacant() };
+        let load = node.load();
         let Row { live, committed } =
-            model.map_or_else(Row::default, |model| model.row(node, fleet.base_log2()));
+            model.map_or_else(Row::default, |model| model.row(&load, fleet.base_log2()));
         Self {
             live,
-            free: node.free_amounts(),
+            free: load.free(),
             committed,
             tie: node.tie(),
             class: fleet.lanes().class(lane as usize),

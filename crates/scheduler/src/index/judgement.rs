@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use longshore_proto::spec::SchedulerKind;
 
-use crate::cost::points::{IMAGE_POINTS, POINTS_MAX};
+use crate::cost::points::{self, IMAGE_POINTS, POINTS_MAX};
 use crate::cost::{Key, STALE_FACTOR, dot};
 use crate::demand::{Amounts, DIMENSIONS, Dimension};
 use crate::explain::Rejected;
@@ -370,20 +370,20 @@ impl Judgement {
 
     /// The points against a node, but for spread.
     pub(super) fn points(&self, ground: &Ground<'_>, lane: usize) -> i32 {
-        let mut points = self.profile.points(lane);
+        let affinity = self.profile.points(lane);
         let company = self.company_at.get(lane).copied().unwrap_or(0);
-        if company > 0 {
-            let count = match (company & !IMAGE, self.company.kin) {
-                (MANY, Some(kin)) => {
-                    let lane = u32::try_from(lane).unwrap_or(u32::MAX);
-                    i32::try_from(ground.fleet.groups().count(kin, lane)).unwrap_or(POINTS_MAX)
-                }
-                (count, _) => i32::from(count),
-            };
-            let kin = i32::from(self.demand.anti_affinity).saturating_mul(count);
-            points += kin.min(POINTS_MAX) - if company & IMAGE > 0 { IMAGE_POINTS } else { 0 };
+        if company == 0 {
+            return affinity;
         }
-        points.clamp(-POINTS_MAX, POINTS_MAX)
+        let tasks = match (company & !IMAGE, self.company.kin) {
+            (MANY, Some(kin)) => {
+                let lane = u32::try_from(lane).unwrap_or(u32::MAX);
+                ground.fleet.groups().count(kin, lane)
+            }
+            (count, _) => u32::from(count),
+        };
+        let kin = points::of_kin(self.demand.anti_affinity, tasks);
+        points::sum(affinity, kin, company & IMAGE > 0)
     }
 
     /// The cost of a feasible node, with the weight of its points.
@@ -572,6 +572,16 @@ impl Judgement {
     pub(crate) fn is_feasible(&self, lane: u32) -> bool {
         let (block, bit) = (lane as usize / BLOCK, lane as usize % BLOCK);
         self.feasible.get(block).is_some_and(|word| word >> bit & 1 == 1)
+    }
+
+    /// The lanes of those who can.
+    pub(super) fn feasible_lanes(&self) -> impl Iterator<Item = usize> {
+        let lanes = |(block, bits): (usize, &u64)| {
+            let bits = *bits;
+            let lanes = (0..BLOCK).filter(move |bit| bits >> bit & 1 == 1);
+            lanes.map(move |bit| block * BLOCK + bit)
+        };
+        self.feasible.iter().enumerate().flat_map(lanes)
     }
 
     /// Why the others cannot.

@@ -269,6 +269,11 @@ impl View {
         }
     }
 
+    /// How each node stands.
+    pub(crate) fn nodes(&self) -> &Judgement {
+        &self.nodes
+    }
+
     /// How many nodes can take the task.
     pub(crate) fn feasible(&self) -> u32 {
         self.nodes.feasible()
