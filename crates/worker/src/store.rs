@@ -1,8 +1,9 @@
 //! The worker's own store: what it must not forget when its process or its machine goes down.
 //!
 //! One fjall database with one keyspace; a byte before each key says what it is. A step's writes are one
-//! atomic batch that is synced before anything of the step is done. The database is written by one caller at
-//! a time, on a thread that may wait for the disk.
+//! atomic batch that is synced before anything of the step is done, unless the brain says that they may be lost: then the
+//! next batch that is synced takes them along. Each sync costs Docker time, too, where both have one disk. The database is
+//! written by one caller at a time, on a thread that may wait for the disk.
 //!
 //! | key | value |
 //! |---|---|
@@ -210,11 +211,13 @@ impl Store {
         })
     }
 
-    /// Stores the writes of some steps, in order, as one batch that is on disk when this returns, and gives
-    /// their receipts. Blocks.
+    /// Stores the writes of some steps, in order, as one batch that is on disk when this returns, where any of them must
+    /// be, and gives their receipts. Blocks.
     pub fn commit(&self, steps: Vec<Writes>) -> Result<Vec<Stored>, StoreError> {
         if steps.iter().any(|writes| !writes.is_empty()) {
-            let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+            let must_be_synced = steps.iter().any(Writes::must_be_synced);
+            let mode = if must_be_synced { PersistMode::SyncData } else { PersistMode::Buffer };
+            let mut batch = self.database.batch().durability(Some(mode));
             for write in steps.iter().flat_map(Writes::as_slice) {
                 match entry(write) {
                     (key, Some(value)) => batch.insert(&self.keyspace, key, value),

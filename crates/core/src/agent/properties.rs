@@ -352,7 +352,7 @@ impl World {
         }
     }
 
-    fn crash(&mut self, carried_out: u8) {
+    fn crash(&mut self, carried_out: u8, power_is_lost: bool) {
         // What was under way may be carried out all the same; nobody hears the answer.
         for action in std::mem::take(&mut self.actions) {
             if carried_out == 0 || !self.docker_up {
@@ -374,6 +374,10 @@ impl World {
         }
         self.events.clear();
         self.trace.push("---- the worker starts again".into());
+        if power_is_lost {
+            self.trace.push("---- after a loss of power".into());
+            self.bench.lose_power();
+        }
         self.bench.restart();
         self.join();
     }
@@ -443,7 +447,7 @@ impl World {
                 }
             }
             17 => self.runtime(b > 80),
-            18 if b < 100 => self.crash(a % 3),
+            18 if b < 100 => self.crash(a % 3, b < 50),
             19 if !self.late_starts.is_empty() => {
                 let container_id = self.late_starts.remove(usize::from(a) % self.late_starts.len());
                 self.launch(&container_id);

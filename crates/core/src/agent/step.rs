@@ -57,7 +57,13 @@ impl Writes {
         self.writes.is_empty()
     }
 
-    /// Says that the writes are on disk. Only a store says so, after its sync has returned.
+    /// Whether they have to outlast a loss of power before anything of the step is done.
+    pub fn must_be_synced(&self) -> bool {
+        self.writes.iter().any(Write::must_be_synced)
+    }
+
+    /// Says that the writes are on disk. Only a store says so, after its sync has returned; where none of them must be
+    /// synced, once it will write nothing that comes later before them.
     pub fn stored(self) -> Stored {
         Stored { number: self.number }
     }
@@ -121,6 +127,14 @@ pub enum Write {
     Stock(StockRecord),
     /// It is gone, or not ours.
     StockDropped(StockItem),
+}
+
+impl Write {
+    /// Whether it has to outlast a loss of power before anything of its step is done. That a report was delivered need not:
+    /// it is delivered once more, and changes nothing.
+    pub fn must_be_synced(&self) -> bool {
+        !matches!(self, Self::ReportDropped(_))
+    }
 }
 
 /// Something that the shell must do. Each one that names a result as its answer gets exactly one, whatever

@@ -1,5 +1,7 @@
 //! What tasks go through on a worker, and what it tells of them.
 
+use std::sync::{Arc, Mutex};
+
 use futures_util::StreamExt;
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::health::{Health, HealthCheck, Probe};
@@ -11,6 +13,7 @@ use longshore_worker::runtime::{ExecWish, Runtime};
 use longshore_worker::{OnShutdown, WorkerError};
 
 use crate::leader::{DEADLINE, Leader, Node, Server};
+use crate::proxy::{Deed, Proxy};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_runs_is_stopped_and_everything_is_told() {
@@ -50,6 +53,41 @@ async fn a_task_runs_is_stopped_and_everything_is_told() {
     let wanted =
         [TaskState::Preparing, TaskState::Running, TaskState::Stopping, TaskState::Stopped];
     assert_eq!(leader.history(task), wanted.map(|state| (1, state)));
+    worker.end().await;
+}
+
+/// The daemon's time is what a launch takes, and everything that is asked of it while many start costs some.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_launch_asks_docker_to_create_and_to_start_and_nothing_else() {
+    const TASKS: usize = 4;
+    let (server, node) = (Server::start(), Node::new());
+    let socket = node.data_dir.path().join("docker.sock");
+    let proxy = Proxy::start(&socket);
+    let leader = Leader::start(&server, node.name.clone()).await;
+    let worker = node.start_on(&server, OnShutdown::Stop, Some(&socket));
+    // It has looked round, and found what everything runs.
+    let first = leader.run("exec sleep 1000", RestartMode::Never).await;
+    leader.reported(first, 1, TaskState::Running).await;
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let calls = seen.clone();
+    proxy.set(move |line| {
+        calls.lock().unwrap().push(line.to_owned());
+        Deed::Pass
+    });
+    let mut tasks = Vec::new();
+    for _ in 0..TASKS {
+        tasks.push(leader.run("exec sleep 1000", RestartMode::Never).await);
+    }
+    for task in tasks {
+        leader.reported(task, 1, TaskState::Running).await;
+    }
+    let seen = seen.lock().unwrap().clone();
+    let count = |what: &str| seen.iter().filter(|line| line.contains(what)).count();
+    assert_eq!((count("/containers/create?"), count("/start")), (TASKS, TASKS), "{seen:#?}");
+    // Whether the image is there is asked once for all that come together, and the list by the clock alone.
+    let usual = ["/containers/create?", "/start", "/images/", "/containers/json?", "/version"];
+    let others = seen.iter().filter(|line| !usual.iter().any(|usual| line.contains(usual)));
+    assert_eq!(others.collect::<Vec<_>>(), Vec::<&String>::new());
     worker.end().await;
 }
 

@@ -339,8 +339,12 @@ fn a_list_that_is_older_than_an_end_does_not_lose_the_logs() {
     bench.started(1, 1);
     bench.step(died(1, 1, 0));
     // Whether it saw nothing yet, or saw it run.
-    let mut other =
-        Bench { agent: bench.agent.clone(), now: bench.now, store: bench.store.clone() };
+    let mut other = Bench {
+        agent: bench.agent.clone(),
+        now: bench.now,
+        store: bench.store.clone(),
+        synced: bench.store.clone(),
+    };
     bench.step(Input::Observed { ticket: old, containers: vec![] });
     let running = vec![container(1, 1, ContainerState::Running)];
     let (_, actions) = other.step(Input::Observed { ticket: old, containers: running });

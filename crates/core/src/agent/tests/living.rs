@@ -35,6 +35,15 @@ fn reports_are_gathered_sent_once_and_forgotten_when_acknowledged() {
         bench.step(Input::ReportsAcked { through: 1 }),
         (vec![Write::ReportDropped(1)], vec![])
     );
+    bench.lose_power();
+    bench.restart();
+    let (_, again) = bench.join();
+    assert!(
+        again
+            .iter()
+            .any(|action| matches!(action, Action::SendReports { reports, .. } if reports == sent)),
+        "what was not synced is told once more: {again:?}"
+    );
 }
 
 #[test]

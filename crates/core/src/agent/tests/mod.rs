@@ -123,6 +123,8 @@ pub(super) struct Bench {
     pub(super) agent: Agent,
     pub(super) now: Now,
     pub(super) store: BTreeMap<String, Write>,
+    /// The store as it was synced last: what a loss of power leaves of it.
+    synced: BTreeMap<String, Write>,
 }
 
 impl Bench {
@@ -132,6 +134,7 @@ impl Bench {
             agent: Agent::restore(node(), boot(), saved, Settings::default(), now),
             now,
             store: BTreeMap::new(),
+            synced: BTreeMap::new(),
         }
     }
 
@@ -207,7 +210,15 @@ impl Bench {
         for write in &list {
             self.keep(write);
         }
+        if writes.must_be_synced() {
+            self.synced.clone_from(&self.store);
+        }
         (list, held.release(writes.stored()))
+    }
+
+    /// The machine loses power: what was not synced is gone from the store.
+    pub(super) fn lose_power(&mut self) {
+        self.store.clone_from(&self.synced);
     }
 
     fn keep(&mut self, write: &Write) {
