@@ -1,6 +1,7 @@
 //! From request to acknowledged, from request to running, and tasks per second from submit to all running and from the
 //! word to stop to all ended.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
@@ -35,14 +36,18 @@ pub(crate) async fn measure(rounds: usize, most: u32) -> Result<Vec<Figure>, Fai
     let concurrency = raw::best_concurrency(&docker).await?;
     progress(&format!("the bare Docker API is fastest with {concurrency} starts at once"));
     let cluster = Cluster::start().await?;
-    let measured = launches(&cluster, &docker, rounds, most, concurrency).await;
+    let mut swarms = Swarms::new();
+    let measured = launches(&cluster, &docker, rounds, most, concurrency, &mut swarms).await;
     // Whatever came of it, nothing is left behind.
     let ended = cluster.end(&docker).await;
     let mut figures = measured?;
     ended?;
-    figures.extend(sandboxes::measure(&docker, rounds, most, concurrency).await?);
+    figures.extend(sandboxes::measure(&docker, rounds, most, concurrency, &swarms).await?);
     Ok(figures)
 }
+
+/// How many tasks a second Docker Swarm has brought to running in services of so many.
+pub(crate) type Swarms = BTreeMap<u32, f64>;
 
 async fn launches(
     cluster: &Cluster,
@@ -50,6 +55,7 @@ async fn launches(
     rounds: usize,
     most: u32,
     concurrency: usize,
+    swarms: &mut Swarms,
 ) -> Result<Vec<Figure>, Failure> {
     let mut figures = acknowledged(cluster).await?;
     figures.extend(containers::restarts(cluster, docker).await?);
@@ -57,14 +63,18 @@ async fn launches(
     for count in COUNTS.into_iter().filter(|count| *count <= most) {
         let (mut ours, mut limit) = (Vec::new(), Vec::new());
         let (mut stop, mut stop_limit) = (Vec::new(), Vec::new());
-        for round in 1..=rounds_of(count, rounds) {
-            let (raw_start, raw_stop) = raw::launch(docker, count as usize, concurrency).await?;
-            let name = format!("launch-{count}-{round}");
-            let start_s = start(cluster, job(&name, count)?, count).await?;
-            if round == 1 && count >= IDLE_FROM {
-                figures.extend(containers::idle(cluster, count).await?);
-            }
-            let stop_s = self::stop(cluster, &name).await?;
+        let rounds = rounds_of(count, rounds);
+        for round in 1..=rounds {
+            let raw = || raw::launch(docker, count as usize, concurrency);
+            let watched = (round == 1 && count >= IDLE_FROM).then_some(&mut figures);
+            let ours_once = once(cluster, format!("launch-{count}-{round}"), count, watched);
+            // What was taken down last is still being cleared away: each goes first in turn.
+            let ((raw_start, raw_stop), (start_s, stop_s)) = if round % 2 == 1 {
+                (raw().await?, ours_once.await?)
+            } else {
+                let times = ours_once.await?;
+                (raw().await?, times)
+            };
             progress(&format!(
                 "{count} tasks, round {round}: start {start_s:.2} s, raw {raw_start:.2} s; stop {stop_s:.2} s, raw {raw_stop:.2} s"
             ));
@@ -75,42 +85,62 @@ async fn launches(
         }
         let (ours, limit) = (median(&ours), median(&limit));
         if count == 1 {
-            figures.push(Figure::time(
-                "launch/request to running",
-                ours * 1_000.0,
-                "ms",
-                limit * 1_000.0,
-            ));
+            figures.push(
+                Figure::time("launch/request to running", ours * 1_000.0, "ms", limit * 1_000.0)
+                    .of_rounds(rounds),
+            );
             continue;
         }
         let swarm = containers::swarm(docker, count).await;
-        let count = f64::from(count);
+        let number = f64::from(count);
         let rate = Figure::rate(
             format!("launch/{count} to all running"),
-            count / ours,
+            number / ours,
             "tasks/s",
-            count / limit,
+            number / limit,
         );
-        figures.push(rate.at_least_times(0.95));
+        figures.push(rate.at_least_times(0.95).of_rounds(rounds));
         if let Some(swarm) = swarm {
-            progress(&format!("{count} tasks of a swarm service: {swarm:.2} s"));
+            swarms.insert(count, swarm);
             let name = format!("launch/{count} to all running, beside a Docker Swarm service");
-            let rate = Figure::rate(name, count / ours, "tasks/s", count / swarm);
-            figures.push(rate.at_least_times(2.0));
+            let rate = Figure::rate(name, number / ours, "tasks/s", swarm);
+            figures.push(rate.at_least_times(2.0).of_rounds(rounds));
         }
-        figures.push(Figure::rate(
-            format!("stop/{count} to all ended"),
-            count / median(&stop),
-            "tasks/s",
-            count / median(&stop_limit),
-        ));
+        figures.push(
+            Figure::rate(
+                format!("stop/{count} to all ended"),
+                number / median(&stop),
+                "tasks/s",
+                number / median(&stop_limit),
+            )
+            .of_rounds(rounds),
+        );
     }
     Ok(figures)
 }
 
-/// Large launches take minutes.
+/// The seconds from submit to all running, and from the word to stop to all ended. In between the worker is watched, where
+/// that is wanted.
+async fn once(
+    cluster: &Cluster,
+    name: String,
+    count: u32,
+    watched: Option<&mut Vec<Figure>>,
+) -> Result<(f64, f64), Failure> {
+    let start_s = start(cluster, job(&name, count)?, count).await?;
+    if let Some(figures) = watched {
+        figures.extend(containers::idle(cluster, count).await?);
+    }
+    Ok((start_s, stop(cluster, &name).await?))
+}
+
+/// How often a launch of so many is measured: the largest take minutes.
 fn rounds_of(count: u32, rounds: usize) -> usize {
-    if count < IDLE_FROM { rounds } else { 1 }
+    match count {
+        0..100 => rounds,
+        100..300 => rounds.min(3),
+        _ => 1,
+    }
 }
 
 async fn acknowledged(cluster: &Cluster) -> Result<Vec<Figure>, Failure> {

@@ -26,6 +26,9 @@ pub struct Figure {
     /// Whether it is that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub met: Option<bool>,
+    /// How often it was measured, where that differs from row to row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<usize>,
 }
 
 impl Figure {
@@ -39,6 +42,7 @@ impl Figure {
             ratio: Some(value / limit),
             target: None,
             met: None,
+            rounds: None,
         }
     }
 
@@ -52,13 +56,14 @@ impl Figure {
             ratio: Some(limit / value),
             target: None,
             met: None,
+            rounds: None,
         }
     }
 
     /// A figure that is its own measure.
     pub fn alone(name: impl Into<String>, value: f64, unit: &str) -> Self {
         let (name, unit) = (name.into(), unit.to_owned());
-        Self { name, value, unit, limit: None, ratio: None, target: None, met: None }
+        Self { name, value, unit, limit: None, ratio: None, target: None, met: None, rounds: None }
     }
 
     /// A value that should not be above this.
@@ -71,6 +76,12 @@ impl Figure {
     pub fn at_least_times(self, least: f64) -> Self {
         let met = Some(self.ratio.is_some_and(|ratio| ratio >= least));
         Self { target: Some(format!("ratio >= {least}")), met, ..self }
+    }
+
+    /// The median of so many measurements.
+    #[must_use]
+    pub fn of_rounds(self, rounds: usize) -> Self {
+        Self { rounds: Some(rounds), ..self }
     }
 }
 
@@ -133,7 +144,7 @@ fn page(figures: &[Figure]) -> String {
         "\nWhat the limits are: for `submit/*`, a request of the same size answered by an echo over the same NATS \
          server; for `launch/*`, the same containers created and started straight through \
          the Docker API at the concurrency that is best for it in this run, or by a Docker Swarm service on the same machine \
-         (made anew for it); for starts with sandboxes beside bare joins, containers that join networks made beforehand straight \
+         (made anew for it; one that is not complete in two minutes counts by what runs of it then); for starts with sandboxes beside bare joins, containers that join networks made beforehand straight \
          through the API; for `stop/*`, the same containers stopped through the API; for `restart/*`, a program that \
          waits for the end of a container and starts another; for `scheduler/*` (also by `cargo bench -p longshore-bench`), \
          the plain full scan that computes two powers for each resource of every node, on the same fleet. Times of the \
@@ -162,15 +173,18 @@ fn page(figures: &[Figure]) -> String {
 /// Figures as a table for people.
 pub fn table(figures: &[Figure]) -> String {
     let mut text = String::from(
-        "| figure | value | limit | ratio | target | met |\n|---|---|---|---|---|---|\n",
+        "| figure | value | limit | ratio | target | met | rounds |\n|---|---|---|---|---|---|---|\n",
     );
-    for Figure { name, value, unit, limit, ratio, target, met } in figures {
+    for Figure { name, value, unit, limit, ratio, target, met, rounds } in figures {
         let limit = limit.map_or_else(|| "-".to_owned(), |limit| format!("{limit:.2} {unit}"));
         let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
         let met = met.map_or("-", |met| if met { "yes" } else { "no" });
         let target = target.as_deref().unwrap_or("-");
-        let _ =
-            writeln!(text, "| {name} | {value:.2} {unit} | {limit} | {ratio} | {target} | {met} |");
+        let rounds = rounds.map_or_else(|| "-".to_owned(), |rounds| rounds.to_string());
+        let _ = writeln!(
+            text,
+            "| {name} | {value:.2} {unit} | {limit} | {ratio} | {target} | {met} | {rounds} |"
+        );
     }
     text
 }

@@ -10,7 +10,7 @@ use bollard::query_parameters::ListContainersOptions;
 use longshore_core::agent::labels;
 
 use crate::cluster::Cluster;
-use crate::launch::{self, LAUNCH_TIMEOUT};
+use crate::launch::{self, LAUNCH_TIMEOUT, Swarms};
 use crate::raw;
 use longshore_bench::Failure;
 use longshore_bench::report::{Figure, median, progress};
@@ -26,6 +26,7 @@ pub(crate) async fn measure(
     rounds: usize,
     most: u32,
     concurrency: usize,
+    swarms: &Swarms,
 ) -> Result<Vec<Figure>, Failure> {
     let mut figures = Vec::new();
     let joined_at_once = raw::best_concurrency_joined(docker).await?;
@@ -44,13 +45,17 @@ pub(crate) async fn measure(
         let ended = cluster.end(docker).await;
         let [ours, limit, joined] = measured?;
         ended?;
-        let (count, ours) = (f64::from(count), median(&ours));
-        let rate = |beside: &str, limit: &[f64]| {
+        let (number, rounds) = (f64::from(count), ours.len());
+        let rate = |beside: &str, limit: f64| {
             let name = format!("launch/{count} to all running, with sandboxes{beside}");
-            Figure::rate(name, count / ours, "tasks/s", count / median(limit))
+            Figure::rate(name, number / median(&ours), "tasks/s", limit).of_rounds(rounds)
         };
-        figures.push(rate("", &limit).at_least_times(2.0));
-        figures.push(rate(", beside bare joins", &joined).at_least_times(0.95));
+        figures.push(rate("", number / median(&limit)).at_least_times(2.0));
+        let joined = number / median(&joined);
+        figures.push(rate(", beside bare joins", joined).at_least_times(0.95));
+        if let Some(swarm) = swarms.get(&count) {
+            figures.push(rate(", beside a Docker Swarm service", *swarm).at_least_times(2.0));
+        }
     }
     Ok(figures)
 }
