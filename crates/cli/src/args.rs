@@ -138,6 +138,8 @@ pub(crate) enum Verb {
     Run(Box<task::Run>),
     /// Stop jobs (by name) or single tasks (by id)
     Stop(task::Stop),
+    /// Have tasks begin anew: those of jobs (by name), or single ones (by id)
+    Restart(task::Restart),
     /// List tasks
     Ps(task::Ps),
     /// Show how the cluster, a job or a task stands
@@ -152,7 +154,7 @@ pub(crate) enum Verb {
     PortForward(reach::PortForward),
     /// Show what nodes and tasks use, live
     Top(cluster::Top),
-    /// Jobs: submit, list, look at, stop
+    /// Jobs: plan, submit, list, look at, scale, roll back, stop
     #[command(subcommand)]
     Job(job::Job),
     /// Nodes: list, look at, cordon, drain, label, remove

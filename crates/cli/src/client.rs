@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use longshore_bus::{Ask, AskError, Bus};
 use longshore_proto::api::{
-    BackupMade, BackupPart, ClusterView, JobStopped, JobSubmitted, JobView, ListEvents, ListJobs,
-    ListNodes, ListTasks, NameJob, NameNode, NameTask, NodeGone, NodeView, NodesChanged, Nothing,
-    PAGE_MAX, Page, ReadBackup, RemoveNode, SubmitJob, TaskStopped, TaskView,
+    BackupMade, BackupPart, ClusterView, JobStopped, JobSubmitted, JobVersion, JobView, ListEvents,
+    ListJobs, ListNodes, ListTasks, NameJob, NameNode, NameTask, NameVersion, NodeGone, NodeView,
+    NodesChanged, Nothing, PAGE_MAX, Page, ReadBackup, RemoveNode, SubmitJob, TaskStopped,
+    TaskView,
 };
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::event::Event;
@@ -108,6 +109,30 @@ impl Client {
     /// Stops a job.
     pub(crate) async fn stop_job(&self, name: &JobName) -> Result<JobStopped, AskError> {
         self.write(self.scope(), ApiVerb::JobStop, &NameJob { name: name.clone() }).await
+    }
+
+    /// Changes a job in a way that makes a new version of it.
+    pub(crate) async fn revise_job(
+        &self,
+        verb: ApiVerb,
+        asked: &impl Serialize,
+    ) -> Result<JobSubmitted, AskError> {
+        self.write(self.scope(), verb, asked).await
+    }
+
+    /// Has a new task take the place of one.
+    pub(crate) async fn restart_task(&self, id: &str) -> Result<TaskStopped, AskError> {
+        self.write(self.scope(), ApiVerb::TaskRestart, &NameTask { id: id.to_owned() }).await
+    }
+
+    /// What a version of a job says.
+    pub(crate) async fn job_version(
+        &self,
+        name: &JobName,
+        version: Option<u64>,
+    ) -> Result<JobVersion, AskError> {
+        let asked = NameVersion { name: name.clone(), version };
+        Ok(self.read(self.scope(), ApiVerb::JobVersion, &asked).await?.1)
     }
 
     /// Stops a task for good.

@@ -11,12 +11,14 @@ pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod history;
 pub(crate) mod job;
 pub(crate) mod logs;
 pub(crate) mod manager;
 pub(crate) mod node;
 pub(crate) mod plan;
 pub(crate) mod port_forward;
+pub(crate) mod revise;
 pub(crate) mod run;
 pub(crate) mod simulate;
 pub(crate) mod status;
@@ -36,6 +38,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
     match cli.verb {
         Verb::Run(wish) => Box::pin(run::run(global, *wish, printer)).await,
         Verb::Stop(wish) => task::stop(&client().await?, &wish, printer).await,
+        Verb::Restart(wish) => revise::restart(&client().await?, &wish, printer).await,
         Verb::Ps(wish) => task::list(&client().await?, wish, printer).await,
         Verb::Status(wish) => status::run(&client().await?, &wish, printer).await,
         Verb::Logs(wish) => Box::pin(logs::run(&client().await?, &wish, printer)).await,
@@ -48,6 +51,12 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit, Failure> {
         Verb::Job(Job::Submit(wish)) => Box::pin(job::submit(global, &wish, printer)).await,
         Verb::Job(Job::Ls(wish)) => job::list(&client().await?, &wish, printer).await,
         Verb::Job(Job::Status(wish)) => job::status(&client().await?, &wish, printer).await,
+        Verb::Job(Job::Plan(wish)) => Box::pin(history::plan(global, &wish, printer)).await,
+        Verb::Job(Job::Scale(wish)) => revise::scale(&client().await?, &wish, printer).await,
+        Verb::Job(Job::History(wish)) => {
+            Box::pin(history::run(&client().await?, &wish, printer)).await
+        }
+        Verb::Job(Job::RollBack(wish)) => revise::roll_back(&client().await?, &wish, printer).await,
         Verb::Job(Job::Stop(wish)) => job::stop(&client().await?, &wish, printer).await,
         Verb::Node(Node::Ls(wish)) => node::list(&client().await?, &wish, printer).await,
         Verb::Node(Node::Status(wish)) => node::status(&client().await?, &wish, printer).await,

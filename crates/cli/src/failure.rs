@@ -16,6 +16,8 @@ pub(crate) enum Exit {
     Failed,
     /// 2: the command line asks for nothing that can be done.
     Usage,
+    /// 3: `job plan` found something that would change.
+    WouldChange,
     /// 125: `--wait` was to give a task's exit code, and there is none because Longshore failed.
     NoTaskCode,
     /// 130: Ctrl-C ended the waiting.
@@ -31,6 +33,7 @@ impl Exit {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Usage => 2,
+            Self::WouldChange => 3,
             Self::NoTaskCode => 125,
             Self::Interrupted => 130,
             Self::Task(code) => code,

@@ -243,6 +243,7 @@ pub(crate) struct Spec<'a> {
     image: &'a str,
     instances: u32,
     running: u32,
+    starting: u32,
     pending: u32,
     completed: u32,
     failed: u32,
@@ -271,6 +272,7 @@ impl<'a> From<&'a SpecView> for Spec<'a> {
             image: &spec.image,
             instances: spec.instances,
             running: spec.running,
+            starting: spec.starting,
             pending: spec.pending,
             completed: spec.completed,
             failed: spec.failed,
@@ -345,6 +347,9 @@ pub(crate) struct EventLine<'a> {
     attempt: Option<u64>,
     exit_code: Option<i64>,
     reason: Option<&'a str>,
+    /// Not there but with `job.submitted`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
     actor: Option<&'a str>,
     /// Not there at all where nothing is asked of nodes: most lines are of other things.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -401,6 +406,7 @@ impl<'a> From<&'a Event> for EventLine<'a> {
             attempt: event.attempt,
             exit_code: event.exit_code,
             reason: event.reason.as_deref(),
+            version: event.version,
             actor: event.actor.as_deref(),
             wants: event.wants.as_ref().map(Wants::from),
         }
@@ -460,6 +466,7 @@ pub(crate) mod tests {
                 pending: 1,
                 completed: 0,
                 failed: 0,
+                starting: 0,
             }],
             created_at_ms: 1_700_000_000_000,
         }
@@ -535,7 +542,7 @@ pub(crate) mod tests {
                 "namespace": "default", "name": "web", "type": "service", "version": 1,
                 "status": "pending", "priority": 50, "datacenters": ["dc1"],
                 "specs": [{
-                    "name": "main", "image": "busybox:1", "instances": 2, "running": 1, "pending": 1,
+                    "name": "main", "image": "busybox:1", "instances": 2, "running": 1, "starting": 0, "pending": 1,
                     "completed": 0, "failed": 0,
                 }],
                 "created_at": "2023-11-14T22:13:20.000Z",
@@ -559,6 +566,7 @@ pub(crate) mod tests {
             attempt: Some(2),
             exit_code: None,
             reason: None,
+            version: None,
             actor: None,
             wants: None,
         };

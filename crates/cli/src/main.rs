@@ -24,6 +24,7 @@
 mod archive;
 mod args;
 mod auth;
+mod changes;
 mod client;
 mod command;
 mod connect;

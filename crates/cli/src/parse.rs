@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use longshore_proto::constraint::{Attribute, ConstraintError};
 use longshore_proto::container::{Device, Gpus, Ulimit};
+use longshore_proto::name::{JobName, SpecName};
 use longshore_proto::quantity::{self, QuantityError};
 use longshore_proto::spec::{
     Affinity, Mount, MountSource, Port, Protocol, Resources, RestartMode, RestartPolicy, Spread,
@@ -22,6 +23,9 @@ pub(crate) enum ParseError {
     /// Not an environment variable.
     #[error("{0:?} is no variable; write NAME=VALUE, or NAME to take it from this environment")]
     Variable(String),
+    /// Neither a job nor a part of one.
+    #[error("{0:?} names no job; write NAME, or NAME.PART for one of its parts, such as shop.web")]
+    PartOfJob(String),
     /// Not a port to publish.
     #[error(
         "{0:?} is no port to publish; write [NAME=][[IP:]HOST:]CONTAINER[/tcp|/udp] with ports 1 to 65535, such as \
@@ -382,6 +386,33 @@ pub(crate) fn restart(text: &str) -> Result<RestartPolicy, ParseError> {
 /// Reads a number of instances; whether it is small enough, the rules for jobs tell.
 pub(crate) fn instances(text: &str) -> Result<u32, ParseError> {
     text.parse().map_err(|_| ParseError::Instances(text.to_owned()))
+}
+
+/// A job, or one of its parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PartOfJob {
+    /// The job.
+    pub(crate) job: JobName,
+    /// The part.
+    pub(crate) part: Option<SpecName>,
+}
+
+impl fmt::Display for PartOfJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.job)?;
+        self.part.iter().try_for_each(|part| write!(f, ".{part}"))
+    }
+}
+
+/// Reads `NAME` or `NAME.PART`.
+pub(crate) fn part_of_job(text: &str) -> Result<PartOfJob, ParseError> {
+    let (job, part) = match text.split_once('.') {
+        Some((job, part)) => (job, Some(part)),
+        None => (text, None),
+    };
+    let wrong = || ParseError::PartOfJob(text.to_owned());
+    let part = part.map(|part| part.parse().map_err(|_| wrong())).transpose()?;
+    Ok(PartOfJob { job: job.parse().map_err(|_| wrong())?, part })
 }
 
 /// What an operator says of a node.

@@ -147,8 +147,20 @@ fn or_nothing(value: Option<impl ToString>) -> String {
     value.map_or_else(|| NOTHING.to_owned(), |value| value.to_string())
 }
 
+/// How much is told of each task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// What fits in a line.
+    Brief,
+    /// That, and the whole reason.
+    Reasons,
+    /// Everything.
+    Wide,
+}
+
 /// Tasks.
-pub(crate) fn tasks(tasks: &[TaskView], now_ms: u64, wide: bool) -> String {
+pub(crate) fn tasks(tasks: &[TaskView], now_ms: u64, detail: Detail) -> String {
+    let wide = detail == Detail::Wide;
     let id_length = id_length(tasks.iter().map(|task| &task.id));
     let mut heads = vec!["ID", "TASK", "STATE", "NODE", "IMAGE", "AGE"];
     if wide {
@@ -176,7 +188,7 @@ pub(crate) fn tasks(tasks: &[TaskView], now_ms: u64, wide: bool) -> String {
             ]);
         }
         let reason = task.reason.clone().unwrap_or_default();
-        row.push(if wide { reason } else { cut(&reason) });
+        row.push(if detail == Detail::Brief { cut(&reason) } else { reason });
         row
     });
     lines(&heads, rows.collect(), Some(2))
@@ -254,6 +266,7 @@ fn counts(specs: &[SpecView]) -> String {
         |count: fn(&SpecView) -> u32| specs.iter().map(|spec| u64::from(count(spec))).sum::<u64>();
     let mut text = format!("{}/{} running", sum(|spec| spec.running), sum(|spec| spec.instances));
     let rest = [
+        (sum(|spec| spec.starting), "starting"),
         (sum(|spec| spec.pending), "pending"),
         (sum(|spec| spec.completed), "completed"),
         (sum(|spec| spec.failed), "failed"),
@@ -280,11 +293,13 @@ pub(crate) fn job(job: &JobView) -> String {
         ("created", Some(time(job.created_at_ms))),
     ]);
     let rows = job.specs.iter().map(|spec| {
-        let numbers = [spec.instances, spec.running, spec.pending, spec.completed, spec.failed];
+        let on_their_way = [spec.instances, spec.running, spec.starting, spec.pending];
+        let numbers = on_their_way.into_iter().chain([spec.completed, spec.failed]);
         let names = [spec.name.to_string(), spec.image.clone()];
         names.into_iter().chain(numbers.map(|number| number.to_string())).collect()
     });
-    let heads = ["SPEC", "IMAGE", "INSTANCES", "RUNNING", "PENDING", "COMPLETED", "FAILED"];
+    let heads =
+        ["SPEC", "IMAGE", "INSTANCES", "RUNNING", "STARTING", "PENDING", "COMPLETED", "FAILED"];
     format!("{head}\n{}", lines(&heads, rows.collect(), None))
 }
 
@@ -471,7 +486,7 @@ mod tests {
         waiting.reason = Some("no node\nhas 2 cores".into());
         let mut running = sample::task(2, TaskState::Running);
         running.node = Some("n1".parse().unwrap());
-        let text = tasks(&[waiting, running], 1_700_000_090_123, false);
+        let text = tasks(&[waiting, running], 1_700_000_090_123, Detail::Brief);
         assert!(text.contains('\u{1b}'), "states are coloured");
         assert_eq!(
             plain(&text),
@@ -485,7 +500,7 @@ ID                                     TASK         STATE     NODE   IMAGE      
 
     #[test]
     fn an_empty_list_still_has_its_heads() {
-        assert_eq!(plain(&tasks(&[], 0, false)).lines().count(), 1);
+        assert_eq!(plain(&tasks(&[], 0, Detail::Brief)).lines().count(), 1);
     }
 
     #[test]
@@ -550,6 +565,7 @@ ID                                     TASK         STATE     NODE   IMAGE      
             attempt: Some(2),
             exit_code: Some(3),
             reason: Some("it\nended".into()),
+            version: None,
             actor: None,
             wants: None,
         });

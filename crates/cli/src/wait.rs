@@ -326,7 +326,9 @@ fn verdict(job: &JobView, tasks: &[TaskView], version: u64, until: Until) -> Opt
         (_, JobStatus::Failed) => Some(failed(tasks, version)),
         (JobType::Service, JobStatus::Running) => {
             let silent = tasks.iter().any(|task| task.silent && !task.state.is_terminal());
-            (!silent).then_some(Verdict::Runs)
+            // A service that has come up stays `running` while more instances of it are on their way.
+            let whole = job.specs.iter().all(|spec| spec.running >= spec.instances);
+            (whole && !silent).then_some(Verdict::Runs)
         }
         (_, JobStatus::Pending | JobStatus::Running) => None,
     }
@@ -371,6 +373,8 @@ mod tests {
         let mut service = job(JobType::Service, JobStatus::Pending);
         assert_eq!(verdict(&service, &[], 1, Until::Done), None);
         service.status = JobStatus::Running;
+        assert_eq!(verdict(&service, &[], 1, Until::Done), None, "one of two runs");
+        service.specs[0].running = 2;
         assert_eq!(verdict(&service, &[], 1, Until::Done), Some(Verdict::Runs));
         assert_eq!(verdict(&service, &[], 2, Until::Done), None, "the version is not there yet");
         let silent = TaskView { silent: true, ..task(1, TaskState::Running) };

@@ -17,7 +17,9 @@ use longshore_core::cluster::{
 use longshore_core::leadership::hearing::{APPEND_PATIENCE_MS, Hearing};
 use longshore_core::leadership::log::{Appended, Applied};
 use longshore_core::leadership::publish::Names;
-use longshore_proto::api::{Answer, NameJob, NameTask, SubmitJob};
+use longshore_proto::api::{
+    Answer, NameJob, NameTask, RestartJob, RollBackJob, ScaleJob, SubmitJob,
+};
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::event::Event;
 use longshore_proto::id::{ClusterId, CommandId};
@@ -483,9 +485,26 @@ impl Driver<'_> {
                 let NameJob { name } = read_payload(self.gateway.refused(), request)?;
                 Command::StopJob(JobKey { namespace, name })
             }
+            ApiVerb::JobScale => {
+                let ScaleJob { name, spec, instances } =
+                    read_payload(self.gateway.refused(), request)?;
+                Command::ScaleJob { job: JobKey { namespace, name }, spec, instances }
+            }
+            ApiVerb::JobRestart => {
+                let RestartJob { name, spec } = read_payload(self.gateway.refused(), request)?;
+                Command::RestartJob { job: JobKey { namespace, name }, spec }
+            }
+            ApiVerb::JobRollBack => {
+                let RollBackJob { name, version } = read_payload(self.gateway.refused(), request)?;
+                Command::RollBackJob { job: JobKey { namespace, name }, version }
+            }
             ApiVerb::TaskStop => {
                 let NameTask { id } = read_payload(self.gateway.refused(), request)?;
                 Command::StopTask { namespace, id }
+            }
+            ApiVerb::TaskRestart => {
+                let NameTask { id } = read_payload(self.gateway.refused(), request)?;
+                Command::RestartTask { namespace, id }
             }
             _ => return Err(ApiError::new(ErrorCode::Invalid, "this verb changes nothing")),
         };

@@ -9,7 +9,7 @@ use longshore_core::cluster::Cluster;
 use longshore_core::time::Time;
 use longshore_proto::api::{
     Answer, ClusterView, ListEvents, ListJobs, ListNodes, ListTasks, NameJob, NameNode, NameTask,
-    Nothing, Page,
+    NameVersion, Nothing, Page,
 };
 use longshore_proto::codec;
 use longshore_proto::error::{ApiError, ErrorCode};
@@ -119,14 +119,16 @@ impl Desk<'_> {
                 answer_api(request, index, page);
             }
             ApiVerb::JobGet => {
-                let view = self.payload(&request).and_then(|name: NameJob| match namespace {
-                    Some(namespace) => cluster.job_get(namespace, &name),
-                    None => Err(ApiError::new(
-                        ErrorCode::Invalid,
-                        "this verb needs a namespace in its subject",
-                    )),
-                });
+                let view = self
+                    .payload(&request)
+                    .and_then(|name: NameJob| cluster.job_get(needed(namespace)?, &name));
                 answer_api(request, index, view);
+            }
+            ApiVerb::JobVersion => {
+                let version = self
+                    .payload(&request)
+                    .and_then(|asked: NameVersion| cluster.job_version(needed(namespace)?, &asked));
+                answer_api(request, index, version);
             }
             ApiVerb::TaskList => {
                 let page = self
@@ -228,6 +230,13 @@ impl Desk<'_> {
     fn payload<T: DeserializeOwned>(&self, request: &ApiRequest) -> Result<T, ApiError> {
         read_payload(self.refused, request)
     }
+}
+
+/// The namespace of a question that is about one.
+fn needed(namespace: Option<&Namespace>) -> Result<&Namespace, ApiError> {
+    namespace.ok_or_else(|| {
+        ApiError::new(ErrorCode::Invalid, "this verb needs a namespace in its subject")
+    })
 }
 
 /// Reads what a request carries; counts and tells what cannot be read.

@@ -78,6 +78,60 @@ pub struct NameJob {
     pub name: JobName,
 }
 
+/// Asks for another number of instances (`job.scale`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScaleJob {
+    /// The job.
+    pub name: JobName,
+    /// Which part of it; may be left out where there is only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<SpecName>,
+    /// How many are wanted, 1 to [`crate::validate::INSTANCES_MAX`].
+    pub instances: u32,
+}
+
+/// Asks for a job's tasks to begin anew, by its way of changing them (`job.restart`); a job that has ended or was
+/// stopped is run again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartJob {
+    /// The job.
+    pub name: JobName,
+    /// Only this part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<SpecName>,
+}
+
+/// Asks for an earlier version of a job to be its next (`job.rollback`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollBackJob {
+    /// The job.
+    pub name: JobName,
+    /// Which version; absent means the latest before the current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+}
+
+/// Asks what a job was told to be (`job.version`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameVersion {
+    /// The job.
+    pub name: JobName,
+    /// Which version; absent means the current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+}
+
+/// A version of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobVersion {
+    /// Which one.
+    pub version: u64,
+    /// All that are remembered, the oldest first.
+    pub versions: Vec<u64>,
+    /// What it says, with everything that a submit may leave out.
+    pub job: JobSpec,
+}
+
 /// A stop that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobStopped {
@@ -87,14 +141,14 @@ pub struct JobStopped {
     pub tasks_live: u64,
 }
 
-/// Names a task by its id or a unique prefix of it (`task.get`, `task.stop`).
+/// Names a task by its id or a unique prefix of it (`task.get`, `task.stop`, `task.restart`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameTask {
     /// The id or its beginning, in lower case, with or without hyphens.
     pub id: String,
 }
 
-/// A task's stop that was accepted.
+/// A task's stop or restart that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskStopped {
     /// The task.
@@ -103,7 +157,7 @@ pub struct TaskStopped {
     pub job: JobName,
     /// Its part of the job.
     pub spec: SpecName,
-    /// How many instances of that part are wanted from now on: one fewer.
+    /// How many instances of that part are wanted from now on: after a stop one fewer.
     pub instances: u32,
 }
 
@@ -403,6 +457,9 @@ pub struct SpecView {
     pub running: u32,
     /// How many wait for a node.
     pub pending: u32,
+    /// How many have a node and are on their way up.
+    #[serde(default)]
+    pub starting: u32,
     /// How many completed.
     pub completed: u32,
     /// How many failed for good and were not replaced.

@@ -55,6 +55,9 @@ pub struct Event {
     /// Why, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Which version of a job; with `job.submitted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
     /// Who asked for it, when somebody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
@@ -123,6 +126,7 @@ impl Event {
             attempt: None,
             exit_code: None,
             reason: None,
+            version: None,
             actor: None,
             wants: None,
         }

@@ -183,6 +183,13 @@ pub struct TaskSpec {
     /// How the worker finds out whether a task does its work; absent means that running is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
+    /// How often an operator has had its tasks begin anew. The leader counts: what a submit says is not heeded.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts: u32,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// What a node had better be, or had better not be.
@@ -531,6 +538,16 @@ impl JobSpec {
         self
     }
 
+    /// Takes over what a job's versions do not say anew: how often its tasks have begun anew.
+    #[must_use]
+    pub fn following(mut self, present: Option<&Self>) -> Self {
+        for spec in &mut self.specs {
+            let before = present.and_then(|present| present.spec(&spec.name));
+            spec.restarts = before.map_or(0, |before| before.restarts);
+        }
+        self
+    }
+
     fn default_priority() -> u8 {
         50
     }
@@ -562,6 +579,7 @@ impl TaskSpec {
             mounts: Vec::new(),
             container: ContainerSpec::default(),
             health: None,
+            restarts: 0,
         }
     }
 

@@ -75,12 +75,22 @@ pub enum ApiVerb {
     JobSubmit,
     /// Stop a job: [`crate::api::NameJob`] → [`crate::api::JobStopped`].
     JobStop,
+    /// Another number of instances: [`crate::api::ScaleJob`] → [`crate::api::JobSubmitted`].
+    JobScale,
+    /// A job's tasks begin anew: [`crate::api::RestartJob`] → [`crate::api::JobSubmitted`].
+    JobRestart,
+    /// A job becomes what it was: [`crate::api::RollBackJob`] → [`crate::api::JobSubmitted`].
+    JobRollBack,
+    /// What a version of a job says: [`crate::api::NameVersion`] → [`crate::api::JobVersion`].
+    JobVersion,
     /// Tasks: [`crate::api::ListTasks`] → page of [`crate::api::TaskView`].
     TaskList,
     /// One task: [`crate::api::NameTask`] → [`crate::api::TaskView`].
     TaskGet,
     /// Stop a task for good: [`crate::api::NameTask`] → [`crate::api::TaskStopped`].
     TaskStop,
+    /// A task makes way for one that begins anew: [`crate::api::NameTask`] → [`crate::api::TaskStopped`].
+    TaskRestart,
     /// Nodes: [`crate::api::ListNodes`] → page of [`crate::api::NodeView`].
     NodeList,
     /// One node: [`crate::api::NameNode`] → [`crate::api::NodeView`].
@@ -115,15 +125,20 @@ pub enum ApiVerb {
 
 impl ApiVerb {
     /// Every verb.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 28] = [
         Self::ClusterStatus,
         Self::JobList,
         Self::JobGet,
         Self::JobSubmit,
         Self::JobStop,
+        Self::JobScale,
+        Self::JobRestart,
+        Self::JobRollBack,
+        Self::JobVersion,
         Self::TaskList,
         Self::TaskGet,
         Self::TaskStop,
+        Self::TaskRestart,
         Self::NodeList,
         Self::NodeGet,
         Self::EventList,
@@ -144,7 +159,13 @@ impl ApiVerb {
     /// What it may change.
     pub fn level(self) -> Level {
         match self {
-            Self::JobSubmit | Self::JobStop | Self::TaskStop => Level::Write,
+            Self::JobSubmit
+            | Self::JobStop
+            | Self::JobScale
+            | Self::JobRestart
+            | Self::JobRollBack
+            | Self::TaskStop
+            | Self::TaskRestart => Level::Write,
             Self::BackupMake
             | Self::BackupRead
             | Self::RebalanceStart
@@ -157,6 +178,7 @@ impl ApiVerb {
             Self::ClusterStatus
             | Self::JobList
             | Self::JobGet
+            | Self::JobVersion
             | Self::TaskList
             | Self::TaskGet
             | Self::NodeList
@@ -176,9 +198,14 @@ impl ApiVerb {
             Self::JobGet => "job.get",
             Self::JobSubmit => "job.submit",
             Self::JobStop => "job.stop",
+            Self::JobScale => "job.scale",
+            Self::JobRestart => "job.restart",
+            Self::JobRollBack => "job.rollback",
+            Self::JobVersion => "job.version",
             Self::TaskList => "task.list",
             Self::TaskGet => "task.get",
             Self::TaskStop => "task.stop",
+            Self::TaskRestart => "task.restart",
             Self::NodeList => "node.list",
             Self::NodeGet => "node.get",
             Self::EventList => "event.list",

@@ -11,6 +11,7 @@
 //! | [`partition`], [`slow`] | networks that are cut or slow, disks that hang, a server that stutters |
 //! | [`readers`] | readers that stall or are left behind, and the lease's own key |
 //! | [`plans`] | gangs, displacing, moves, explanations and what would happen if, through the command line |
+//! | [`versions`] | jobs that are planned, scaled, restarted and rolled back, through the command line |
 //! | [`refusals`] | what cannot be read or granted gets an answer, and stops nothing |
 //! | [`snapshots`] | snapshots, the trimmed log, who joins from there, the end of history |
 //! | [`healing`] | what NATS or a disk has lost: healed, or refused; backup and restore |
@@ -43,6 +44,7 @@ mod restarts;
 mod slow;
 mod snapshots;
 mod stream;
+mod versions;
 mod work;
 
 /// How long anything may take on a loaded machine.

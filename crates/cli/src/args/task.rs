@@ -152,6 +152,21 @@ pub(crate) struct Stop {
     pub(crate) wait: bool,
 }
 
+/// `longshore restart`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A task is stopped, and a new one takes its place on the node that is best then. The tasks of a job \
+                  are exchanged one after the other, as for any other change; a job that has ended is run again."
+)]
+pub(crate) struct Restart {
+    /// A job's name, with the name of a part for that alone, or a task's id or its beginning
+    #[arg(required = true, value_name = "NAME[.PART]|ID")]
+    pub(crate) names: Vec<String>,
+    /// Stay until the jobs that were named run again (service) or have ended (batch)
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
 /// `longshore ps`
 #[derive(Debug, Args)]
 pub(crate) struct Ps {

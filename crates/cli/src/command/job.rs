@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use longshore_proto::api::{JobStopped, ListTasks};
+use longshore_proto::api::{JobStopped, JobView, ListTasks, TaskView};
 use longshore_proto::name::{JobName, Namespace};
 use longshore_proto::spec::{JobSpec, JobType};
 
@@ -13,7 +13,7 @@ use crate::failure::{Exit, Failure};
 use crate::jobfile::{self, Language};
 use crate::json;
 use crate::render::Printer;
-use crate::table;
+use crate::table::{self, Detail};
 use crate::wait::{self, Until};
 
 /// The largest job file: far more than any job that passes the rules.
@@ -137,18 +137,32 @@ pub(crate) async fn status(
     match wish.output {
         Format::Json => printer.json(&json::Job::from(&view))?,
         Format::Table => {
-            printer.data(&table::job(&view))?;
-            let question = ListTasks { job: Some(name.clone()), ..ListTasks::default() };
-            let tasks = client.tasks(question).await.map_err(problem)?;
-            if !tasks.is_empty() {
-                printer.data(&format!("\n{}", table::tasks(&tasks, table::now_ms(), false)))?;
-            }
+            let tasks = show(&client, &view, printer).await?;
             if wish.at.is_none() {
                 super::status::pulls_of(&client, tasks, printer).await?;
             }
         }
     }
     Ok(Exit::Done)
+}
+
+/// Shows a job and its tasks, with the whole reason why each is as it is; gives the tasks.
+pub(super) async fn show(
+    client: &Client,
+    job: &JobView,
+    printer: Printer,
+) -> Result<Vec<TaskView>, Failure> {
+    printer.data(&table::job(job))?;
+    let question = ListTasks { job: Some(job.name.clone()), ..ListTasks::default() };
+    let tasks = client
+        .tasks(question)
+        .await
+        .map_err(|error| Failure::asked(format_args!("list the tasks of {}", job.name), &error))?;
+    if !tasks.is_empty() {
+        let shown = table::tasks(&tasks, table::now_ms(), Detail::Reasons);
+        printer.data(&format!("\n{shown}"))?;
+    }
+    Ok(tasks)
 }
 
 /// Stops jobs.

@@ -16,7 +16,7 @@ use crate::failure::{Exit, Failure};
 use crate::json;
 use crate::parse::{Label, LabelChange};
 use crate::render::Printer;
-use crate::table;
+use crate::table::{self, Detail};
 
 /// Lists nodes.
 pub(crate) async fn list(
@@ -52,7 +52,8 @@ pub(crate) async fn status(
             let question = ListTasks { node: Some(name.clone()), ..ListTasks::default() };
             let tasks = client.tasks(question).await.map_err(problem)?;
             if !tasks.is_empty() {
-                printer.data(&format!("\n{}", table::tasks(&tasks, table::now_ms(), false)))?;
+                printer
+                    .data(&format!("\n{}", table::tasks(&tasks, table::now_ms(), Detail::Brief)))?;
             }
             let waits = table::drain_waits(&node);
             if !waits.is_empty() {

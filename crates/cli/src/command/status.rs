@@ -1,6 +1,6 @@
 //! `longshore status`: how the cluster stands; or a job, or a task.
 
-use longshore_proto::api::{ClusterView, ListTasks, NodeView, TaskView};
+use longshore_proto::api::{ClusterView, NodeView, TaskView};
 use longshore_proto::permission::Role;
 use longshore_proto::state::TaskState;
 
@@ -29,14 +29,7 @@ pub(crate) async fn run(client: &Client, wish: &Status, printer: Printer) -> Res
             pulls(&figures, printer)?;
         }
         (Named::Job(job), Format::Table) => {
-            printer.data(&table::job(&job))?;
-            let question = ListTasks { job: Some(job.name.clone()), ..ListTasks::default() };
-            let tasks = client.tasks(question).await.map_err(|error| {
-                Failure::asked(format_args!("list the tasks of {word}"), &error)
-            })?;
-            if !tasks.is_empty() {
-                printer.data(&format!("\n{}", table::tasks(&tasks, table::now_ms(), false)))?;
-            }
+            let tasks = super::job::show(client, &job, printer).await?;
             pulls_of(client, tasks, printer).await?;
         }
     }

@@ -10,7 +10,7 @@ use crate::client::{Client, is_id_beginning, is_not_found, nothing_named};
 use crate::failure::{Exit, Failure};
 use crate::json;
 use crate::render::Printer;
-use crate::table;
+use crate::table::{self, Detail};
 use crate::wait;
 
 /// Lists tasks.
@@ -24,8 +24,8 @@ pub(crate) async fn list(client: &Client, wish: Ps, printer: Printer) -> Result<
         WideFormat::Json => {
             printer.json(&tasks.iter().map(json::Task::from).collect::<Vec<_>>())?
         }
-        WideFormat::Table => printer.data(&table::tasks(&tasks, table::now_ms(), false))?,
-        WideFormat::Wide => printer.data(&table::tasks(&tasks, table::now_ms(), true))?,
+        WideFormat::Table => printer.data(&table::tasks(&tasks, table::now_ms(), Detail::Brief))?,
+        WideFormat::Wide => printer.data(&table::tasks(&tasks, table::now_ms(), Detail::Wide))?,
     }
     Ok(Exit::Done)
 }

@@ -1,8 +1,6 @@
 //! Decisions on requests that change something.
 
-use std::sync::Arc;
-
-use longshore_proto::api::{JobStopped, JobSubmitted, TaskStopped};
+use longshore_proto::api::{JobStopped, TaskStopped};
 use longshore_proto::codec;
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::id::{CommandId, TaskId};
@@ -15,8 +13,8 @@ use super::draft::Draft;
 use super::effect::{Effect, Reply};
 use super::input::{Command, Ticket};
 use super::record::{Audit, CommandAnswer, CommandKey, Fact, Hash};
-use super::state::State;
-use super::{Live, eligibility, moves};
+use super::state::{State, Task};
+use super::{Live, eligibility, moves, revise};
 
 /// Decides on a command, or repeats the answer that it got before.
 pub(super) fn decide(
@@ -92,7 +90,13 @@ fn grant(
     match command {
         Command::SubmitJob(job) => submit(draft, job, actor),
         Command::StopJob(key) => stop_job(draft, key, actor),
+        Command::ScaleJob { job, spec, instances } => {
+            revise::scale(draft, job, spec.as_ref(), *instances, actor)
+        }
+        Command::RestartJob { job, spec } => revise::restart(draft, job, spec.as_ref(), actor),
+        Command::RollBackJob { job, version } => revise::roll_back(draft, job, *version, actor),
         Command::StopTask { namespace, id } => stop_task(draft, namespace, id, actor),
+        Command::RestartTask { namespace, id } => revise::restart_task(draft, namespace, id, actor),
         Command::Rebalance(asked) => {
             let bounds = moves::bounds(asked)?;
             Ok(CommandAnswer::Rebalanced(moves::start(draft, live, bounds)))
@@ -103,27 +107,9 @@ fn grant(
 
 fn submit(draft: &mut Draft<'_>, job: &JobSpec, actor: &str) -> Result<CommandAnswer, ApiError> {
     validate::job(job)?;
-    let (key, resolved) = (job.key(), job.clone().resolve());
-    let present = draft.state.jobs.get(&key);
-    let version = match present {
-        Some(present)
-            if !present.stop_requested
-                && !present.status.is_terminal()
-                && present.spec().is_some_and(|spec| **spec == resolved) =>
-        {
-            present.version
-        }
-        _ => {
-            let version = present.map_or(1, |present| present.version + 1);
-            draft.record(Fact::JobSubmitted {
-                version,
-                job: Arc::new(resolved),
-                actor: actor.to_owned(),
-            });
-            version
-        }
-    };
-    Ok(CommandAnswer::Submitted(JobSubmitted { namespace: key.namespace, name: key.name, version }))
+    let present = draft.state.jobs.get(&job.key()).and_then(|present| present.spec());
+    let wanted = job.clone().resolve().following(present.map(|spec| &**spec));
+    Ok(revise::store(draft, wanted, actor))
 }
 
 fn stop_job(draft: &mut Draft<'_>, key: &JobKey, actor: &str) -> Result<CommandAnswer, ApiError> {
@@ -143,16 +129,7 @@ fn stop_task(
     id: &str,
     actor: &str,
 ) -> Result<CommandAnswer, ApiError> {
-    let id = draft.state.find_task(Some(namespace), id)?;
-    let Some(task) = draft.state.tasks.get(&id).cloned() else {
-        return Err(no_task(&id.to_string()));
-    };
-    if task.state.is_terminal() {
-        return Err(ApiError::new(
-            ErrorCode::Conflict,
-            format!("task {id} has already ended: {}", task.state),
-        ));
-    }
+    let (id, task) = live_task(draft.state, namespace, id)?;
     let Some(job) = draft.state.jobs.get(&task.job) else { return Err(no_job(&task.job)) };
     let instances =
         job.spec().and_then(|spec| spec.spec(&task.spec)).map_or(0, |spec| spec.instances);
@@ -180,6 +157,23 @@ fn stop_task(
     }
     let (job, spec) = (task.job.name, task.spec);
     Ok(CommandAnswer::TaskStopped(TaskStopped { id, job, spec, instances: left }))
+}
+
+/// A task that has not ended.
+pub(super) fn live_task(
+    state: &State,
+    namespace: &Namespace,
+    id: &str,
+) -> Result<(TaskId, Task), ApiError> {
+    let id = state.find_task(Some(namespace), id)?;
+    let task = state.tasks.get(&id).cloned().ok_or_else(|| no_task(&id.to_string()))?;
+    if task.state.is_terminal() {
+        return Err(ApiError::new(
+            ErrorCode::Conflict,
+            format!("task {id} has already ended: {}", task.state),
+        ));
+    }
+    Ok((id, task))
 }
 
 /// Asks a task to end: its node if it has one, at once if not.

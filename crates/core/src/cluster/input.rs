@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use longshore_proto::alarm::Severity;
 use longshore_proto::api::{DrainNodes, LabelNode, NameNode, NameNodes, RemoveNode};
 use longshore_proto::id::CommandId;
-use longshore_proto::name::{JobKey, Namespace, NodeName, UserName};
+use longshore_proto::name::{JobKey, Namespace, NodeName, SpecName, UserName};
 use longshore_proto::node::{Heartbeat, Register, Reports};
 use longshore_proto::permission::Role;
 use longshore_proto::plan::Rebalance;
@@ -155,7 +155,15 @@ impl Command {
         match self {
             Self::SubmitJob(job) => ("job.submit", format!("{}/{}", job.namespace, job.name)),
             Self::StopJob(key) => ("job.stop", format!("{}/{}", key.namespace, key.name)),
+            Self::ScaleJob { job, .. } => ("job.scale", format!("{}/{}", job.namespace, job.name)),
+            Self::RestartJob { job, .. } => {
+                ("job.restart", format!("{}/{}", job.namespace, job.name))
+            }
+            Self::RollBackJob { job, .. } => {
+                ("job.rollback", format!("{}/{}", job.namespace, job.name))
+            }
             Self::StopTask { namespace, id } => ("task.stop", format!("{namespace}/{id}")),
+            Self::RestartTask { namespace, id } => ("task.restart", format!("{namespace}/{id}")),
             Self::Rebalance(_) => ("rebalance.start", "the cluster".to_owned()),
             Self::Node(command) => command.told(),
         }
@@ -191,8 +199,38 @@ pub enum Command {
     SubmitJob(Box<JobSpec>),
     /// Stop a job.
     StopJob(JobKey),
+    /// Want another number of instances of a part of a job.
+    ScaleJob {
+        /// The job.
+        job: JobKey,
+        /// The part; may be left out where there is only one.
+        spec: Option<SpecName>,
+        /// How many.
+        instances: u32,
+    },
+    /// Have a job's tasks begin anew.
+    RestartJob {
+        /// The job.
+        job: JobKey,
+        /// Only this part.
+        spec: Option<SpecName>,
+    },
+    /// Make a job what it was.
+    RollBackJob {
+        /// The job.
+        job: JobKey,
+        /// The version that it is to be like; the latest before the current one when left out.
+        version: Option<u64>,
+    },
     /// Stop one task for good.
     StopTask {
+        /// The namespace that it must be in.
+        namespace: Namespace,
+        /// Its id, or a unique beginning.
+        id: String,
+    },
+    /// Have a new task take the place of one.
+    RestartTask {
         /// The namespace that it must be in.
         namespace: Namespace,
         /// Its id, or a unique beginning.

@@ -17,6 +17,7 @@
 //! | [`changes`] | what one record touched |
 //! | [`draft`](self) | a record in the making |
 //! | [`command`](self), [`node`](self) | decisions on requests; on joining, heartbeats and reports |
+//! | [`revise`](self) | a job's next version out of one that is there: scale, restart, roll back |
 //! | [`liveness`](self) | silence: suspect, lost, and when to disbelieve it |
 //! | [`alarm`](self) | what an operator should know of |
 //! | [`reconcile`](self) | wanted against actual tasks, per job |
@@ -54,6 +55,7 @@ mod place;
 mod publish;
 mod reconcile;
 pub mod record;
+mod revise;
 mod room;
 pub mod shared_map;
 mod slot;

@@ -75,6 +75,7 @@ pub(super) fn event(
         Fact::TaskStopRequested { .. } | Fact::JobForgotten { .. } => None,
         Fact::JobSubmitted { version, job: spec, actor } => {
             let mut event = job(&spec.key(), "submitted");
+            event.version = Some(*version);
             event.reason = Some(format!("version {version}"));
             event.actor = Some(actor.clone());
             event.wants = Some(JobWants::from(&**spec));
@@ -83,6 +84,7 @@ pub(super) fn event(
         Fact::JobScaled { job: key, version, spec, instances, actor } => {
             let mut event = job(key, "submitted");
             event.spec = Some(spec.clone());
+            event.version = Some(*version);
             event.reason = Some(format!("version {version}: {instances} instances of {spec}"));
             event.actor = Some(actor.clone());
             Some(event)

@@ -73,7 +73,7 @@ pub struct Snapshot {
     pub(super) settings: Settings,
     pub(super) fleet: Fleet,
     /// Jobs and tasks as they stand; given back once they were looked at.
-    jobs: Jobs,
+    pub(super) jobs: Jobs,
     tasks: Tasks,
     pub(super) parts: Vec<Part>,
     pub(super) held: Vec<Held>,

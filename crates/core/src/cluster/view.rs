@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use longshore_proto::api::{
-    ClusterView, DrainView, JobView, ListJobs, ListNodes, ListTasks, NameJob, NameNode, NameTask,
-    NodeView, PAGE_MAX, Page, SpecView, TaskView,
+    ClusterView, DrainView, JobVersion, JobView, ListJobs, ListNodes, ListTasks, NameJob, NameNode,
+    NameTask, NameVersion, NodeView, PAGE_MAX, Page, SpecView, TaskView,
 };
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, Namespace, NodeName};
+use longshore_proto::spec::JobSpec;
 use longshore_proto::state::{NodeStatus, TaskState};
 
 use super::command::{no_job, no_task};
 use super::eligibility::{how_to_prove, no_node};
+use super::revise::no_version;
 use super::state::{Job, Node, Task};
 use super::{Cluster, drain};
 use crate::time::Time;
@@ -101,6 +103,20 @@ impl Cluster {
         let key = JobKey { namespace: namespace.clone(), name: name.name.clone() };
         let job = self.state.jobs.get(&key).ok_or_else(|| no_job(&key))?;
         self.job_view(&key, job).ok_or_else(|| no_job(&key))
+    }
+
+    /// What a version of a job says.
+    pub fn job_version(
+        &self,
+        namespace: &Namespace,
+        asked: &NameVersion,
+    ) -> Result<JobVersion, ApiError> {
+        let key = JobKey { namespace: namespace.clone(), name: asked.name.clone() };
+        let job = self.state.jobs.get(&key).ok_or_else(|| no_job(&key))?;
+        let version = asked.version.unwrap_or(job.version);
+        let spec = job.versions.get(&version).ok_or_else(|| no_version(&key, job, version))?;
+        let versions = job.versions.keys().copied().collect();
+        Ok(JobVersion { version, versions, job: JobSpec::clone(spec) })
     }
 
     /// Nodes.
@@ -204,6 +220,7 @@ impl Cluster {
                 instances: spec.instances,
                 running: count(&[TaskState::Running]),
                 pending: count(&[TaskState::Pending]),
+                starting: count(&[TaskState::Assigned, TaskState::Preparing]),
                 completed: count(&[TaskState::Completed]),
                 failed: count(&[TaskState::Failed]),
             }

@@ -67,6 +67,11 @@ impl Snapshot {
     /// # Errors
     /// The question names what does not exist, or breaks a rule.
     pub fn whatif(mut self, question: &WhatIf) -> Result<Outlook, ApiError> {
+        // How often the job's tasks have begun anew is known before the jobs are taken apart.
+        let submitted = match question {
+            WhatIf::Submit { job } => Some(self.submitted(job)?),
+            _ => None,
+        };
         self.settle();
         let before = self.fleet.clone();
         let mut trial = Trial {
@@ -88,7 +93,7 @@ impl Snapshot {
                 let datacenter = datacenter.clone().unwrap_or_else(Datacenter::standard);
                 add(&mut trial.snapshot.fleet, *nodes, *capacity, &datacenter, labels)?;
             }
-            WhatIf::Submit { job } => trial.submit(job)?,
+            WhatIf::Submit { .. } => submitted.into_iter().for_each(|job| trial.submit(job)),
         }
         for Waiting { task, part, .. } in std::mem::take(&mut trial.snapshot.waiting) {
             trial.want(part, Some(task), None);
@@ -112,6 +117,15 @@ impl Snapshot {
             unplaced: trial.unplaced,
             unplaced_total: trial.unplaced_total,
         })
+    }
+}
+
+impl Snapshot {
+    /// A job as it would be stored.
+    fn submitted(&self, job: &JobSpec) -> Result<JobSpec, ApiError> {
+        validate::job(job)?;
+        let present = self.jobs.get(&job.key()).and_then(|present| present.spec());
+        Ok(job.clone().resolve().following(present.map(|spec| &**spec)))
     }
 }
 
@@ -222,10 +236,8 @@ impl Trial {
         held.filter(|(_, held)| nodes.contains(&held.node)).map(|(place, _)| place).collect()
     }
 
-    fn submit(&mut self, job: &JobSpec) -> Result<(), ApiError> {
-        validate::job(job)?;
-        let job = Arc::new(job.clone().resolve());
-        let key = job.key();
+    fn submit(&mut self, job: JobSpec) {
+        let (key, job) = (job.key(), Arc::new(job));
         // What there is of each part, by slot: tasks with a node by their places, and those that wait.
         let mut present: BTreeMap<SpecName, BTreeMap<u32, Present>> = BTreeMap::new();
         let held = self.snapshot.held.iter().enumerate();
@@ -282,7 +294,6 @@ impl Trial {
         for one in present.into_values().flat_map(BTreeMap::into_values) {
             self.end(one);
         }
-        Ok(())
     }
 
     /// A task just ends.

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_proto::api::{
     Answer, BackupMade, BackupPart, ClusterView, DrainNodes, HistoryView, JobStopped, JobSubmitted,
-    LabelNode, ListEvents, ListJobs, ListNodes, ListTasks, NameJob, NameNode, NameNodes, NameTask,
-    NodeGone, NodesChanged, Nothing, Page, ReadBackup, RemoveNode, SubmitJob, TaskStopped,
+    JobVersion, LabelNode, ListEvents, ListJobs, ListNodes, ListTasks, NameJob, NameNode,
+    NameNodes, NameTask, NameVersion, NodeGone, NodesChanged, Nothing, Page, ReadBackup,
+    RemoveNode, RestartJob, RollBackJob, ScaleJob, SubmitJob, TaskStopped,
 };
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::id::{ClusterId, ManagerId, TaskId};
@@ -63,6 +64,29 @@ pub(crate) fn api(examples: &mut Examples) {
     examples.message("Request:", &NameJob { name: "web".parse().unwrap() });
     examples.message("Answer:", &ok(JobStopped { name: "web".parse().unwrap(), tasks_live: 2 }));
 
+    examples.heading(&title(ApiVerb::JobScale, own()));
+    let (name, main) = ("web".parse().unwrap(), Some("main".parse().unwrap()));
+    examples.message("Request:", &ScaleJob { name, spec: main.clone(), instances: 4 });
+    let version = |version| JobSubmitted {
+        namespace: Namespace::standard(),
+        name: "web".parse().unwrap(),
+        version,
+    };
+    examples.message("Answer:", &ok(version(2)));
+
+    examples.heading(&title(ApiVerb::JobRestart, own()));
+    examples.message("Request:", &RestartJob { name: "web".parse().unwrap(), spec: main });
+    examples.message("Answer:", &ok(version(3)));
+
+    examples.heading(&title(ApiVerb::JobRollBack, own()));
+    examples.message("Request:", &RollBackJob { name: "web".parse().unwrap(), version: Some(1) });
+    examples.message("Answer:", &ok(version(4)));
+
+    examples.heading(&title(ApiVerb::JobVersion, own()));
+    examples.message("Request:", &NameVersion { name: "web".parse().unwrap(), version: Some(1) });
+    let said = JobVersion { version: 1, versions: vec![1, 2, 3, 4], job: job() };
+    examples.message("Answer:", &ok(said));
+
     examples.heading(&title(ApiVerb::JobGet, own()));
     examples.message("Request:", &NameJob { name: "web".parse().unwrap() });
     examples.message("Answer:", &ok(job_view()));
@@ -79,7 +103,11 @@ pub(crate) fn api(examples: &mut Examples) {
         spec: "main".parse().unwrap(),
         instances: 1,
     };
-    examples.message("Answer:", &ok(stopped));
+    examples.message("Answer:", &ok(stopped.clone()));
+
+    examples.heading(&title(ApiVerb::TaskRestart, own()));
+    examples.message("Request:", &NameTask { id: "01970000".into() });
+    examples.message("Answer:", &ok(TaskStopped { instances: 2, ..stopped }));
 
     examples.heading(&title(ApiVerb::TaskGet, own()));
     examples.message("Request:", &NameTask { id: "01970000".into() });

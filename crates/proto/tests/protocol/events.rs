@@ -41,6 +41,7 @@ pub(crate) fn events(examples: &mut Examples) {
         job: None,
         state: Some("lost".into()),
         reason: Some("silent for 15 s".into()),
+        version: Some(1),
         actor: None,
         node: Some("n1".parse().unwrap()),
         ..stopped

@@ -151,6 +151,7 @@ pub(crate) fn job_view() -> JobView {
             pending: 0,
             completed: 0,
             failed: 0,
+            starting: 0,
         }],
         created_at_ms: 1_763_800_000_000,
     }
@@ -225,6 +226,7 @@ pub(crate) fn event() -> Event {
         attempt: Some(1),
         exit_code: None,
         reason: None,
+        version: None,
         actor: None,
         wants: None,
     }

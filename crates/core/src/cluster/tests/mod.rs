@@ -13,4 +13,5 @@ mod nodes;
 mod preemption;
 mod questions;
 mod random;
+mod revise;
 mod world;

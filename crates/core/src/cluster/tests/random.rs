@@ -21,6 +21,10 @@ enum Move {
     Rebalance,
     StopJob(u8),
     StopTask(u16),
+    Scale { job: u8, instances: u32 },
+    Restart(u8),
+    RollBack { job: u8, version: Option<u64> },
+    RestartTask(u16),
     Report { task: u16, attempt: u64, state: u8 },
     Pass(u64),
     BusLost,
@@ -44,6 +48,11 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => Just(Move::Rebalance),
         1 => (0..4u8).prop_map(Move::StopJob),
         2 => any::<u16>().prop_map(Move::StopTask),
+        2 => (0..4u8, 0..14u32).prop_map(|(job, instances)| Move::Scale { job, instances }),
+        1 => (0..4u8).prop_map(Move::Restart),
+        1 => (0..4u8, proptest::option::of(0..12u64))
+            .prop_map(|(job, version)| Move::RollBack { job, version }),
+        1 => any::<u16>().prop_map(Move::RestartTask),
         16 => (any::<u16>(), 0..4u64, 0..9u8).prop_map(|(task, attempt, state)| Move::Report { task, attempt, state }),
         6 => (1..20_000u64).prop_map(Move::Pass),
         1 => Just(Move::BusLost),
@@ -98,6 +107,24 @@ fn play(world: &mut World, one: Move) {
             if let Some(id) = some_task(world, choice) {
                 let stop = Command::StopTask { namespace: key("x").namespace, id: id.to_string() };
                 drop(world.command(stop));
+            }
+        }
+        Move::Scale { job: number, instances } => {
+            let (job, spec) = (key(&format!("j{number}")), None);
+            drop(world.command(Command::ScaleJob { job, spec, instances }));
+        }
+        Move::Restart(number) => {
+            let job = key(&format!("j{number}"));
+            drop(world.command(Command::RestartJob { job, spec: None }));
+        }
+        Move::RollBack { job: number, version } => {
+            let job = key(&format!("j{number}"));
+            drop(world.command(Command::RollBackJob { job, version }));
+        }
+        Move::RestartTask(choice) => {
+            if let Some(id) = some_task(world, choice) {
+                let namespace = key("x").namespace;
+                drop(world.command(Command::RestartTask { namespace, id: id.to_string() }));
             }
         }
         Move::Report { task, attempt, state } => {
