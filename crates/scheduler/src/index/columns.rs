@@ -179,11 +179,11 @@ impl Columns {
             self.summaries.resize_with(lanes / BLOCK, Summary::vacant);
             self.nodes.resize_with(lanes, Figures::vacant);
         }
-        let changes =
-            fleet.journal().since(self.read).filter(|_| self.base_log2 == fleet.base_log2());
+        let changed =
+            fleet.journal().lanes_since(self.read).filter(|_| self.base_log2 == fleet.base_log2());
         self.base_log2 = fleet.base_log2();
-        match changes {
-            Some(changes) => changes.for_each(|change| self.refresh(fleet, change.lane, model)),
+        match changed {
+            Some(lanes) => lanes.for_each(|lane| self.refresh(fleet, lane, model)),
             None => (0..lanes).zip(0..).for_each(|(_, lane)| self.refresh(fleet, lane, model)),
         }
         self.read = end;

@@ -135,6 +135,24 @@ impl Judgement {
         })
     }
 
+    /// Whether blocks are as lanes lie and no labels tell nodes apart that can take the task.
+    pub(super) fn is_bare(&self) -> bool {
+        self.profile.shape().is_in_order() && !self.profile.has_points()
+    }
+
+    /// What a node costs that was and is feasible and has no company, where [`Self::is_bare`]; else infinite.
+    #[inline]
+    pub(super) fn bare_cost(&self, lane: usize, node: &Figures) -> f64 {
+        let has_company = self.company_at.get(lane).is_some_and(|has| *has > 0);
+        let has_room = (0..DIMENSIONS).fold(true, |all, r| all & (self.wanted[r] <= node.free[r]));
+        let is_open = node.standing == Verdict::FEASIBLE;
+        if has_room & is_open & !has_company && self.is_feasible_at(lane) {
+            dot(&node.live, &self.factors[node.class as usize])
+        } else {
+            f64::INFINITY
+        }
+    }
+
     /// Whether a node was and is refused by what it says of itself.
     pub(super) fn stays_refused(&self, lane: u32, node: &Figures) -> bool {
         let stated = self.profile.verdict(lane as usize);

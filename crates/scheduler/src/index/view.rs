@@ -9,6 +9,7 @@ use crate::cost::{self, Key, Rank};
 use crate::demand::Demand;
 use crate::explain::{CostTerms, Rejected};
 use crate::fleet::Fleet;
+use crate::fleet::lanes::BLOCK;
 use crate::index::Ground;
 use crate::index::columns;
 use crate::index::judgement::Judgement;
@@ -112,7 +113,7 @@ impl View {
             && self.base_log2 == fleet.base_log2()
             && self.nodes.verdicts.len() == fleet.lanes().len()
             && (self.stale.fits(self.profile().shape()) || !fleet.has_stale());
-        let is_remembered = fleet.journal().since(self.read).is_some();
+        let is_remembered = fleet.journal().lanes_since(self.read).is_some();
         let behind = usize::try_from(fleet.journal().end() - self.read).unwrap_or(usize::MAX);
         if !known || !is_remembered {
             Path::Anew
@@ -136,7 +137,7 @@ impl View {
             if is_new_to_company {
                 self.nodes.count_company(ground);
             } else if !self.nodes.company.is_none() {
-                changes.for_each(|change| self.nodes.hear(ground, change));
+                changes.for_each(|change| self.nodes.hear(ground, &change));
             }
             return self.look_at_all(ground);
         }
@@ -147,16 +148,40 @@ impl View {
         } else {
             // Who was not measured and is now must leave those who are not, wherever it stands among the others.
             let is_plain = !had_stale && self.nodes.is_plain(ground);
-            let has_company = !self.nodes.company.is_none();
-            for change in changes {
-                if has_company {
-                    self.nodes.hear(ground, change);
-                }
-                if !is_plain || !self.touch_plain(ground, change.lane) {
-                    self.touch(ground, change.lane);
-                }
+            let is_bare = is_plain && self.nodes.is_bare();
+            if !self.nodes.company.is_none() {
+                changes.for_each(|change| {
+                    self.nodes.hear(ground, &change);
+                    self.look_again(ground, change.lane, is_plain, is_bare);
+                });
+            } else if let Some(lanes) = journal.lanes_since(read) {
+                lanes.for_each(|lane| self.look_again(ground, lane, is_plain, is_bare));
             }
         }
+    }
+
+    /// Looks at one node again, no more closely than need be.
+    #[inline]
+    fn look_again(&mut self, ground: &Ground<'_>, lane: u32, is_plain: bool, is_bare: bool) {
+        if is_bare && self.stays_behind(ground, lane) {
+            return;
+        }
+        if !is_plain || !self.touch_plain(ground, lane) {
+            self.touch(ground, lane);
+        }
+    }
+
+    /// Whether a node could and can take the task, and stays behind the best two of its block, where nothing but costs
+    /// and room counts: so it is with most, and everything here is at hand.
+    #[inline]
+    fn stays_behind(&self, ground: &Ground<'_>, lane: u32) -> bool {
+        let at = lane as usize;
+        let known = self.fresh.glance(at / BLOCK);
+        let cost = self.nodes.bare_cost(at, ground.columns.node(at));
+        (cost > known.next_first)
+            & (cost < f64::INFINITY)
+            & (lane != known.best)
+            & (lane != known.next)
     }
 
     /// From how many changes on it is sooner done to look at everything.
