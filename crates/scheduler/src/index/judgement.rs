@@ -1,23 +1,28 @@
 //! How each node stands to one demand: whether it can take the task and what is in the way, what it costs, and
 //! which nodes of a block are best.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`company`] | where its own kind and its image are |
+
+mod company;
 
 use std::sync::Arc;
 
 use longshore_proto::spec::SchedulerKind;
 
-use crate::cost::points::{self, IMAGE_POINTS, POINTS_MAX};
+use crate::cost::points::{self, IMAGE_POINTS};
 use crate::cost::{Key, STALE_FACTOR, dot};
 use crate::demand::{Amounts, DIMENSIONS, Dimension};
 use crate::explain::Rejected;
 use crate::filter::{self, Reason, Verdict};
 use crate::fleet::lanes::BLOCK;
-use crate::fleet::{Change, GroupId};
 use crate::index::Ground;
 use crate::index::columns::{Figures, Lane64, Summary};
 use crate::index::kernel::{self, Factors};
 use crate::index::profile::Profile;
 use crate::index::subject::{Company, Owned};
-use crate::index::tree::{self, Best};
+use crate::index::tree::Best;
 
 /// How each node stands to one demand.
 #[derive(Debug)]
@@ -159,86 +164,6 @@ impl Judgement {
         stated != Verdict::FEASIBLE.0
             && node.standing == Verdict::FEASIBLE
             && self.verdicts[lane as usize] == stated
-    }
-
-    pub(super) fn count_company(&mut self, ground: &Ground<'_>) {
-        let groups = ground.fleet.groups();
-        self.members.clear();
-        self.members.resize(ground.fleet.lanes().len() / BLOCK, 0);
-        self.company_at.clear();
-        self.company_at.resize(ground.fleet.lanes().len(), 0);
-        if let Some(kin) = self.company.kin {
-            let members = groups.members(kin);
-            members.for_each(|(lane, tasks)| self.company_at[lane as usize] = up_to_many(tasks));
-        }
-        if let Some(image) = self.company.image {
-            let members = groups.members(image);
-            members.for_each(|(lane, _)| self.company_at[lane as usize] |= IMAGE);
-        }
-        for group in self.company.groups() {
-            for (lane, _) in groups.members(group) {
-                self.members[lane as usize / BLOCK] |= 1 << (lane as usize % BLOCK);
-            }
-        }
-        let values = self.profile.values();
-        self.spread_counts = values.iter().map(|values| vec![0; *values]).collect();
-        if let Some(kin) = self.company.kin
-            && !values.is_empty()
-        {
-            let members = groups.members(kin);
-            members.for_each(|(lane, count)| {
-                self.count_spread(lane, i64::from(count));
-            });
-        }
-        self.count_domains();
-    }
-
-    /// Takes its company for unknown.
-    pub(super) fn forget_company(&mut self) {
-        self.members.clear();
-        self.company_at.clear();
-        self.spread_counts.clear();
-        self.domain_points.clear();
-        self.crowding.clear();
-    }
-
-    /// Counts tasks of its kind on a node; gives the domain that they crowd. On a node that is gone it is none.
-    fn count_spread(&mut self, lane: u32, by: i64) -> Option<usize> {
-        let shape = self.profile.shape();
-        let domain = shape.domain_of(shape.block_of(lane as usize)?);
-        let values = self.profile.domain_values(domain);
-        for (counts, value) in self.spread_counts.iter_mut().zip(values) {
-            counts[*value as usize] += by;
-        }
-        Some(domain)
-    }
-
-    /// Counts its company where that has changed.
-    pub(super) fn hear(&mut self, ground: &Ground<'_>, change: &Change) {
-        let concerns = |group: Option<GroupId>| group.is_some() && change.groups.contains(&group);
-        if change.by == 0 || !concerns(self.company.kin) && !concerns(self.company.image) {
-            return;
-        }
-        if concerns(self.company.kin) && !self.spread_counts.is_empty() {
-            let domain = self.count_spread(change.lane, i64::from(change.by));
-            match domain {
-                // Each domain is a value of its own.
-                Some(domain) if self.spread_counts.len() == 1 => {
-                    self.domain_points[domain] = self.points_of_domain(domain);
-                    self.count_in(domain);
-                }
-                Some(_) => self.count_domains(),
-                None => {}
-            }
-        }
-        let lane = change.lane as usize;
-        let groups = ground.fleet.groups();
-        let count = |group: Option<GroupId>| group.map_or(0, |one| groups.count(one, change.lane));
-        let image = if count(self.company.image) > 0 { IMAGE } else { 0 };
-        let company = up_to_many(count(self.company.kin)) | image;
-        self.company_at[lane] = company;
-        let word = &mut self.members[lane / BLOCK];
-        *word = *word & !(1 << (lane % BLOCK)) | u64::from(company > 0) << (lane % BLOCK);
     }
 
     /// Judges one node again, and notes it; whether it can take the task.
@@ -618,77 +543,6 @@ impl Judgement {
         }
         rejected
     }
-
-    /// Whether some domains may be more crowded than others.
-    pub(super) fn is_crowded(&self) -> bool {
-        !self.domain_points.is_empty()
-    }
-
-    /// The points against each domain that has a node that can take the task; infinite for others.
-    pub(super) fn crowding(&self) -> &[f64] {
-        &self.crowding
-    }
-
-    /// The least of them.
-    pub(super) fn crowding_least(&self) -> f64 {
-        f64::from(self.crowding_least)
-    }
-
-    /// What costs in a domain are multiplied by for being more crowded than the least crowded one.
-    pub(super) fn apart(&self, ground: &Ground<'_>, domain: usize) -> f64 {
-        let points = self.domain_points.get(domain);
-        points.map_or(1.0, |points| ground.weights.of(points - self.crowding_least))
-    }
-
-    /// At least what costs are multiplied by in any domain that is more crowded than the least crowded one.
-    pub(super) fn apart_min(&self, ground: &Ground<'_>) -> f64 {
-        let step = match self.demand.spread.as_slice() {
-            // Each task of its kind counts for as much.
-            [spread] => i32::from(spread.weight),
-            _ => 1,
-        };
-        ground.weights.of(step.max(1))
-    }
-
-    /// Finds out how crowded the least crowded domain is.
-    pub(super) fn weigh_domains(&mut self) {
-        if self.crowding.len() != self.domain_points.len() {
-            self.crowding.resize(self.domain_points.len(), f64::INFINITY);
-            (0..self.domain_points.len()).for_each(|domain| self.count_in(domain));
-        }
-        let least = tree::least(&self.crowding);
-        self.crowding_least = if least == f64::INFINITY { 0 } else { least as i32 };
-    }
-
-    fn count_in(&mut self, domain: usize) {
-        let points = self.domain_points.get(domain).copied();
-        if let (Some(points), Some(crowding)) = (points, self.crowding.get_mut(domain)) {
-            let counts = self.domain_feasible.get(domain).is_some_and(|nodes| *nodes > 0);
-            *crowding = if counts { f64::from(points) } else { f64::INFINITY };
-        }
-    }
-
-    fn points_of_domain(&self, domain: usize) -> i32 {
-        let values = self.profile.domain_values(domain);
-        let each = self.demand.spread.iter().zip(&self.spread_counts).zip(values);
-        let points: i64 = each
-            .map(|((spread, counts), value)| i64::from(spread.weight) * counts[*value as usize])
-            .sum();
-        i32::try_from(points).unwrap_or(i32::MAX - POINTS_MAX)
-    }
-
-    /// Counts the points against every domain anew.
-    fn count_domains(&mut self) {
-        let spreads = !self.spread_counts.is_empty();
-        let domains = 0..if spreads { self.profile.domains() } else { 0 };
-        self.domain_points = domains.map(|domain| self.points_of_domain(domain)).collect();
-        self.crowding.clear();
-    }
-}
-
-/// A count as a node's company has it.
-fn up_to_many(tasks: u32) -> u8 {
-    u8::try_from(tasks).unwrap_or(MANY).min(MANY)
 }
 
 /// What is wanted, to be compared with what is free.
