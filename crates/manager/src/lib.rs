@@ -141,7 +141,7 @@ pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), Mana
     while !cancel.is_cancelled() {
         let turn = cancel.child_token();
         let claimed = presence.claimed();
-        let mut part = Box::pin(manager.part(loaded.take(), claimed, &turn));
+        let mut part = Box::pin(manager.part(loaded.take(), &mut heal, claimed, &turn));
         let mut ended = tokio::select! {
             ended = &mut part => ended,
             error = presence.lost() => {
@@ -160,8 +160,6 @@ pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), Mana
                 mended = mending => mended,
                 () = cancel.cancelled() => break,
             };
-            // What an operator has chosen is done once.
-            heal &= ended.is_err();
         }
         match ended {
             Ok(()) => complaint.clear(),
@@ -201,10 +199,12 @@ struct Manager {
 }
 
 impl Manager {
-    /// Stands by, and then leads, until cancelled, fenced or unable to go on.
+    /// Stands by, and then leads, until cancelled, fenced or unable to go on. `heal` says whether an operator has chosen
+    /// this manager's store as the truth; that is over once log and store fit together.
     async fn part(
         &self,
         loaded: Option<State>,
+        heal: &mut bool,
         mut claimed: watch::Receiver<bool>,
         cancel: &CancellationToken,
     ) -> Result<(), ManagerError> {
@@ -232,6 +232,7 @@ impl Manager {
             past,
             bus,
             self.lease(),
+            heal,
             *clock,
             cancel,
         );

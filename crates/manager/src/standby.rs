@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use longshore_bus::Bus;
 use longshore_core::cluster::Cluster;
-use longshore_core::leadership::log::{Applied, LOOK_INTERVAL_MS};
+use longshore_core::leadership::log::{Applied, LOOK_INTERVAL_MS, check_followed};
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::subject::{Level, Subject};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::Clock;
 use crate::driver::refuse;
@@ -42,6 +42,7 @@ pub(crate) async fn stand_by(
     past: &Arc<Past>,
     bus: &Bus,
     lease: Lease,
+    heal: &mut bool,
     clock: Clock,
     cancel: &CancellationToken,
 ) -> Result<Option<Held>, ManagerError> {
@@ -49,6 +50,11 @@ pub(crate) async fn stand_by(
     tokio::select! {
         done = log.catch_up(cluster, &mut follower) => done?,
         () = cancel.cancelled() => return Ok(None),
+    }
+    if *heal {
+        check_followed(cluster.state())?;
+        info!("log, store and workers fit together: there is nothing to heal, or it is healed");
+        *heal = false;
     }
     let name = cluster.identity().name.clone();
     // The first manager of all lists itself by its first record.

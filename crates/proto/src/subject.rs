@@ -400,7 +400,7 @@ pub enum Subject {
 pub const JOB_CHANGES: [&str; 7] =
     ["submitted", "stopping", "stopped", "running", "pending", "completed", "failed"];
 /// What can happen to a node.
-pub const NODE_CHANGES: [&str; 15] = [
+pub const NODE_CHANGES: [&str; 16] = [
     "registered",
     "updated",
     "ready",
@@ -416,6 +416,7 @@ pub const NODE_CHANGES: [&str; 15] = [
     "labelled",
     "removed",
     "confirmed-lost",
+    "ahead",
 ];
 /// What can happen to a cluster.
 pub const CLUSTER_CHANGES: [&str; 4] = ["created", "leader-elected", "manager-joined", "alarm"];

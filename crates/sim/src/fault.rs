@@ -156,6 +156,8 @@ faults! {
     FoundIll "task unhealthy" Consequence,
     /// An operator chooses the manager that heals the log.
     OperatorHeals "operator heals log" Consequence,
+    /// An operator goes on without what workers follow and no manager knows.
+    OperatorGoesOn "operator goes on" Consequence,
     /// An operator switches a lost machine off, and says that it has stopped.
     OperatorConfirms "operator confirms lost" Consequence,
     /// A fenced task takes the place of one on a node that an operator said has stopped.

@@ -51,6 +51,8 @@ pub enum Sabotage {
     ForgetAskers,
     /// A manager that opens the log goes on wherever that ends, though it has lost what the manager's store holds.
     LeadOverLostTail,
+    /// A leader does not look at which record workers follow.
+    TrustShortLog,
     /// The lease carries no limit of life.
     LeaseWithoutEnd,
     /// A leader places tasks on nodes that are gone.
@@ -89,7 +91,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::IgnoreTheFence,
         Self::SpeakBeforeCommit,
         Self::AcknowledgeUnread,
@@ -109,6 +111,7 @@ impl Sabotage {
         Self::StopUnasked,
         Self::ForgetAskers,
         Self::LeadOverLostTail,
+        Self::TrustShortLog,
         Self::LeaseWithoutEnd,
         Self::PlaceOnLostNodes,
         Self::KillAtOnce,

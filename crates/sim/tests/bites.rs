@@ -62,6 +62,7 @@ bites! {
     stops_have_reasons: StopUnasked => "I-20";
     bounds: ForgetAskers => "I-21";
     forks: LeadOverLostTail => "I-22";
+    lost_ends: TrustShortLog => "I-16";
     lease: LeaseWithoutEnd => "I-24";
     placement: PlaceOnLostNodes => "I-28";
     graceful_stop: KillAtOnce => "I-29";

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_nats::jetstream;
-use longshore_proto::permission::Role::ManagerCore;
+use longshore_proto::permission::Role::{ManagerCore, Worker};
+use longshore_proto::state::JobStatus;
+use longshore_tests::played::Played;
 use longshore_tests::program::Program;
 use longshore_tests::{Api, Cluster, api, eventually};
 
@@ -197,6 +199,70 @@ async fn a_log_that_was_shortened_and_written_on_is_noticed_and_the_past_that_wa
     cluster.manager("m1").kill();
     goes_on(&api, &["web", "second", "later", "after-3"]).await;
     assert!(api.job("other-0").await.is_err(), "it has joined the past that was left");
+}
+
+#[tokio::test]
+async fn workers_that_follow_what_the_log_has_lost_are_left_alone_until_an_operator_chooses() {
+    let mut cluster = Cluster::start().await;
+    let api = cluster.api().await;
+    cluster.start_manager("m2", &[]);
+    cluster.manager("m2").says("this one stands by", SOON).await;
+    let node = Played::join(cluster.bus(Worker, "w1").await).await.unwrap();
+    api.submit(&api::service("web")).await.unwrap();
+    node.wanted_of("web", 1).await;
+    cluster.manager("m2").kill();
+    // Only m1 knows what comes now, and the worker; the server forgets it, and m1 does not come back.
+    let backup = cluster.folder().join("backup");
+    cluster.nats.kill();
+    copy(&streams(&cluster), &backup);
+    cluster.nats.restart().await;
+    let api = cluster.answers().await;
+    api.submit(&api::service("later")).await.unwrap();
+    let later = node.wanted_of("later", 1).await[0];
+    cluster.manager("m1").kill();
+    cluster.nats.kill();
+    std::fs::remove_dir_all(streams(&cluster)).unwrap();
+    copy(&backup, &streams(&cluster));
+    cluster.nats.restart().await;
+    // To m2 nothing is missing. But the worker tells.
+    cluster.start_manager("m2", &[]);
+    let api = cluster.answers().await;
+    let lost = "the log has lost records: node w1 follows revision";
+    eventually("it says so", SOON, async || {
+        let alarms = api.status().await.map_err(|error| error.to_string())?.alarms;
+        if alarms.iter().any(|text| text.contains(lost)) {
+            Ok(())
+        } else {
+            Err(format!("{alarms:?}"))
+        }
+    })
+    .await;
+    let said = cluster.cli().run(&["doctor"]).await.exited(1).stdout;
+    assert!(said.contains(lost) && said.contains("--heal-log"), "{said}");
+    api.submit(&api::service("more")).await.unwrap();
+    assert!(api.job("later").await.is_err(), "it is known");
+    assert_eq!(api.job("more").await.unwrap().status, JobStatus::Pending);
+    assert!(node.wanted().iter().any(|task| task.task == later), "it is told to end what runs");
+
+    cluster.manager("m2").kill();
+    cluster.start_manager("m2", &["--heal-log"]);
+    cluster.manager("m2").says("the log is healed", SOON).await;
+    node.wanted_of("more", 1).await;
+    let api = cluster.answers().await;
+    eventually("the alarm is over", SOON, async || {
+        let alarms = api.status().await.map_err(|error| error.to_string())?.alarms;
+        if alarms.is_empty() { Ok(()) } else { Err(format!("{alarms:?}")) }
+    })
+    .await;
+    eventually("the worker has the set of this log", SOON, async || {
+        if node.wanted().iter().all(|task| task.task != later) {
+            Ok(())
+        } else {
+            Err("not yet".to_owned())
+        }
+    })
+    .await;
+    goes_on(&api, &["web", "more"]).await;
 }
 
 #[tokio::test]

@@ -34,7 +34,9 @@ pub(super) fn deltas(state: &State, revision: Revision, changes: &Changes) -> Ve
         }
         Effect::Assign { node: name.clone(), delta }
     };
-    changes.sets.iter().map(delta).collect()
+    // Who follows what this log has lost takes nothing from it.
+    let follows = |name: &NodeName| state.nodes.get(name).is_none_or(|node| node.ahead.is_none());
+    changes.sets.iter().filter(|(name, _)| follows(name)).map(delta).collect()
 }
 
 /// Tells a node that it should ask for its whole set.
@@ -108,6 +110,14 @@ impl State {
         let node = self.nodes.get(name).ok_or_else(unknown)?;
         if node.facts.id != sync.node_id || node.facts.boot != sync.boot_id {
             return Err(unknown());
+        }
+        if let Some(ahead) = node.ahead {
+            let text = format!(
+                "node {name} follows revision {ahead}, which the log has lost; it goes on as it was told then"
+            );
+            return Err(ApiError::new(ErrorCode::Unavailable, text).hint(
+                "an operator must choose what the cluster goes on from: see `longshore doctor`",
+            ));
         }
         let mut page = SyncPage {
             cluster_id,

@@ -79,7 +79,7 @@ impl State {
         if let Some(node) = self.nodes.get_mut(name) {
             node.labels.clone_from(&node.facts.labels);
             node.labels.extend(node.labels_set.clone());
-            self.fleet.upsert(name, &machine(node, node.eligibility));
+            self.fleet.upsert(name, &machine(node, node.offered()));
         }
     }
 

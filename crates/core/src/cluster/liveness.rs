@@ -42,6 +42,7 @@ pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, 
     }
     live.claimed.retain(|_, at| now - *at < CLAIM_MS);
     fenced(draft, live);
+    ahead(draft, live);
     if live.bus_lost_at.is_some() {
         live.alarms.insert(
             "bus",
@@ -111,6 +112,26 @@ impl Live {
             *at = (*at + slept_ms).min(now);
         }
     }
+}
+
+/// Says that the log has lost records that nodes follow.
+fn ahead(draft: &mut Draft<'_>, live: &mut Live) {
+    let nodes = draft.state.nodes.iter();
+    let mut ahead = nodes.filter_map(|(name, node)| Some((name, node.ahead?)));
+    let Some((name, revision)) = ahead.next() else {
+        let text = "no node follows what the log has lost".to_owned();
+        return alarm::set(draft, live, "ahead", Severity::Over, text);
+    };
+    let more = ahead.count();
+    let more =
+        if more > 0 { format!(", and {more} more nodes are like it") } else { String::new() };
+    let text = format!(
+        "the log has lost records: node {name} follows revision {revision}, which none has{more}; such nodes run on as they \
+         were told, and are told nothing until you choose. Heal the log with the manager that knows more, if there is one; \
+         or go on from what this log holds: stop all managers, and start the one that leads now with --heal-log first \
+         (docs/operations.md, \"A lost log\")"
+    );
+    alarm::set(draft, live, "ahead", Severity::Critical, text);
 }
 
 /// Says that fenced jobs wait for an operator's word.

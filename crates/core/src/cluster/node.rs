@@ -17,6 +17,7 @@ use super::effect::{Effect, Reply};
 use super::eligibility::{DEADLINE_MS_MAX, how_to_prove, unproven};
 use super::input::Ticket;
 use super::record::{Fact, NodeFacts};
+use super::state::Node;
 use super::{Heard, Live, Settings};
 
 /// After so many heartbeats in a row with another set at the same revision the node is told to ask anew. One
@@ -146,6 +147,9 @@ pub(super) fn heartbeat(
 ) {
     let Some(cluster) = draft.state.meta.cluster else { return };
     let tell = |draft: &mut Draft<'_>, revision| {
+        if draft.state.nodes.get(name).is_some_and(|node| node.ahead.is_some()) {
+            return;
+        }
         draft.effect(Effect::Assign { node: name.clone(), delta: assign::hint(cluster, revision) });
     };
     let Some(node) = draft.state.nodes.get(name) else {
@@ -162,7 +166,7 @@ pub(super) fn heartbeat(
         return tell(draft, revision);
     }
     let before = live.nodes.get(name);
-    let (revision, status, eligibility) = (node.revision, node.status, node.eligibility);
+    let (revision, status) = (node.revision, node.status);
     let has_left = status == NodeStatus::Left || before.is_some_and(|before| before.is_leaving);
     if !heartbeat.leaving && has_left {
         // It was said before the goodbye, which has overtaken it.
@@ -173,6 +177,10 @@ pub(super) fn heartbeat(
     let differs = heartbeat.revision > revision
         || digest.is_some_and(|digest| digest.value != heartbeat.digest);
     let resized = node.facts.capacity != heartbeat.capacity;
+
+    // A worker follows what was committed, and nothing else. Should this manager only not know yet that it was overtaken,
+    // what it says of that comes to nothing.
+    let is_ahead = node.ahead.is_none() && draft.state.has_lost(heartbeat.revision);
 
     // What was decided since the heartbeat before may be on its way still. A node that was not heard in this reign may
     // have missed the end of the last.
@@ -189,12 +197,16 @@ pub(super) fn heartbeat(
         && node.tasks.is_empty()
         && heartbeat.tasks_running == 0
         && heartbeat.runtime_error.is_none();
-    if heard.mismatches >= MISMATCHES_MAX || heartbeat.revision < expected {
+    if (heard.mismatches >= MISMATCHES_MAX || heartbeat.revision < expected) && !is_ahead {
         heard.mismatches = 0;
         tell(draft, revision);
     }
     live.nodes.insert(name.clone(), heard);
     draft.state.fleet.set_measured(name, Some(heartbeat.used));
+    if is_ahead {
+        let (name, revision) = (name.clone(), heartbeat.revision);
+        draft.record(Fact::NodeAhead { name, revision });
+    }
 
     if heartbeat.leaving {
         if heartbeat.tasks_running > 0 {
@@ -221,8 +233,9 @@ pub(super) fn heartbeat(
             actor: "its worker, which is to end".to_owned(),
         });
     }
+    let offered = draft.state.nodes.get(name).map(Node::offered);
     let excluded =
-        draft.state.fleet.node(name).is_some_and(|known| known.eligibility != eligibility);
+        draft.state.fleet.node(name).is_some_and(|known| Some(known.eligibility) != offered);
     if excluded {
         // It has registered since, and stays after all: what the state says counts again.
         draft.state.derive_node(name);

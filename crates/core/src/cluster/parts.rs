@@ -21,6 +21,14 @@ pub struct Meta {
     pub cluster: Option<ClusterId>,
     /// The present reign.
     pub epoch: u64,
+    /// The epochs of the last reigns, and the index of each one's first record; the newest last. Absent in what was
+    /// stored before this was kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reigns: Vec<(u64, u64)>,
+    /// The epoch with which the cluster last went on from what an operator had chosen, or 0: what workers follow of
+    /// earlier ones may be of the past that was left.
+    #[serde(default)]
+    pub restored_epoch: u64,
     /// Who leads.
     pub leader: Option<ManagerId>,
     /// The leader's name.
@@ -131,6 +139,10 @@ pub struct Node {
     /// Whether an operator has said that it has stopped, since it was last heard.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_confirmed_lost: bool,
+    /// What its worker follows, where no record of this log has that: the log has lost records. It takes nothing from
+    /// this log's leaders, and is told nothing, until an operator has chosen what the cluster goes on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<Revision>,
     /// When its set of assignments last changed.
     pub revision: Revision,
     /// What is said of it, by its worker and by operators. Derived.
@@ -142,6 +154,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether it takes new tasks, as the scheduler is told.
+    pub(super) fn offered(&self) -> Eligibility {
+        if self.ahead.is_some() { Eligibility::Draining } else { self.eligibility }
+    }
+
     /// Whether nothing of ours runs there for certain: its worker has said so as its last word, or an operator has.
     pub(super) fn has_stopped(&self) -> bool {
         self.status == NodeStatus::Left || self.is_confirmed_lost

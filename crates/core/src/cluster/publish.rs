@@ -167,6 +167,11 @@ pub(super) fn event(
         Fact::NodeConfirmedLost { name, actor } => {
             Some(node(name, "confirmed-lost", None, Some(actor)))
         }
+        Fact::NodeAhead { name, revision } => {
+            let reason =
+                format!("its worker follows revision {revision}, which no record of this log has");
+            Some(node(name, "ahead", Some(reason), None))
+        }
         Fact::NodeRemoved { name, actor } => Some(node(name, "removed", None, Some(actor))),
     }
 }

@@ -12,7 +12,7 @@ use longshore_proto::alarm::Severity;
 use longshore_proto::api::{JobStopped, JobSubmitted, NodeGone, NodesChanged, TaskStopped};
 use longshore_proto::codec::{self, DecodeError};
 use longshore_proto::explain::Why;
-use longshore_proto::id::{BootId, ClusterId, CommandId, ManagerId, NodeId, TaskId};
+use longshore_proto::id::{BootId, ClusterId, CommandId, ManagerId, NodeId, Revision, TaskId};
 use longshore_proto::name::{Datacenter, JobKey, NodeName, SpecName, UserName};
 use longshore_proto::node::{TaskReport, tasks_max_usual};
 use longshore_proto::permission::Role;
@@ -375,6 +375,13 @@ pub enum Fact {
         name: NodeName,
         /// Who said so.
         actor: String,
+    },
+    /// A node's worker follows a revision that no record of this log has: the log has lost records.
+    NodeAhead {
+        /// Its name.
+        name: NodeName,
+        /// What it follows.
+        revision: Revision,
     },
     /// A node was forgotten.
     NodeRemoved {

@@ -32,6 +32,8 @@ pub use super::task::Task;
 /// an operator has chosen. Beyond all of them, so that no worker has seen a higher revision and takes its leader for an
 /// old one.
 pub const EPOCHS_RESTORED: u64 = 1_000;
+/// How many reigns are remembered by when they began.
+const REIGNS: usize = 8;
 /// How many ended tasks a slot remembers besides the current one.
 const ENDED_TASKS_PER_SLOT: usize = 4;
 /// How many versions a job remembers besides those that tasks still run.
@@ -153,6 +155,15 @@ impl State {
         Revision { epoch, index: self.meta.index + 1 }
     }
 
+    /// Whether a revision that a worker follows is of no record of this log, as far as reigns are remembered: no record of
+    /// its index was written in its epoch, nor will be. What is of a past that was left by an operator's choice is none.
+    pub(super) fn has_lost(&self, followed: Revision) -> bool {
+        let next = self.meta.reigns.iter().find(|(epoch, _)| *epoch > followed.epoch);
+        followed.epoch >= self.meta.restored_epoch
+            && (followed >= self.next_revision(self.meta.epoch)
+                || next.is_some_and(|(_, first)| followed.index >= *first))
+    }
+
     /// Up to when commands may have been forgotten, by when their ids were made, in milliseconds since the Unix
     /// epoch.
     pub fn commands_forgotten_ms(&self) -> u64 {
@@ -198,17 +209,24 @@ impl State {
                 let skipped = revision.epoch.saturating_sub(self.meta.epoch) > EPOCHS_RESTORED;
                 let goes_on = std::mem::take(&mut self.meta.is_restored) || skipped;
                 self.meta.epoch = revision.epoch;
+                let forgotten = (self.meta.reigns.len() + 1).saturating_sub(REIGNS);
+                self.meta.reigns.drain(..forgotten);
+                self.meta.reigns.push((revision.epoch, revision.index));
                 self.meta.leader = Some(*manager);
                 self.meta.leader_name = Some(name.clone());
                 self.meta.managers.insert(name.clone());
                 self.meta.leader_version.clone_from(version);
                 if goes_on {
+                    self.meta.restored_epoch = revision.epoch;
                     self.meta.restorations.push((revision.index, *manager));
                     // Higher than whatever they have seen, so that each asks for its set, and says what that lacks.
+                    let mut were_ahead = Vec::new();
                     for (name, node) in &mut self.nodes {
                         node.revision = revision;
+                        were_ahead.extend(node.ahead.take().map(|_| name.clone()));
                         changes.touch_node(name);
                     }
+                    were_ahead.iter().for_each(|name| self.derive_node(name));
                 }
             }
             Fact::CommandGranted { key, request, answer, .. } => {
@@ -316,6 +334,13 @@ impl State {
                     for task in node.tasks.iter().filter_map(|id| self.tasks.get(id)) {
                         touch_slot(&mut changes.reconcile, task);
                     }
+                }
+                self.derive_node(name);
+                changes.touch_node(name);
+            }
+            Fact::NodeAhead { name, revision } => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.ahead = Some(*revision);
                 }
                 self.derive_node(name);
                 changes.touch_node(name);
@@ -496,6 +521,7 @@ impl State {
             Some(node) => {
                 if node.facts.id != facts.id {
                     // Another machine: what was said of the one before does not hold for it.
+                    node.ahead = None;
                     node.labels_set.clear();
                     node.eligibility = Eligibility::Open;
                     node.drain = None;
@@ -524,6 +550,7 @@ impl State {
                     labels_set: BTreeMap::new(),
                     drain: None,
                     is_confirmed_lost: false,
+                    ahead: None,
                     // In a past that was left it may have seen more.
                     revision: if self.meta.restorations.is_empty() {
                         Revision::default()

@@ -1,8 +1,11 @@
 //! Whether the log is still the one that a store was built from: by when its stream was made, by where it begins and
 //! ends, and by the record that was applied last.
 
+use longshore_proto::id::Revision;
+use longshore_proto::name::NodeName;
+
 use crate::cluster::record::{Hash, Record};
-use crate::cluster::state::Meta;
+use crate::cluster::state::{Meta, State};
 use crate::time::Time;
 
 /// How often a manager looks whether the log is still the one that it has applied, in milliseconds.
@@ -70,6 +73,14 @@ pub enum Broken {
         from: u64,
         /// The last that is missing.
         to: u64,
+    },
+    /// A node's worker follows what no record of it has.
+    #[error("the log has lost records: node {node} follows revision {revision}, which none has")]
+    Behind {
+        /// The node's name.
+        node: NodeName,
+        /// What it follows.
+        revision: Revision,
     },
     /// Another record stands in a place.
     #[error("record {index} in the log is not the one that the store continues with")]
@@ -153,6 +164,19 @@ pub fn end(stream: &str, info: Option<&Info>, created: &str, known: u64) -> Resu
         return Err(Broken::Begins { first, known, end });
     }
     Ok(end)
+}
+
+/// Whether workers follow only what is in the log, as far as it says so itself: it notes whoever follows what it has lost.
+/// Where an operator has chosen to go on without that, nothing is missing.
+///
+/// # Errors
+/// How it is broken: the first of such nodes.
+pub fn check_followed(state: &State) -> Result<(), Broken> {
+    let ahead = state.nodes.iter().find_map(|(name, node)| Some((name, node.ahead?)));
+    match ahead.filter(|_| !state.meta.is_restored) {
+        Some((node, revision)) => Err(Broken::Behind { node: node.clone(), revision }),
+        None => Ok(()),
+    }
 }
 
 /// What is made of a log that is said to be broken.

@@ -251,7 +251,9 @@ fn identity(state: &State, id: TaskId) -> Result<(), Violation> {
 /// I-28: a task is placed on a node that takes tasks.
 fn placement(state: &State, id: TaskId, name: &NodeName) -> Result<(), Violation> {
     let takes = state.nodes.get(name).is_some_and(|node| {
-        node.status == NodeStatus::Ready && node.eligibility == Eligibility::Open
+        node.status == NodeStatus::Ready
+            && node.eligibility == Eligibility::Open
+            && node.ahead.is_none()
     });
     if takes {
         Ok(())

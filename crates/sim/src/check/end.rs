@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use longshore_core::cluster::state::{Job, Node, SlotTasks, State, Task};
+use longshore_core::leadership::log::check_followed;
 use longshore_proto::id::TaskId;
 use longshore_proto::name::JobKey;
 use longshore_proto::spec::{Port, Resources, TaskSpec};
@@ -17,6 +18,9 @@ pub type Running = BTreeMap<usize, BTreeSet<(TaskId, u64)>>;
 
 /// E-1, E-2, E-4: whether everything is as it should be.
 pub fn settled(state: &State, running: &Running) -> Result<(), Violation> {
+    if let Err(broken) = check_followed(state) {
+        return violated("E-1", broken.to_string());
+    }
     for (key, job) in &state.jobs {
         converged(state, key, job)?;
     }

@@ -6,6 +6,7 @@ use longshore_core::cluster::changes::Changes;
 use longshore_core::cluster::record::{Hash, Record};
 use longshore_core::cluster::state::{Meta, State};
 use longshore_core::cluster::{Cluster, Identity, Settings};
+use longshore_core::leadership::log::check_followed;
 use longshore_proto::event::Event;
 use longshore_proto::id::ManagerId;
 
@@ -67,6 +68,11 @@ impl Truth {
         let mut state = State::default();
         state.meta = self.stands.clone();
         state.check_next(record).is_ok()
+    }
+
+    /// Whether workers follow what the log has lost, as it says itself.
+    pub fn is_behind_workers(&self) -> bool {
+        check_followed(&self.state).is_err()
     }
 
     /// Whether a record with this hash ever was committed.

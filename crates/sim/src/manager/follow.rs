@@ -4,7 +4,7 @@
 use longshore_core::cluster::{Cluster, State};
 use longshore_core::leadership::follow::{Followed, Follower, Stopped};
 use longshore_core::leadership::log::{
-    Applied, Broken, Doubt, Info, LOOK_INTERVAL_MS, Verdict, end,
+    Applied, Broken, Doubt, Info, LOOK_INTERVAL_MS, Verdict, check_followed, end,
 };
 
 use super::{
@@ -215,6 +215,13 @@ impl Manager {
             return self.ask(Request::Read(next), READ_TIMEOUT, Purpose::Read, ctx);
         }
         self.position = self.applied();
+        if self.chosen
+            && let Some(Err(broken)) = self.cluster.as_ref().map(|own| check_followed(own.state()))
+        {
+            return self.broken(broken, ctx);
+        }
+        // What an operator has chosen is done, or there was nothing to do.
+        self.chosen = false;
         if self.held.is_some() {
             self.begin_reign(ctx);
         } else if self.is_listed() {

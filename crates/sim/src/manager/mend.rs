@@ -281,8 +281,6 @@ impl Manager {
     }
 
     fn healed(&mut self, ctx: &mut Context<'_>) {
-        // What an operator has chosen is done once.
-        self.chosen = false;
         self.release(ctx);
         self.open(ctx);
     }

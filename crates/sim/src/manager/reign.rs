@@ -7,7 +7,7 @@ use longshore_core::cluster::{Effect, Input, Proposal, Receipt, Reply, Step, Tic
 use longshore_core::leadership::hearing::{APPEND_PATIENCE_MS, Hearing};
 use longshore_core::leadership::log::{Appended, Applied, is_sure, outcome};
 use longshore_core::time::Time;
-use longshore_proto::id::ClusterId;
+use longshore_proto::id::{ClusterId, Revision};
 use longshore_proto::node::ReportsCommitted;
 use longshore_proto::permission::Role;
 
@@ -306,7 +306,10 @@ impl Manager {
     /// Takes one arrival.
     fn take(&mut self, message: Message, ctx: &mut Context<'_>) {
         match message {
-            Message::Heartbeat { from, heartbeat } => {
+            Message::Heartbeat { from, mut heartbeat } => {
+                if ctx.sabotage == Some(Sabotage::TrustShortLog) {
+                    heartbeat.revision = Revision::default();
+                }
                 self.queue.push(Input::Heartbeat { node: node_name(from), heartbeat });
             }
             Message::Ask { from, number, question } => {

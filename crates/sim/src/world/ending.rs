@@ -7,7 +7,6 @@ use super::{
     World,
 };
 use crate::check::{end, node::Look, violated};
-use crate::fault::Fault;
 use crate::manager::{Manager, node_name};
 use crate::message::Process;
 use crate::runtime::Runtime;
@@ -58,11 +57,6 @@ impl World {
         let stirred_at = self.runtimes.iter().map(Runtime::ended_at).fold(calm_at, Micros::max);
         let still_for = self.now.saturating_sub(stirred_at);
         match (settled, self.settled_at) {
-            // Workers that have seen later reigns than a leader over what is left of the log take it for an old one,
-            // until an operator chooses.
-            (Err(_), _) if still_for >= SETTLED_WITHIN && leads && self.is_set_back() => {
-                self.is_over = true;
-            }
             (Err(violation), _) if still_for >= SETTLED_WITHIN => return Err(violation),
             (Err(_), _) => self.settled_at = None,
             (Ok(()), None) => self.settled_at = Some((self.now, stirred_at)),
@@ -84,10 +78,6 @@ impl World {
             (Ok(()), Some(_)) => {}
         }
         Ok(())
-    }
-
-    fn is_set_back(&self) -> bool {
-        self.checks.is_lossy() && self.chaos.counts.of(Fault::Healed) == 0
     }
 
     pub(super) fn running(&self) -> end::Running {
@@ -146,10 +136,9 @@ impl World {
             let state = self.managers[leader].process.as_ref().and_then(Manager::settled_state);
             let node = state.and_then(|state| state.nodes.get(&node_name(number)));
             if let (true, Some(node)) = (clear, node) {
-                let (wanted, has) = (node.revision, process.agent().revision());
-                // As with E-1: it takes a leader over what is left of the log for an old one, and says so.
-                if has <= wanted || !self.is_set_back() {
-                    look.clear.insert(number, (wanted, has));
+                // What follows what the log has lost is left alone, and known to be: an operator must choose.
+                if node.ahead.is_none() {
+                    look.clear.insert(number, (node.revision, process.agent().revision()));
                 }
             }
         }

@@ -234,7 +234,7 @@ impl World {
     pub fn new(seed: u64, sabotage: Option<Sabotage>, trace: Trace) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut size = Size::of(&mut rng);
-        if sabotage == Some(Sabotage::LeadOverLostTail) {
+        if matches!(sabotage, Some(Sabotage::LeadOverLostTail | Sabotage::TrustShortLog)) {
             size.loses = Loses::Tail;
         }
         let settings = settings(&mut rng);

@@ -11,6 +11,8 @@ use uuid::Uuid;
 use super::world::{NODE, World, job, node_name, wish};
 use crate::cluster::Input;
 use crate::cluster::record::Fact;
+use crate::cluster::state::EPOCHS_RESTORED;
+use crate::leadership::log::{Broken, check_followed};
 use crate::time::Time;
 
 fn status(world: &World, name: &str) -> NodeStatus {
@@ -64,6 +66,105 @@ fn a_worker_that_restarts_keeps_its_tasks() {
     let registered = world.join_as("n1", id, BootId(Uuid::from_u128(99)), NODE).unwrap();
     assert_eq!(world.live("web"), before);
     assert_eq!(registered.revision, world.cluster.state().nodes[&node_name("n1")].revision);
+}
+
+/// A heartbeat of a node that follows a revision.
+fn follows(world: &World, name: &str, followed: Revision) -> Input {
+    let mut beat = world.heartbeat_of(name, 0);
+    if let Input::Heartbeat { heartbeat, .. } = &mut beat {
+        heartbeat.revision = followed;
+    }
+    beat
+}
+
+fn told(world: &mut World, name: &str) -> bool {
+    let sets = std::mem::take(&mut world.told);
+    sets.iter().any(|(node, _)| node.as_str() == name)
+}
+
+#[test]
+fn a_node_that_follows_what_the_log_has_lost_is_left_alone_until_an_operator_has_chosen() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 1));
+    world.start_all("web");
+    world.join("n2", NODE).unwrap();
+    let Revision { epoch, index } =
+        world.cluster.state().next_revision(world.cluster.state().meta.epoch);
+    // What was committed last is nothing to wonder about.
+    let last = follows(&world, "n1", Revision { epoch, index: index - 1 });
+    world.run([last]);
+    assert_eq!(check_followed(world.cluster.state()), Ok(()));
+
+    // It has seen records that this log does not have.
+    let revision = Revision { epoch, index: index + 100 };
+    let beat = follows(&world, "n1", revision);
+    let facts = world.run([beat]);
+    assert!(facts.contains(&Fact::NodeAhead { name: node_name("n1"), revision }), "{facts:?}");
+    let behind = Broken::Behind { node: node_name("n1"), revision };
+    assert_eq!(check_followed(world.cluster.state()), Err(behind));
+    let beat = follows(&world, "n1", revision);
+    assert_eq!(world.run([beat]), [], "once");
+    world.pass(1_000, &["n1", "n2"]);
+    let status = world.cluster.cluster_view(0).unwrap();
+    assert!(
+        status.alarms.iter().any(|text| text.contains("the log has lost records: node n1")),
+        "{status:?}"
+    );
+    assert!(status.alarms.iter().any(|text| text.contains("--heal-log")), "{status:?}");
+
+    // Others are used as ever. It gets nothing, and hears nothing, by this leader or the next, however far the log goes on.
+    told(&mut world, "n1");
+    world.submit(job("more", 2));
+    world.command(crate::cluster::Command::StopJob(super::world::key("web"))).unwrap();
+    for _ in 0..200 {
+        world.run([Input::Barrier { ticket: crate::cluster::Ticket(0) }]);
+    }
+    world.change_leader();
+    let beat = follows(&world, "n1", revision);
+    world.run([beat]);
+    assert_eq!(world.nodes_of("more"), [Some("n2".to_owned()), Some("n2".to_owned())]);
+    assert!(!told(&mut world, "n1"));
+    let (node_id, boot_id) = world.identity_of("n1");
+    let sync = Sync { node_id, boot_id, after: None };
+    let refused = world.cluster.state().sync_page(&node_name("n1"), &sync).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Unavailable);
+    assert!(refused.to_string().contains(&revision.to_string()), "{refused}");
+
+    // An operator has chosen this log: it goes on beyond whatever the node has seen, and the node with it.
+    world.restore();
+    assert_eq!(check_followed(world.cluster.state()), Ok(()));
+    world.cluster.state().sync_page(&node_name("n1"), &sync).unwrap();
+    world.pass(1_000, &["n1", "n2"]);
+    assert!(world.cluster.cluster_view(0).unwrap().alarms.is_empty());
+    world.check_replay();
+}
+
+#[test]
+fn what_is_of_an_earlier_reign_must_have_been_written_in_it() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let before = world.cluster.state().next_revision(1);
+    world.change_leader();
+    let followed = |index| Revision { epoch: before.epoch, index };
+    let state = world.cluster.state();
+    assert_eq!(state.meta.epoch, before.epoch + 1);
+    assert!(!state.has_lost(followed(before.index - 1)), "the last of the reign before");
+    assert!(state.has_lost(followed(before.index)), "the next reign has written this");
+    assert!(!state.has_lost(Revision::default()), "who has nothing yet");
+    world.restore();
+    let reigns_later =
+        |reigns| Revision { epoch: before.epoch + reigns, index: before.index + 900 };
+    for reigns in [0, 1, 2, 999] {
+        let state = world.cluster.state();
+        assert!(!state.has_lost(reigns_later(reigns)), "of a past that was left");
+    }
+    assert!(world.cluster.state().has_lost(reigns_later(EPOCHS_RESTORED + 2)), "of this one");
+    for _ in 0..20 {
+        world.change_leader();
+    }
+    assert!(world.cluster.state().meta.reigns.len() <= 8);
+    world.check_replay();
 }
 
 #[test]
