@@ -3,15 +3,23 @@
 //! The older of the two is overwritten, so that one whole snapshot stands at every moment.
 
 use std::path::Path;
+use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::object_store::{Config, ObjectInfo, ObjectMetadata, ObjectStore};
 use async_nats::jetstream::stream::StorageType;
 use futures_util::StreamExt;
 use longshore_bus::Bus;
+use longshore_core::leadership::mend::SNAPSHOTS_PATIENCE_MS;
 use longshore_proto::subject::snapshot_stream;
+use tracing::{debug, warn};
 
 use crate::error::ManagerError;
+
+/// How long one answer of the bucket may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// The wait before the bucket is asked again.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// The two places.
 const NAMES: [&str; 2] = ["snapshot-a", "snapshot-b"];
@@ -59,6 +67,29 @@ impl Bucket {
     /// The index of the newest snapshot.
     pub(crate) async fn newest(&self) -> Result<Option<u64>, ManagerError> {
         Ok(self.list().await?.first().map(|(index, _)| *index))
+    }
+
+    /// The index of the newest snapshot, for whoever is about to lead: asked for until it is told, but not for so long that
+    /// nobody leads because of the bucket alone. None is what a bucket is taken for that cannot be read.
+    pub(crate) async fn newest_told(core: &Bus, replicas: usize) -> Option<u64> {
+        let told = async {
+            loop {
+                let newest = async { Self::open(core, replicas).await?.newest().await };
+                match tokio::time::timeout(ANSWER_TIMEOUT, newest).await {
+                    Ok(Ok(newest)) => return newest,
+                    Ok(Err(error)) => debug!(%error, "the bucket of snapshots is asked again"),
+                    Err(_) => debug!("the bucket of snapshots does not answer, and is asked again"),
+                }
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+        };
+        let newest = tokio::time::timeout(Duration::from_millis(SNAPSHOTS_PATIENCE_MS), told).await;
+        newest.unwrap_or_else(|_| {
+            warn!(
+                "the bucket of snapshots cannot be read: whether one of them holds more than the log is not known"
+            );
+            None
+        })
     }
 
     /// Fetches the newest snapshot into a file; false when there is none. The library checks its digest.

@@ -232,12 +232,18 @@ impl Manager {
             past,
             bus,
             self.lease(),
+            core,
+            options.keeping.replicas,
             heal,
             *clock,
             cancel,
         );
         let Some(held) = standing.await? else { return Ok(()) };
         drop(keeper);
+        if held.lost().is_cancelled() {
+            // Another one has taken it while this one read on: it stands by again, and fences nobody.
+            return Ok(());
+        }
         let reign = driver::reign(
             &mut cluster,
             &mut log,
@@ -264,7 +270,7 @@ impl Manager {
             name: &self.options.name,
             chosen: heal || self.store.is_restored()?,
         };
-        mender.mend(broken, self.lease()).await
+        Box::pin(mender.mend(broken, self.lease())).await
     }
 
     fn lease(&self) -> lease::Lease {

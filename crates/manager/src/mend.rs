@@ -12,7 +12,7 @@ use std::time::Duration;
 use longshore_bus::Bus;
 use longshore_core::cluster::record::Record;
 use longshore_core::cluster::state::Meta;
-use longshore_core::leadership::mend::{LOOK_INTERVAL_MS, PATIENCE_MS, may_heal, may_join};
+use longshore_core::leadership::mend::{LOOK_INTERVAL_MS, PATIENCE_MS, Proof, may_heal, may_join};
 use longshore_proto::name::UserName;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -58,9 +58,8 @@ impl Mender<'_> {
                 }
                 Err(error) => return Err(error),
             };
-            let proves_prefix = self.chosen || self.proves_prefix().await?;
             if !may_join_later
-                && may_heal(&meta, self.name, self.store.has_company()?, self.chosen, proves_prefix)
+                && may_heal(&meta, self.name, self.chosen, &self.proof(&meta).await?)
                 && let Some(lease) = lease.take()
             {
                 return self.heal(&meta, broken, lease).await;
@@ -72,8 +71,18 @@ impl Mender<'_> {
         }
     }
 
+    async fn proof(&self, meta: &Meta) -> Result<Proof, ManagerError> {
+        // Where an operator has chosen, nothing is to be proven, and the log may be one that cannot be read.
+        let holds_end = self.chosen || self.holds_end().await?;
+        Ok(Proof {
+            has_company: self.store.has_company()?,
+            holds_last: self.store.has_record(meta.index)?,
+            holds_end,
+        })
+    }
+
     /// Whether what still stands in the log, if anything does, ends with a record of this manager's journal.
-    async fn proves_prefix(&self) -> Result<bool, ManagerError> {
+    async fn holds_end(&self) -> Result<bool, ManagerError> {
         let Some(tip) = Log::tip(self.core).await? else { return Ok(true) };
         match Record::decode(&tip) {
             Ok(record) => self.store.holds(record.index, &tip),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use longshore_bus::Bus;
 use longshore_core::cluster::Cluster;
 use longshore_core::leadership::log::{Applied, LOOK_INTERVAL_MS, check_followed};
+use longshore_core::leadership::mend::{check_shared, is_to_be_cut};
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::subject::{Level, Subject};
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use crate::Clock;
+use crate::bucket::Bucket;
 use crate::driver::refuse;
 use crate::error::ManagerError;
 use crate::follow::Follower;
@@ -42,19 +44,26 @@ pub(crate) async fn stand_by(
     past: &Arc<Past>,
     bus: &Bus,
     lease: Lease,
+    core: &Bus,
+    replicas: usize,
     heal: &mut bool,
     clock: Clock,
     cancel: &CancellationToken,
 ) -> Result<Option<Held>, ManagerError> {
     let mut follower = Follower::new(store);
-    tokio::select! {
-        done = log.catch_up(cluster, &mut follower) => done?,
-        () = cancel.cancelled() => return Ok(None),
-    }
-    if *heal {
+    let opening = async {
+        if !*heal {
+            return log.catch_up(cluster, &mut follower).await;
+        }
+        catch_up_all(cluster, log, &mut follower, core, replicas).await?;
         check_followed(cluster.state())?;
         info!("log, store and workers fit together: there is nothing to heal, or it is healed");
         *heal = false;
+        Ok(())
+    };
+    tokio::select! {
+        done = opening => done?,
+        () = cancel.cancelled() => return Ok(None),
     }
     let name = cluster.identity().name.clone();
     // The first manager of all lists itself by its first record.
@@ -65,7 +74,7 @@ pub(crate) async fn stand_by(
     let lease = if is_listed(cluster) {
         match lease.attempt().await {
             Ok(held) => {
-                log.catch_up(cluster, &mut follower).await?;
+                take_over(cluster, log, &mut follower, core, replicas).await?;
                 return Ok(Some(held));
             }
             Err(lease) => lease,
@@ -126,8 +135,40 @@ pub(crate) async fn stand_by(
         }
     };
     standby.close();
-    log.catch_up(standby.cluster, &mut follower).await?;
+    take_over(standby.cluster, log, &mut follower, core, replicas).await?;
     Ok(Some(held))
+}
+
+/// Reads the log to its end, and makes sure that no snapshot holds more. Gives the index of the newest snapshot.
+async fn catch_up_all(
+    cluster: &mut Cluster,
+    log: &mut Log,
+    follower: &mut Follower<'_>,
+    core: &Bus,
+    replicas: usize,
+) -> Result<Option<u64>, ManagerError> {
+    // First: what a snapshot holds was in the log before.
+    let newest = Bucket::newest_told(core, replicas).await;
+    log.catch_up(cluster, follower).await?;
+    check_shared(newest, &cluster.state().meta)?;
+    Ok(newest)
+}
+
+/// The lease is held: makes sure that this manager knows whatever anybody was told.
+async fn take_over(
+    cluster: &mut Cluster,
+    log: &mut Log,
+    follower: &mut Follower<'_>,
+    core: &Bus,
+    replicas: usize,
+) -> Result<(), ManagerError> {
+    let newest = catch_up_all(cluster, log, follower, core, replicas).await?;
+    let meta = &cluster.state().meta;
+    if is_to_be_cut(newest, meta) {
+        // Whoever reads it from its beginning would not find what comes now to follow.
+        log.look().trim(meta.stream_sequence + 1).await?;
+    }
+    Ok(())
 }
 
 /// What a manager that stands by answers with.

@@ -359,6 +359,11 @@ impl Store {
         Ok(self.journal.get(index.to_be_bytes())?.is_some_and(|known| *known == *bytes))
     }
 
+    /// Whether the journal holds a record.
+    pub(crate) fn has_record(&self, index: u64) -> Result<bool, ManagerError> {
+        Ok(self.journal.contains_key(index.to_be_bytes())?)
+    }
+
     /// Notes that the log goes on behind another message of a stream that was made then. None of its records stands
     /// there any more.
     pub(crate) fn move_to(

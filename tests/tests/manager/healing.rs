@@ -9,6 +9,7 @@ use longshore_proto::state::JobStatus;
 use longshore_tests::played::Played;
 use longshore_tests::program::Program;
 use longshore_tests::{Api, Cluster, api, eventually};
+use serde_json::Value;
 
 use crate::SOON;
 
@@ -263,6 +264,93 @@ async fn workers_that_follow_what_the_log_has_lost_are_left_alone_until_an_opera
     })
     .await;
     goes_on(&api, &["web", "more"]).await;
+}
+
+#[tokio::test]
+async fn a_manager_that_lost_its_disk_leads_over_no_log_that_ends_before_a_snapshot() {
+    const OFTEN: [&str; 2] = ["--snapshot-records", "20"];
+    let mut cluster = Cluster::start_with(&OFTEN).await;
+    let api = cluster.api().await;
+    api.submit(&api::service("web")).await.unwrap();
+    let (log, backup) = (streams(&cluster).join("longshore-log"), cluster.folder().join("backup"));
+    cluster.nats.kill();
+    copy(&log, &backup);
+    cluster.nats.restart().await;
+    let api = cluster.answers().await;
+    for count in 0..30 {
+        api.submit(&api::service(&format!("job-{count}"))).await.unwrap();
+    }
+    cluster.manager("m1").says("a snapshot is stored", SOON).await;
+    // The log's end is lost, and the disk of the manager that knew it, too. The log alone seems whole: it begins with the
+    // first record. But of what was in it a snapshot is left.
+    cluster.manager("m1").kill();
+    cluster.nats.kill();
+    std::fs::remove_dir_all(&log).unwrap();
+    copy(&backup, &log);
+    std::fs::remove_dir_all(cluster.data_dir("m1")).unwrap();
+    cluster.nats.restart().await;
+    let said = fails(cluster.spawn_manager("m1", &cluster.data_dir("m1"), &OFTEN)).await;
+    assert!(said.contains("a snapshot of record"), "{said}");
+    assert!(said.contains("joining from a snapshot"), "{said}");
+    // What came after the snapshot is lost, as far as it can tell.
+    assert!(said.contains("choose with --heal-log"), "{said}");
+    cluster.start_manager("m1", &[&OFTEN[..], &["--heal-log"]].concat());
+    cluster.manager("m1").says("the log is healed", SOON).await;
+    let api = cluster.answers().await;
+    goes_on(&api, &["web", "job-0", "job-5"]).await;
+}
+
+/// How often a follower of events has printed that a job was submitted.
+fn submits(follower: &Program, job: &str) -> usize {
+    let log = follower.log();
+    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    events.filter(|event| event["type"] == "job.submitted" && event["job"] == job).count()
+}
+
+async fn prints(follower: &Program, job: &str) {
+    eventually(&format!("the submit of {job} is printed"), SOON, async || {
+        if submits(follower, job) > 0 { Ok(()) } else { Err(follower.log()) }
+    })
+    .await;
+}
+
+/// The index of the record that the newest event is of.
+async fn newest_index(api: &Api) -> u64 {
+    api.history().await.unwrap().last().unwrap().index
+}
+
+#[tokio::test]
+async fn who_follows_the_events_is_told_of_what_comes_in_the_places_of_a_past_that_was_left() {
+    let mut cluster = Cluster::start().await;
+    let api = cluster.api().await;
+    cluster.start_manager("m2", &[]);
+    cluster.manager("m2").says("this one stands by", SOON).await;
+    api.submit(&api::service("web")).await.unwrap();
+    let follower = cluster.cli().stay("events", &["events", "--follow", "-o", "json"]);
+    prints(&follower, "web").await;
+    cluster.manager("m2").kill();
+    // Only m1 knows of these, and the follower has printed them.
+    for count in 0..20 {
+        api.submit(&api::service(&format!("left-{count}"))).await.unwrap();
+    }
+    prints(&follower, "left-19").await;
+    let left = newest_index(&api).await;
+    cluster.manager("m1").kill();
+    cluster.nats.kill();
+    std::fs::remove_dir_all(streams(&cluster)).unwrap();
+    cluster.nats.restart().await;
+    cluster.start_manager("m2", &["--heal-log"]);
+    cluster.manager("m2").says("the log is healed", SOON).await;
+    let api = cluster.answers().await;
+    api.submit(&api::service("anew")).await.unwrap();
+    let index = newest_index(&api).await;
+    assert!(index < left, "record {index} has no place of the past that was left, up to {left}");
+    prints(&follower, "anew").await;
+    api.submit(&api::service("last")).await.unwrap();
+    prints(&follower, "last").await;
+    for job in ["web", "left-0", "left-19", "anew", "last"] {
+        assert_eq!(submits(&follower, job), 1, "{job}: {}", follower.log());
+    }
 }
 
 #[tokio::test]

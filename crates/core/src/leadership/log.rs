@@ -74,6 +74,14 @@ pub enum Broken {
         /// The last that is missing.
         to: u64,
     },
+    /// A snapshot is of more than the log and the store hold.
+    #[error("a snapshot of record {snapshot} is stored, and the log ends with record {index}")]
+    Lacks {
+        /// The last record that the snapshot holds.
+        snapshot: u64,
+        /// The last one that the log has.
+        index: u64,
+    },
     /// A node's worker follows what no record of it has.
     #[error("the log has lost records: node {node} follows revision {revision}, which none has")]
     Behind {

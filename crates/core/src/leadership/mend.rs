@@ -3,7 +3,7 @@
 //! | what is found | what is done |
 //! |---|---|
 //! | a snapshot that continues what the store holds | it is taken over, and the log read on from there |
-//! | none, no other manager ever belonged to the cluster, and what still stands in the log is in its journal | its store holds all that was ever acknowledged: it heals the log |
+//! | none, no other manager ever belonged to the cluster, and its journal holds its own last record and what still stands in the log | its store holds all that was ever acknowledged: it heals the log |
 //! | none, and others belong to the cluster, too | one of them may know more: an operator chooses (`longshore manager --heal-log`) |
 
 use std::cmp::Ordering;
@@ -20,6 +20,8 @@ use crate::cluster::state::{EPOCHS_RESTORED, Meta};
 pub const PATIENCE_MS: u64 = 10_000;
 /// The wait between two looks for a snapshot, in milliseconds.
 pub const LOOK_INTERVAL_MS: u64 = 1_000;
+/// For how long whoever is about to lead asks which snapshots there are, in milliseconds: the lease is held meanwhile.
+pub const SNAPSHOTS_PATIENCE_MS: u64 = 5_000;
 /// How many hashes of records before it a snapshot carries.
 pub const LINKS: u64 = 1_000;
 
@@ -86,19 +88,46 @@ pub fn may_join(
     meta.cluster == Some(head.cluster) && head.continues(meta.index, meta.chain).unwrap_or(same_log)
 }
 
+/// Whether the log has whatever the snapshots hold, asked by whoever is about to lead: `newest` is the index of the newest
+/// one, looked at before the log was read to its end. A leader shares only what is in the log, so that this is so unless the
+/// log has lost its end; or somebody was healing it, and has died after the store of that snapshot.
+///
+/// # Errors
+/// How the log is broken.
+pub fn check_shared(newest: Option<u64>, meta: &Meta) -> Result<(), Broken> {
+    match newest {
+        Some(snapshot) if snapshot > meta.index => {
+            Err(Broken::Lacks { snapshot, index: meta.index })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether what stands in the log up to where a state goes on is to be removed: the state goes on behind records of which
+/// it has none, and the newest snapshot is of just this state. That is so once a log was healed, and whoever healed it may
+/// not have come so far.
+pub fn is_to_be_cut(newest: Option<u64>, meta: &Meta) -> bool {
+    meta.index > 0 && meta.record_sequence == 0 && newest == Some(meta.index)
+}
+
+/// What a manager's own disk shows of what was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proof {
+    /// Whether the manager ever was about to list another one: of that record it may not know that it was committed, and
+    /// what came after it.
+    pub has_company: bool,
+    /// Whether its journal holds the record that its state ends with. One that has joined from a snapshot, and has followed
+    /// nothing since, does not know what came after that.
+    pub holds_last: bool,
+    /// Whether its journal holds the record that the log ends with, if there is any.
+    pub holds_end: bool,
+}
+
 /// Whether a manager may make its own store the truth: an operator has chosen it, or nobody else ever belonged to the
-/// cluster and what still stands in the log, if anything does, ends with a record of its journal. Then everything that
-/// was acknowledged is on its disk. `has_company` says whether it ever was about to list another one: of that record it
-/// may not know that it was committed, and what came after it.
-pub fn may_heal(
-    meta: &Meta,
-    name: &UserName,
-    has_company: bool,
-    chosen: bool,
-    proves_prefix: bool,
-) -> bool {
-    let is_sole = !has_company && meta.managers_known && meta.managers.iter().eq([name]);
-    meta.index > 0 && (chosen || (is_sole && proves_prefix))
+/// cluster and it has followed the log to its end. Then everything that was acknowledged is on its disk.
+pub fn may_heal(meta: &Meta, name: &UserName, chosen: bool, proof: &Proof) -> bool {
+    let is_sole = !proof.has_company && meta.managers_known && meta.managers.iter().eq([name]);
+    meta.index > 0 && (chosen || (is_sole && proof.holds_last && proof.holds_end))
 }
 
 /// What stands once in a state that the log goes on from, behind the message `end`. None of its records stands there any
@@ -191,27 +220,43 @@ mod tests {
     }
 
     #[test]
+    fn nobody_leads_over_a_log_that_has_less_than_a_snapshot() {
+        let own = meta(41, b"forty-one");
+        assert_eq!(check_shared(None, &own), Ok(()));
+        assert_eq!(check_shared(Some(41), &own), Ok(()));
+        let lacks = Broken::Lacks { snapshot: 46, index: 41 };
+        assert_eq!(check_shared(Some(46), &own), Err(lacks.clone()));
+        // The one who healed the log has died before it removed what was left of it: whoever comes joins, and does that.
+        let healed = Head { index: 46, stream_sequence: 41, ..head() };
+        let healed = Head { links: vec![(41, Hash::of(b"forty-one"))], ..healed };
+        assert!(may_join(&own, &lacks, &healed, Some(MONDAY), MONDAY));
+        let joined = Meta { stream_sequence: 41, ..meta(46, b"forty-six") };
+        assert!(is_to_be_cut(Some(46), &joined));
+        assert!(!is_to_be_cut(Some(37), &joined), "only the log has what came after the snapshot");
+        assert!(!is_to_be_cut(Some(46), &Meta { record_sequence: 46, ..joined }));
+        assert!(!is_to_be_cut(None, &Meta::default()));
+    }
+
+    #[test]
     fn only_the_one_manager_that_ever_was_heals_by_itself() {
         let name: UserName = "m0".parse().unwrap();
         let sole = meta(7, b"seven");
-        assert!(may_heal(&sole, &name, false, false, true));
-        assert!(!may_heal(&sole, &name, false, false, false), "the log holds what it does not");
-        assert!(may_heal(&sole, &name, false, true, false), "an operator has chosen");
-        assert!(!may_heal(&sole, &name, true, false, true), "it may have listed another one");
-        assert!(may_heal(&sole, &name, true, true, true));
-        assert!(!may_heal(
-            &Meta { managers_known: false, ..sole.clone() },
-            &name,
-            false,
-            false,
-            true
-        ));
+        let whole = Proof { has_company: false, holds_last: true, holds_end: true };
+        assert!(may_heal(&sole, &name, false, &whole));
+        let refuted = Proof { holds_end: false, ..whole };
+        assert!(!may_heal(&sole, &name, false, &refuted), "the log holds what it does not");
+        assert!(may_heal(&sole, &name, true, &refuted), "an operator has chosen");
+        let joined = Proof { holds_last: false, ..whole };
+        assert!(!may_heal(&sole, &name, false, &joined), "what came after the snapshot is lost");
+        let has_company = Proof { has_company: true, ..whole };
+        assert!(!may_heal(&sole, &name, false, &has_company), "it may have listed another one");
+        assert!(may_heal(&sole, &name, true, &has_company));
+        let unlisted = Meta { managers_known: false, ..sole.clone() };
+        assert!(!may_heal(&unlisted, &name, false, &whole));
         let mut two = sole;
         two.managers.insert("m1".parse().unwrap());
-        assert!(!may_heal(&two, &name, false, false, true));
-        assert!(
-            !may_heal(&Meta::default(), &name, false, true, true),
-            "there is nothing to heal from"
-        );
+        assert!(!may_heal(&two, &name, false, &whole));
+        let nothing = Meta::default();
+        assert!(!may_heal(&nothing, &name, true, &whole), "there is nothing to heal from");
     }
 }

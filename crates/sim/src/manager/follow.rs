@@ -6,10 +6,11 @@ use longshore_core::leadership::follow::{Followed, Follower, Stopped};
 use longshore_core::leadership::log::{
     Applied, Broken, Doubt, Info, LOOK_INTERVAL_MS, Verdict, check_followed, end,
 };
+use longshore_core::leadership::mend::{SNAPSHOTS_PATIENCE_MS, check_shared, is_to_be_cut};
 
 use super::{
-    Context, Ended, Manager, Output, Phase, Purpose, READ_TIMEOUT, RETRY_DELAY, Timer, hash_writes,
-    node_name,
+    ACK_TIMEOUT, Context, Ended, Manager, Output, Phase, Purpose, READ_TIMEOUT, RETRY_DELAY,
+    Shared, Timer, hash_writes, node_name,
 };
 use crate::check::Note;
 use crate::disk::ManagerBatch;
@@ -27,6 +28,7 @@ impl Manager {
         self.doubt = Doubt::new(self.doubt_ms);
         self.follower = Follower::default();
         self.missing_since = None;
+        self.shared = Shared::asked_for(ctx.now);
         self.find_log(ctx);
     }
 
@@ -95,8 +97,28 @@ impl Manager {
 
     pub(super) fn catch_up(&mut self, ctx: &mut Context<'_>) {
         self.phase = Phase::Reading { end: 0, next: 0 };
+        if !self.shared.is_told && (self.chosen || self.held.is_some()) {
+            return self.ask(Request::BucketList, ACK_TIMEOUT, Purpose::Shared, ctx);
+        }
         let applied = self.applied();
         self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::End { applied }, ctx);
+    }
+
+    /// Which snapshots there are, before the log is read to its end by whoever is about to lead.
+    pub(super) fn shared_told(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
+        if !matches!(self.phase, Phase::Reading { next: 0, .. }) {
+            return;
+        }
+        match response {
+            Some(Response::Bucket(there)) => self.shared.newest = there[0].max(there[1]),
+            _ if ctx.now - self.shared.since < SNAPSHOTS_PATIENCE_MS * MS => {
+                return ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
+            }
+            // Nobody is to lead because of the bucket alone never.
+            _ => {}
+        }
+        self.shared.is_told = true;
+        self.catch_up(ctx);
     }
 
     /// Whether it is in a reign.
@@ -208,26 +230,58 @@ impl Manager {
     pub(super) fn read_on(&mut self, ctx: &mut Context<'_>) {
         let Phase::Reading { end, next } = self.phase else { return };
         if next == 0 {
-            let applied = self.applied();
-            return self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::End { applied }, ctx);
+            return self.catch_up(ctx);
         }
         if next <= end {
             return self.ask(Request::Read(next), READ_TIMEOUT, Purpose::Read, ctx);
         }
         self.position = self.applied();
-        if self.chosen
-            && let Some(Err(broken)) = self.cluster.as_ref().map(|own| check_followed(own.state()))
-        {
+        if let Err(broken) = self.check_all() {
             return self.broken(broken, ctx);
         }
         // What an operator has chosen is done, or there was nothing to do.
         self.chosen = false;
+        // Another one may have taken the lease meanwhile.
+        self.held.take_if(|held| held.lost);
         if self.held.is_some() {
-            self.begin_reign(ctx);
+            self.take_over(ctx);
         } else if self.is_listed() {
             self.attempt(ctx);
         } else {
             self.stand(ctx);
+        }
+    }
+
+    /// Whether the log holds what it should, as far as whoever is about to lead, or to heal it, can tell.
+    fn check_all(&self) -> Result<(), Broken> {
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        if self.chosen || self.held.is_some() {
+            check_shared(self.shared.newest, &cluster.state().meta)?;
+        }
+        if self.chosen { check_followed(cluster.state()) } else { Ok(()) }
+    }
+
+    fn take_over(&mut self, ctx: &mut Context<'_>) {
+        let meta = self.cluster.as_ref().map(|cluster| &cluster.state().meta);
+        match meta.filter(|meta| is_to_be_cut(self.shared.newest, meta)) {
+            Some(meta) => {
+                let before = meta.stream_sequence + 1;
+                self.ask(Request::Trim { before }, READ_TIMEOUT, Purpose::Cut, ctx);
+            }
+            None => self.begin_reign(ctx),
+        }
+    }
+
+    /// What was left of a log that was healed is removed.
+    pub(super) fn cut(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
+        match (&self.phase, response) {
+            (Phase::Reading { .. }, Some(Response::Done)) if self.held.is_some() => {
+                self.begin_reign(ctx);
+            }
+            (Phase::Reading { .. }, _) => {
+                ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
+            }
+            _ => {}
         }
     }
 

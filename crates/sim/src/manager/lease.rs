@@ -4,7 +4,7 @@ use longshore_core::leadership::lease::{
     LOOK_INTERVAL_MS, RENEW_INTERVAL_MS, Refused, Seen, TTL_MS, Waiting, is_stuck,
 };
 
-use super::{ACK_TIMEOUT, Context, Held, Manager, Output, Phase, Purpose, Timer};
+use super::{ACK_TIMEOUT, Context, Held, Manager, Output, Phase, Purpose, Shared, Timer};
 use crate::jetstream::{Holder, Request, Response};
 use crate::sabotage::Sabotage;
 use crate::time::{MS, Micros};
@@ -84,6 +84,7 @@ impl Manager {
         self.reigns += 1;
         self.held = Some(Held { reign: self.reigns, sequence, lost: false });
         self.moved_at = ctx.now;
+        self.shared = Shared::asked_for(ctx.now);
         ctx.out.push(Output::Wake(ctx.now + RENEW_INTERVAL_MS * MS, Timer::Renew(self.reigns)));
         if self.heals() {
             return self.heal_on(ctx);

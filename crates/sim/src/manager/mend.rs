@@ -7,7 +7,9 @@ use longshore_core::cluster::persist::{read_meta, write_meta};
 use longshore_core::cluster::record::Record;
 use longshore_core::cluster::state::Meta;
 use longshore_core::leadership::log::Broken;
-use longshore_core::leadership::mend::{LOOK_INTERVAL_MS, PATIENCE_MS, may_heal, may_join, moved};
+use longshore_core::leadership::mend::{
+    LOOK_INTERVAL_MS, PATIENCE_MS, Proof, may_heal, may_join, moved,
+};
 
 use super::{Context, Ended, Manager, Output, Phase, Purpose, READ_TIMEOUT, RETRY_DELAY, Timer};
 use crate::check::Note;
@@ -235,13 +237,14 @@ impl Manager {
     fn proven(&mut self, last: Option<crate::jetstream::Bytes>, ctx: &mut Context<'_>) {
         let meta = Self::meta(ctx);
         let journal = &ctx.disk.content().journal;
-        let proves = match last {
+        let holds_end = match last {
             None => true,
             Some(last) => Record::decode(&last)
                 .is_ok_and(|record| journal.get(&record.index).is_some_and(|own| *own == last)),
         };
         let has_company = ctx.disk.content().has_company;
-        if may_heal(&meta, &self.identity.name, has_company, self.chosen, proves) {
+        let proof = Proof { has_company, holds_last: journal.contains_key(&meta.index), holds_end };
+        if may_heal(&meta, &self.identity.name, self.chosen, &proof) {
             ctx.notes.push(Note::Heals { manager: self.number });
             self.step(Step::Making);
             return self.ask(Request::LogMake, READ_TIMEOUT, Purpose::Mend, ctx);

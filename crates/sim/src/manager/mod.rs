@@ -175,8 +175,27 @@ enum Purpose {
     GiveUp,
     Members,
     Keep,
+    Shared,
+    Cut,
     Events,
     Mend,
+}
+
+/// What whoever is about to lead knows of the snapshots.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Since when that is asked for.
+    since: Micros,
+    /// Whether it is known, or was asked for in vain for long enough.
+    is_told: bool,
+    /// The index of the newest one.
+    newest: Option<u64>,
+}
+
+impl Shared {
+    fn asked_for(since: Micros) -> Self {
+        Self { since, ..Self::default() }
+    }
 }
 
 #[derive(Debug)]
@@ -265,6 +284,7 @@ pub struct Manager {
     /// Whether an operator has chosen its store as the truth.
     chosen: bool,
     keeping: keep::Keeping,
+    shared: Shared,
     publishing: publish::Publishing,
     held: Option<Held>,
     waiting_for_lease: Waiting,
@@ -324,6 +344,7 @@ impl Manager {
             doubt_ms: options.doubt_ms,
             chosen: options.chosen,
             keeping: keep::Keeping::every(options.snapshot_records),
+            shared: Shared::default(),
             publishing: publish::Publishing::default(),
             held: None,
             waiting_for_lease: Waiting::default(),
@@ -512,6 +533,8 @@ impl Manager {
             Purpose::NameWrite => self.name_written(response, ctx),
             Purpose::Members => self.members_known(response, ctx),
             Purpose::Keep => self.kept(response, ctx),
+            Purpose::Shared => self.shared_told(response, ctx),
+            Purpose::Cut => self.cut(response, ctx),
             Purpose::Events => self.published(response, ctx),
             Purpose::Mend => self.mend_answered(response, ctx),
             Purpose::Append => self.append_answered(response, ctx),

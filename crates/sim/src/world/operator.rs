@@ -1,9 +1,8 @@
 //! The operator, who does what `docs/operations.md` says.
 //!
-//! Of a log that is lost, once faults have stopped: of several managers that all refuse, the one that knows most is
-//! chosen; whoever refuses though another leads gets a new data directory; where workers follow what no manager knows, the
-//! one that leads is chosen. Of a lost node whose fenced tasks wait, at
-//! any time: its machine is switched off, is said to have stopped, and is switched on again once that word is taken.
+//! Of a log that is lost, once faults have stopped: where managers refuse, or workers follow what the log does not have, the
+//! manager that knows most is chosen, though another one may lead; whoever refuses after that gets a new data directory.
+//! Of a lost node whose fenced tasks wait, at any time: its machine is switched off, is said to have stopped, and is switched on again once that word is taken.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -79,11 +78,13 @@ impl World {
             _ => self.now,
         };
         self.operator.leads_since = Some((leads, since));
-        let leader = self.listeners().first().copied();
-        let chosen = leader.filter(|_| self.checks.truth.is_behind_workers());
+        // Until the log is healed, managers that refuse know what it has lost.
+        let refused = !self.operator.refused.is_empty();
+        let is_unhealed = self.chaos.counts.of(Fault::Healed) == 0;
+        let is_lost = self.checks.truth.is_behind_workers() || refused && is_unhealed;
         if self.size.loses == Loses::Nothing
             || self.now - since < PATIENCE
-            || self.operator.refused.is_empty() && chosen.is_none()
+            || !(refused || is_lost)
             || self.operator.acts == ACTS_MAX
         {
             return;
@@ -92,13 +93,14 @@ impl World {
         self.operator.acted_at = self.now;
         self.operator.acts += 1;
         self.operator.leads_since = None;
-        if let Some(Process::Manager(number)) = chosen {
-            self.go_on_without(number);
-        } else if leads {
+        if leads && !is_lost {
             for number in refused {
                 self.give_new_directory(number);
             }
         } else {
+            if leads {
+                self.chaos.counts.count(Fault::OperatorGoesOn);
+            }
             self.choose();
         }
     }
@@ -161,7 +163,7 @@ impl World {
         });
     }
 
-    /// Starts the manager that knows most with `--heal-log`.
+    /// Stops all managers, and starts the one that knows most with `--heal-log`; the others later.
     fn choose(&mut self) {
         let known = |number: &usize| self.managers[*number].disk.content().meta().index;
         let Some(most) = (0..self.size.managers).max_by_key(known) else { return };
@@ -169,24 +171,14 @@ impl World {
             // Nothing was ever written: there is nothing to heal from, and nothing to lose.
             return (0..self.size.managers).for_each(|number| self.give_new_directory(number));
         }
-        self.heal_with(most);
-    }
-
-    /// Nobody is left who knows what workers follow: stops all managers, and starts the one that leads with `--heal-log`.
-    fn go_on_without(&mut self, leader: usize) {
-        self.chaos.counts.count(Fault::OperatorGoesOn);
-        for number in (0..self.size.managers).filter(|number| *number != leader) {
+        self.trace.say(|| format!("operator: m{most} heals the log"));
+        self.chaos.counts.count(Fault::OperatorHeals);
+        for number in (0..self.size.managers).filter(|number| *number != most) {
             self.kill(Process::Manager(number));
             self.after(PATIENCE, Event::Start(Process::Manager(number)));
         }
-        self.heal_with(leader);
-    }
-
-    fn heal_with(&mut self, number: usize) {
-        self.trace.say(|| format!("operator: m{number} heals the log"));
-        self.chaos.counts.count(Fault::OperatorHeals);
-        self.restart(number, |_, _| {});
-        self.managers[number].chosen = true;
+        self.restart(most, |_, _| {});
+        self.managers[most].chosen = true;
     }
 
     fn restart(
