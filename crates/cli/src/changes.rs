@@ -81,8 +81,10 @@ fn shown(key: &str, value: &Value) -> (String, String) {
         Some((key.strip_suffix(suffix)?.to_owned(), format(value.as_u64()?)))
     };
     let cores = || unit("_millis", format_cpu).map(|(name, text)| (format!("{name}s"), text));
+    let longest = || unit("_ms_max", format_duration).map(|(name, text)| (name + "_max", text));
     unit("_bytes", format_bytes)
         .or_else(|| unit("_ms", format_duration))
+        .or_else(longest)
         .or_else(cores)
         .unwrap_or_else(|| {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -139,7 +141,7 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
-    use longshore_proto::spec::{JobType, TaskSpec};
+    use longshore_proto::spec::{JobType, RestartMode, RestartPolicy, TaskSpec};
 
     use super::*;
 
@@ -155,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_differs_is_said_with_units_and_what_is_alike_is_not() {
-        let (before, mut after) = (job(), job());
+        let (mut before, mut after) = (job(), job());
         assert_eq!(lines(&before, &after, false), Vec::<String>::new());
         after.priority = 70;
         let spec = &mut after.specs[0];
@@ -164,7 +166,13 @@ mod tests {
         spec.resources.cpu_millis = 1_500;
         spec.resources.memory_bytes = 256 << 20;
         spec.stop_grace_ms = 90_000;
+        spec.restart = Some(RestartPolicy {
+            delay_ms_max: 60_000,
+            ..RestartPolicy::usual(RestartMode::Always)
+        });
         spec.container.user = Some("www".into());
+        let rows = Fields::of(Some(&after)).unwrap().rows(false);
+        before.specs[0].restart.clone_from(&after.specs[0].restart);
         assert_eq!(
             lines(&before, &after, false),
             [
@@ -177,6 +185,7 @@ mod tests {
                 "~ priority: 50 -> 70",
             ]
         );
+        assert!(rows.contains(&vec!["main.restart.delay_max".to_owned(), "1m".to_owned()]));
         let back = lines(&after, &before, false);
         assert!(back.contains(&"- main.user: www".to_owned()), "{back:?}");
     }

@@ -248,6 +248,7 @@ impl Part {
         let outdated_running = self.outdated_count() - self.outdated_idle;
         tally.live += self.kept() + self.stopping;
         tally.running += self.current_running + outdated_running;
+        tally.outdated += self.outdated_count();
         tally.completed += self.completed;
         tally.failed += self.failed;
         tally.waiting += self.waiting;

@@ -15,6 +15,7 @@ use super::command::stop_one;
 use super::draft::Draft;
 use super::meaning::{self, Part, Slot, Vacancy};
 use super::record::Fact;
+use super::state::State;
 
 /// A job that ended so long ago is forgotten, in milliseconds of the leader's clock.
 const JOB_MEMORY_MS: u64 = 24 * 3_600_000;
@@ -25,6 +26,8 @@ pub(super) struct Tally {
     pub(super) wanted: u32,
     pub(super) live: u32,
     pub(super) running: u32,
+    /// How many of the live ones are yet to be exchanged.
+    pub(super) outdated: u32,
     pub(super) completed: u32,
     pub(super) failed: u32,
     pub(super) waiting: u32,
@@ -120,7 +123,8 @@ fn part(
             if draft.is_full() {
                 return Outcome::Full;
             }
-            stop_slot(draft, key, name, number, "its spec has changed", slots);
+            let reason = why_exchanged(draft.state, key, name, number, wanted_spec);
+            stop_slot(draft, key, name, number, reason, slots);
         } else if !slots.has_outdated_idle() {
             break;
         }
@@ -250,6 +254,23 @@ pub(super) fn same_container(one: &TaskSpec, other: &TaskSpec) -> bool {
     one == other || of_container(one) == of_container(other)
 }
 
+/// Why the task of a slot makes way for another.
+fn why_exchanged(
+    state: &State,
+    key: &JobKey,
+    name: &SpecName,
+    number: u32,
+    wanted: Option<&TaskSpec>,
+) -> &'static str {
+    let task = state.current(state.slot(key, name, number)).and_then(|id| state.tasks.get(&id));
+    let has = task.and_then(|task| state.task_spec(task));
+    let is_restart = has.zip(wanted).is_some_and(|(has, wanted)| {
+        let again = TaskSpec { restarts: wanted.restarts, ..has.clone() };
+        has.restarts != wanted.restarts && same_container(&again, wanted)
+    });
+    if is_restart { "its job is restarted" } else { "its spec has changed" }
+}
+
 fn stop_slot(
     draft: &mut Draft<'_>,
     key: &JobKey,
@@ -275,7 +296,10 @@ fn status(draft: &mut Draft<'_>, key: &JobKey, job_type: JobType, stop: bool, ta
         if tally.live == 0 { JobStatus::Stopped } else { JobStatus::Stopping }
     } else {
         match job_type {
-            JobType::Service if tally.running >= tally.wanted => JobStatus::Running,
+            // What still runs as it was does not make a change done.
+            JobType::Service if tally.running >= tally.wanted && tally.outdated == 0 => {
+                JobStatus::Running
+            }
             JobType::Service if tally.failed > 0 && tally.live + tally.waiting == 0 => {
                 JobStatus::Failed
             }
@@ -292,7 +316,11 @@ fn status(draft: &mut Draft<'_>, key: &JobKey, job_type: JobType, stop: bool, ta
                     JobStatus::Failed
                 }
             }
-            JobType::Batch if tally.running + tally.completed >= tally.wanted => JobStatus::Running,
+            JobType::Batch
+                if tally.running + tally.completed >= tally.wanted && tally.outdated == 0 =>
+            {
+                JobStatus::Running
+            }
             JobType::Batch if present == JobStatus::Running => JobStatus::Running,
             JobType::Batch => JobStatus::Pending,
         }

@@ -346,6 +346,25 @@ fn stopping_one_task_lowers_the_count_and_leaves_the_others_alone() {
 }
 
 #[test]
+fn a_job_is_not_running_again_before_its_last_task_is_exchanged() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 3));
+    world.start_all("web");
+    // The one too many ends first; meanwhile as many run as are wanted, but not what is wanted.
+    let mut changed = job("web", 2);
+    changed.specs[0].image = "busybox:2".into();
+    world.submit(changed);
+    for _ in 0..3 {
+        assert_eq!(status(&world, "web"), JobStatus::Pending);
+        world.end_all("web");
+        world.start_all("web");
+    }
+    assert_eq!(status(&world, "web"), JobStatus::Running);
+    world.check_replay();
+}
+
+#[test]
 fn a_task_that_ends_without_being_asked_is_replaced() {
     let mut world = World::new();
     world.join("n1", NODE).unwrap();

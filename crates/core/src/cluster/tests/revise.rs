@@ -108,6 +108,8 @@ fn a_restarted_job_exchanges_each_of_its_tasks_once() {
     let mut world = running("web", 3);
     let before = world.live("web");
     assert_eq!(version(world.command(restart("web"))), 2);
+    let ending = world.task(before[0]).stop().map(str::to_owned);
+    assert_eq!(ending.as_deref(), Some("its job is restarted"));
     assert_eq!(exchange_all(&mut world, "web"), 3);
     let after = world.live("web");
     assert!(after.len() == 3 && after.iter().all(|id| !before.contains(id)));
