@@ -116,7 +116,7 @@ pub enum ManagerError {
     Empty,
     /// A data directory of a newer version.
     #[error(
-        "the store in the data directory has layout {found}, and this version reads up to 2; use a newer Longshore"
+        "the store in the data directory has layout {found}, and this version reads up to 3; use a newer Longshore"
     )]
     Layout {
         /// What was found.

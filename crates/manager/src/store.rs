@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, UserKey, UserValue};
 use longshore_core::cluster::persist::{
-    Assembly, LoadError, Loaded, Names, Write, read_meta, write_meta,
+    Assembly, LoadError, Loaded, Names, Write, is_version, read_meta, split, versions_of, whole,
+    write_meta,
 };
 use longshore_core::cluster::record::{Hash, Record};
 use longshore_core::cluster::state::{Meta, State};
@@ -32,8 +33,8 @@ use crate::points::{Point, Points};
 use crate::snapshot::{self, Entries, Entry};
 
 /// The version of the layout: which keyspaces there are and what their keys mean. 2 has more indexes of the
-/// history than 1.
-const LAYOUT: &[u8] = b"2";
+/// history than 1; 3 has keys of their own for the versions of jobs.
+const LAYOUT: &[u8] = b"3";
 /// How many bytes of history a snapshot for others carries.
 const SHARED_HISTORY_BYTES: usize = 64 << 20;
 /// How many keys are written or removed at once where many are.
@@ -85,6 +86,13 @@ impl Batch {
         self.history.extend(events.iter().flat_map(history::entries));
     }
 
+    /// Adds what later records changed.
+    pub fn extend(&mut self, later: Self) {
+        self.writes.extend(later.writes);
+        self.records.extend(later.records);
+        self.history.extend(later.history);
+    }
+
     /// Adds a change without a record.
     pub fn write(&mut self, Write { key, value }: Write) {
         self.writes.insert(key, value);
@@ -130,9 +138,12 @@ impl Store {
         };
         match store.local.get("layout")? {
             Some(found) if *found == *LAYOUT => {}
-            Some(found) if *found == *b"1" => {
-                info!("the history gets new indexes; this happens once");
-                store.index_history()?;
+            Some(found) if *found == *b"1" || *found == *b"2" => {
+                if *found == *b"1" {
+                    info!("the history gets new indexes; this happens once");
+                    store.index_history()?;
+                }
+                store.split_jobs()?;
                 store.put_local("layout", LAYOUT)?;
             }
             Some(found) => {
@@ -290,12 +301,8 @@ impl Store {
     /// Commits what some records changed, their bytes and their events, all of it or nothing, and synced.
     pub fn commit(&self, changes: Batch) -> Result<(), ManagerError> {
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
-        for (key, value) in changes.writes {
-            match value {
-                Some(value) => batch.insert(&self.state, key, value),
-                None => batch.remove(&self.state, key),
-            }
-        }
+        let writes = changes.writes.into_iter();
+        self.put(&mut batch, writes.map(|(key, value)| Write { key, value }));
         let mut written = 0;
         let last = changes.records.last().map(|(index, _)| *index);
         for (index, bytes) in changes.records {
@@ -312,6 +319,15 @@ impl Store {
             self.applied.send_replace(index);
         }
         Ok(())
+    }
+
+    fn put(&self, batch: &mut fjall::OwnedWriteBatch, writes: impl IntoIterator<Item = Write>) {
+        for Write { key, value } in writes {
+            match value {
+                Some(value) => batch.insert(&self.state, key, value),
+                None => batch.remove(&self.state, key),
+            }
+        }
     }
 
     /// When the log's stream was created, as the server said when this store first saw it.
@@ -489,13 +505,21 @@ impl Store {
         })
     }
 
-    fn state_entries(
-        &self,
-        view: &fjall::Snapshot,
-    ) -> impl Iterator<Item = Result<Entry, ManagerError>> + use<> {
-        view.iter(&self.state).map(|guard| {
-            let (key, value) = guard.into_inner()?;
-            Ok(Entry::State(key.to_vec(), value.to_vec()))
+    /// The state as files for others hold it: with the versions of a job in its value.
+    fn state_entries<'a>(
+        &'a self,
+        view: &'a fjall::Snapshot,
+    ) -> impl Iterator<Item = Result<Entry, ManagerError>> + 'a {
+        let pairs = view.iter(&self.state).map(fjall::Guard::into_inner);
+        let pairs = pairs.filter(|pair| !pair.as_ref().is_ok_and(|(key, _)| is_version(key)));
+        pairs.map(|pair| {
+            let (key, value) = pair?;
+            let Some(prefix) = versions_of(&key) else {
+                return Ok(Entry::State(key.to_vec(), value.to_vec()));
+            };
+            let versions = view.prefix(&self.state, prefix).map(fjall::Guard::value);
+            let versions = versions.collect::<Result<Vec<_>, _>>()?;
+            Ok(Entry::State(key.to_vec(), whole(&value, versions)?))
         })
     }
 
@@ -514,7 +538,10 @@ impl Store {
         for (at, entry) in entries.enumerate() {
             match entry? {
                 Entry::State(key, value) if key == b"meta" => state.push((key, value)),
-                Entry::State(key, value) => batch.insert(&self.state, key, value),
+                Entry::State(key, value) => match split(&key, &value)? {
+                    Some(writes) => self.put(&mut batch, writes),
+                    None => batch.insert(&self.state, key, value),
+                },
                 Entry::Event(bytes) => {
                     if let Ok(event) = codec::decode_trusted::<Event>(&bytes) {
                         for (key, value) in history::entries(&event) {
@@ -660,6 +687,20 @@ impl Store {
                     batch.insert(&self.history, key, value);
                 }
             }
+            if at % CHUNK == CHUNK - 1 {
+                std::mem::replace(&mut batch, self.database.batch()).commit()?;
+            }
+        }
+        Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?)
+    }
+
+    /// Gives the versions of jobs keys of their own.
+    fn split_jobs(&self) -> Result<(), ManagerError> {
+        info!("the versions of jobs get keys of their own; this happens once");
+        let mut batch = self.database.batch();
+        for (at, guard) in self.state.prefix("job/").enumerate() {
+            let (key, value) = guard.into_inner()?;
+            self.put(&mut batch, split(&key, &value)?.into_iter().flatten());
             if at % CHUNK == CHUNK - 1 {
                 std::mem::replace(&mut batch, self.database.batch()).commit()?;
             }

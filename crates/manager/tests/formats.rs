@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use longshore_core::cluster::persist;
 use longshore_core::cluster::record::{RECORD_FORMAT, Record};
 use longshore_core::cluster::{
     Cluster, Command, Identity, Input, Proposal, Queue, Settings, State, Step, Ticket,
@@ -230,5 +231,63 @@ fn backups_of_every_version_are_restored() {
         check(&state);
         let everything = longshore_proto::api::ListEvents::default();
         assert!(store.events(None, &everything).unwrap().0.len() > 10);
+    }
+}
+
+/// The jobs of a snapshot, as files for others hold them.
+fn jobs_in(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let (_, entries) = snapshot::open(path).unwrap();
+    let state = entries.map(|entry| match entry.unwrap() {
+        Entry::State(key, value) => Some((key, value)),
+        Entry::Event(_) => None,
+    });
+    let state: BTreeMap<_, _> = state.flatten().collect();
+    assert!(!state.keys().any(|key| persist::is_version(key)), "no version of before reads it");
+    state.into_iter().filter(|(key, _)| key.starts_with(b"job/")).collect()
+}
+
+#[test]
+fn a_store_of_layout_2_gets_a_key_for_each_version_and_its_files_stay_as_they_were() {
+    let path = file("backup-1.snapshot");
+    let whole = jobs_in(&path);
+    assert!(whole.len() > 1);
+    let folder = tempfile::tempdir().unwrap();
+    let head = longshore_manager::restore(&path, folder.path()).unwrap();
+    let written = folder.path().join("written");
+    Store::open(folder.path()).unwrap().write_backup(&written).unwrap();
+    assert_eq!(jobs_in(&written), whole, "as restored");
+    // As the version before left it.
+    let keyspaces = || {
+        let database = fjall::Database::builder(folder.path().join("manager")).open().unwrap();
+        let keyspace = |name| database.keyspace(name, Default::default).unwrap();
+        let (local, state) = (keyspace("local"), keyspace("state"));
+        (database, local, state)
+    };
+    let (database, local, state) = keyspaces();
+    let versions: Vec<_> =
+        state.prefix("version/").map(|guard| guard.key().unwrap().to_vec()).collect();
+    assert!(versions.len() >= whole.len());
+    for key in &versions {
+        state.remove(key.as_slice()).unwrap();
+    }
+    for (key, value) in &whole {
+        state.insert(key.as_slice(), value.as_slice()).unwrap();
+    }
+    local.insert("layout", b"2").unwrap();
+    database.persist(fjall::PersistMode::SyncAll).unwrap();
+    drop((database, local, state));
+    let store = Store::open(folder.path()).unwrap();
+    let mut state = store.load().unwrap();
+    state.meta.epoch = head.epoch;
+    check(&state);
+    store.write_backup(&written).unwrap();
+    assert_eq!(jobs_in(&written), whole, "as upgraded");
+    drop(store);
+    let (_, local, state) = keyspaces();
+    assert_eq!(*local.get("layout").unwrap().unwrap(), *b"3");
+    let split = state.prefix("version/").map(|guard| guard.key().unwrap().to_vec());
+    assert_eq!(split.collect::<Vec<_>>(), versions);
+    for (key, value) in &whole {
+        assert!(state.get(key.as_slice()).unwrap().unwrap().len() < value.len());
     }
 }

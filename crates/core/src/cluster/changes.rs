@@ -19,6 +19,8 @@ pub struct Changes {
     pub meta: bool,
     /// Jobs to write, or to delete when they are gone.
     pub jobs: BTreeSet<JobKey>,
+    /// Versions of jobs to write, or to delete when they are gone.
+    pub versions: BTreeSet<(JobKey, u64)>,
     /// Tasks to write, or to delete when they are gone.
     pub tasks: BTreeSet<TaskId>,
     /// Nodes to write, or to delete when they are gone.

@@ -5,7 +5,8 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use longshore_proto::id::TaskId;
-use longshore_proto::name::NodeName;
+use longshore_proto::name::{JobKey, NodeName};
+use longshore_proto::spec::{JobSpec, TaskSpec};
 use longshore_proto::state::{Eligibility, TaskState};
 use longshore_scheduler::plan::size;
 use longshore_scheduler::{Demand, Fleet, GroupId, Machine};
@@ -104,13 +105,7 @@ impl State {
     fn part_waiting_key(&self, task: &Task) -> Option<WaitingKey> {
         let job = self.task_job_spec(task)?;
         let spec = job.spec(&task.spec)?;
-        Some((
-            Reverse(job.priority),
-            Reverse(size(spec.resources)),
-            task.job.clone(),
-            task.spec.clone(),
-            task.version,
-        ))
+        Some(waiting_key(&task.job, job, spec, task.version))
     }
 
     pub(super) fn with_demand(&mut self, id: TaskId, act: impl FnOnce(&mut Fleet, &Demand<'_>)) {
@@ -125,6 +120,16 @@ impl State {
         let demand = Demand::of_spec(job, spec, Some(kin), Some(image));
         act(&mut self.fleet, &demand);
     }
+}
+
+/// Where tasks of a part and a version stand while they wait.
+pub(super) fn waiting_key(
+    job: &JobKey,
+    spec: &JobSpec,
+    part: &TaskSpec,
+    version: u64,
+) -> WaitingKey {
+    (Reverse(spec.priority), Reverse(size(part.resources)), job.clone(), part.name.clone(), version)
 }
 
 /// A node as the scheduler is told of it.

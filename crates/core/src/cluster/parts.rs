@@ -78,7 +78,8 @@ pub struct Meta {
 /// A job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
-    /// Its versions, the current one among them.
+    /// Its versions, the current one among them. Stored by themselves: see [`persist`](super::persist).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub versions: BTreeMap<u64, Arc<JobSpec>>,
     /// The current version.
     pub version: u64,

@@ -5,6 +5,7 @@
 //! of the group is not tried. Tasks that belong together are placed in one record, all or none.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use longshore_proto::codec;
@@ -15,6 +16,7 @@ use longshore_proto::state::TaskState;
 use longshore_scheduler::plan::gang::{self, Short};
 use longshore_scheduler::{Demand, GroupId, Placement, Policy, Reason, Unplaceable};
 
+use super::derived::waiting_key;
 use super::draft::Draft;
 use super::record::Fact;
 use super::room::{self, Kept};
@@ -90,54 +92,87 @@ pub(super) fn waiting(draft: &mut Draft<'_>, live: &mut Live, settings: &Setting
     tried
 }
 
+/// What became of one part that waits.
+enum Tried {
+    /// All that could be done for it.
+    Yes,
+    /// Nothing: its job is to be looked at first.
+    No,
+    /// No more can be tried with this record.
+    Stop,
+}
+
 fn groups(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, kept: &mut Kept) -> bool {
-    let keys: Vec<WaitingKey> = draft.state.waiting.keys().cloned().collect();
     let mut tried = true;
-    // While a part moves and changes, it may wait in two versions. The newer one speaks for it, or they would take turns.
-    let mut newest: BTreeMap<(JobKey, SpecName), u64> = BTreeMap::new();
-    for (_, _, job, spec, version) in &keys {
-        let known = newest.entry((job.clone(), spec.clone())).or_default();
-        *known = (*known).max(*version);
-    }
-    for key in keys {
-        let (_, _, job_key, spec_name, version) = &key;
-        let job = draft.state.jobs.get(job_key).and_then(|job| job.versions.get(version));
-        let Some(job) = job.map(Arc::clone) else { continue };
-        let name = (job_key.clone(), spec_name.clone());
-        let speaks = newest.get(&name) == Some(version);
-        let Some(group) = Group::of(name, job).map(Arc::new) else { continue };
-        if !is_looked_at(draft.state, live, &group, *version) {
-            tried = false;
-            continue;
+    let mut last: Option<WaitingKey> = None;
+    loop {
+        // One after the other, as they stand then: many may wait, and a record has room for a few.
+        let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let next = draft.state.waiting.range::<WaitingKey, _>((after, Bound::Unbounded)).next();
+        let Some(key) = next.map(|(key, _)| key.clone()) else { return tried };
+        match group(draft, live, settings, kept, &key) {
+            Tried::Yes => {}
+            Tried::No => tried = false,
+            Tried::Stop => return false,
         }
-        let outcome = if group.spec().all_at_once {
-            together(draft, live, settings, &group, &key)
-        } else {
-            let waiting = |state: &State| {
-                let tasks = state.waiting.get(&key)?;
-                Some((*tasks.first()?, tasks.len()))
-            };
-            singly(draft, live, settings, &group, waiting)
+        last = Some(key);
+    }
+}
+
+fn group(
+    draft: &mut Draft<'_>,
+    live: &mut Live,
+    settings: &Settings,
+    kept: &mut Kept,
+    key: &WaitingKey,
+) -> Tried {
+    let (_, _, job_key, spec_name, version) = key;
+    let job = draft.state.jobs.get(job_key).and_then(|job| job.versions.get(version));
+    let Some(job) = job.map(Arc::clone) else { return Tried::Yes };
+    let name = (job_key.clone(), spec_name.clone());
+    let Some(group) = Group::of(name, job).map(Arc::new) else { return Tried::Yes };
+    if !is_looked_at(draft.state, live, &group, *version) {
+        return Tried::No;
+    }
+    let speaks = speaks(draft.state, &group, *version);
+    let outcome = if group.spec().all_at_once {
+        together(draft, live, settings, &group, key)
+    } else {
+        let waiting = |state: &State| {
+            let tasks = state.waiting.get(key)?;
+            Some((*tasks.first()?, tasks.len()))
         };
-        match outcome {
-            Outcome::Full => return false,
-            _ if !speaks => {}
-            Outcome::Placed => drop(live.wishes.remove(&group.name)),
-            Outcome::Blocked { waiting, mut reason, reasons } => {
-                let made = room::make(draft, live, settings, &group, waiting, kept);
-                if made.coming > 0 {
-                    let coming = made.coming;
-                    reason +=
-                        &format!("; room for {coming} is being made by tasks that are ending");
-                }
-                tell(draft, live, &group, reason, reasons, made.displaced > 0);
-                if made.is_cut_short {
-                    return false;
-                }
+        singly(draft, live, settings, &group, waiting)
+    };
+    match outcome {
+        Outcome::Full => return Tried::Stop,
+        _ if !speaks => {}
+        Outcome::Placed => drop(live.wishes.remove(&group.name)),
+        Outcome::Blocked { waiting, mut reason, reasons } => {
+            let made = room::make(draft, live, settings, &group, waiting, kept);
+            if made.coming > 0 {
+                let coming = made.coming;
+                reason += &format!("; room for {coming} is being made by tasks that are ending");
+            }
+            tell(draft, live, &group, reason, reasons, made.displaced > 0);
+            if made.is_cut_short {
+                return Tried::Stop;
             }
         }
     }
-    tried
+    Tried::Yes
+}
+
+/// Whether a version of a part is the newest of those that wait. While a part moves and changes, it may wait in two.
+/// The newer one speaks for it, or they would take turns.
+fn speaks(state: &State, group: &Group, version: u64) -> bool {
+    let (key, part) = &group.name;
+    let Some(job) = state.jobs.get(key) else { return true };
+    let mut newer = job.versions.range(version + 1..);
+    !newer.any(|(version, spec)| {
+        let key = spec.spec(part).map(|part| waiting_key(key, spec, part, *version));
+        key.is_some_and(|key| state.waiting.contains_key(&key))
+    })
 }
 
 /// Whether the tasks of a group are wanted for certain: their job was looked at since it changed, or all that is left

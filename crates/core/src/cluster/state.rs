@@ -246,7 +246,7 @@ impl State {
                 changes.touch_job(job);
             }
             Fact::JobScaled { job, version, spec, instances, .. } => {
-                self.apply_scale(job, *version, spec, *instances);
+                self.apply_scale(job, *version, spec, *instances, changes);
                 changes.touch_job(job);
             }
             Fact::JobStatusChanged { job, status } => {
@@ -428,11 +428,19 @@ impl State {
         job.blocked.clear();
         // What waits must say why anew.
         changes.freed = true;
-        self.prune_versions(&key);
+        changes.versions.insert((key.clone(), version));
+        self.prune_versions(&key, changes);
         changes.touch_job(&key);
     }
 
-    fn apply_scale(&mut self, key: &JobKey, version: u64, spec: &SpecName, instances: u32) {
+    fn apply_scale(
+        &mut self,
+        key: &JobKey,
+        version: u64,
+        spec: &SpecName,
+        instances: u32,
+        changes: &mut Changes,
+    ) {
         let Some(job) = self.jobs.get_mut(key).map(Arc::make_mut) else { return };
         let Some(current) = job.spec() else { return };
         let mut scaled = JobSpec::clone(current);
@@ -441,7 +449,8 @@ impl State {
         }
         job.versions.insert(version, Arc::new(scaled));
         job.version = version;
-        self.prune_versions(key);
+        changes.versions.insert((key.clone(), version));
+        self.prune_versions(key, changes);
     }
 
     fn apply_forget(&mut self, key: &JobKey, changes: &mut Changes) {
@@ -450,6 +459,7 @@ impl State {
             self.tasks.remove(task);
             changes.tasks.insert(*task);
         }
+        changes.versions.extend(job.versions.keys().map(|version| (key.clone(), *version)));
         changes.touch_job(key);
     }
 
@@ -703,7 +713,7 @@ impl State {
         }
     }
 
-    fn prune_versions(&mut self, key: &JobKey) {
+    fn prune_versions(&mut self, key: &JobKey, changes: &mut Changes) {
         let Some(job) = self.jobs.get_mut(key).map(Arc::make_mut) else { return };
         if job.versions.len() <= VERSIONS_PER_JOB {
             return;
@@ -725,6 +735,7 @@ impl State {
                 .find(|version| *version != current && !used.contains(version));
             let Some(oldest) = oldest else { return };
             job.versions.remove(&oldest);
+            changes.versions.insert((key.clone(), oldest));
         }
     }
 }

@@ -14,7 +14,7 @@ use longshore_proto::state::{JobStatus, TaskState};
 use super::world::{NODE, World, job, key, node_name};
 use crate::cluster::changes::Changes;
 use crate::cluster::record::{CommandAnswer, Fact};
-use crate::cluster::{Command, NodeCommand, State};
+use crate::cluster::{Command, NodeCommand, State, persist};
 
 fn status(world: &World, name: &str) -> JobStatus {
     world.cluster.state().jobs[&key(name)].status
@@ -539,6 +539,52 @@ fn a_job_that_ended_a_day_ago_is_forgotten() {
     let facts = world.run([beat]);
     assert!(facts.contains(&Fact::JobForgotten { job: key("sums") }), "{facts:?}");
     assert!(world.cluster.state().tasks.is_empty());
+    world.check_replay();
+}
+
+#[test]
+fn a_version_of_a_job_is_stored_once_and_goes_with_it() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let stored = |world: &World| -> Vec<Vec<u8>> {
+        world.stored.keys().filter(|key| persist::is_version(key)).cloned().collect()
+    };
+    for turn in 0..15 {
+        let mut spec = job("web", 1);
+        spec.specs[0].env.insert("TURN".into(), turn.to_string());
+        world.submit(spec);
+        world.start_all("web");
+        world.pass(1_000, &["n1"]);
+    }
+    let versions = world.cluster.state().jobs.get(&key("web")).unwrap().versions.len();
+    assert_eq!(stored(&world).len(), versions, "those that are pruned are gone");
+    world.check_replay();
+    // What else becomes of the job writes none of them.
+    let (mut state, mut changes) = (world.cluster.state().clone(), Changes::default());
+    let status = Fact::JobStatusChanged { job: key("web"), status: JobStatus::Pending };
+    state.apply(&status, state.next_revision(1), 1, &mut changes);
+    let writes = persist::writes(&state, &changes);
+    assert_eq!(writes.len(), 1);
+    assert!(writes[0].value.as_ref().is_some_and(|value| value.len() < 256));
+    // A file for others holds the job as one value, and it is taken apart as it was.
+    let (at, alone) = world.stored.iter().find(|(key, _)| key.starts_with(b"job/")).unwrap();
+    assert_eq!(persist::split(at, alone).unwrap(), None);
+    let prefix = persist::versions_of(at).unwrap();
+    let parts = world.stored.iter().filter(|(key, _)| key.starts_with(&prefix));
+    let whole = persist::whole(alone, parts.map(|(_, value)| value)).unwrap();
+    let split = persist::split(at, &whole).unwrap().unwrap();
+    assert_eq!(split.len(), 1 + versions);
+    assert!(split.iter().all(|write| world.stored.get(&write.key) == write.value.as_ref()));
+    let pairs = [(at.as_slice().into(), whole.as_slice().into())];
+    let loaded = State::load(pairs.into_iter().map(Ok)).unwrap();
+    assert_eq!(loaded.jobs.get(&key("web")).unwrap().versions.len(), versions, "as of before");
+    // With the job they go.
+    world.command(Command::StopJob(key("web"))).unwrap();
+    world.end_all("web");
+    world.now_ms += 25 * 3_600_000;
+    world.pass(1_000, &["n1"]);
+    assert!(world.cluster.state().jobs.get(&key("web")).is_none());
+    assert_eq!(stored(&world), Vec::<Vec<u8>>::new());
     world.check_replay();
 }
 
