@@ -1,35 +1,31 @@
 //! The one loop: inputs in, a record out, and effects against its receipt.
 //!
 //! While one record is on its way to the log, inputs queue up and become the next one, so throughput grows
-//! with load. Questions are answered between records: what they see is committed.
+//! with load. That one is decided and appended while the [disk](crate::landing) has the one before; a lone record waits
+//! for nothing but itself. Questions are answered between records, once all of them have landed: what they see is
+//! committed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State as Connection;
 use longshore_bus::{ApiRequest, Bus};
 use longshore_core::cluster::persist::write_meta;
-use longshore_core::cluster::record::CommandAnswer;
 use longshore_core::cluster::{
-    Cluster, Command, Effect, Input, NodeCommand, Proposal, Queue, Receipt, Reply, Step, Ticket,
+    Cluster, Command, Input, NodeCommand, Proposal, Queue, Step, Ticket,
 };
 use longshore_core::leadership::hearing::{APPEND_PATIENCE_MS, Hearing};
 use longshore_core::leadership::log::{Appended, Applied};
 use longshore_core::leadership::publish::Names;
-use longshore_proto::api::{
-    Answer, NameJob, NameTask, RestartJob, RollBackJob, ScaleJob, SubmitJob,
-};
+use longshore_proto::api::{NameJob, NameTask, RestartJob, RollBackJob, ScaleJob, SubmitJob};
 use longshore_proto::error::{ApiError, ErrorCode};
-use longshore_proto::event::Event;
 use longshore_proto::id::{ClusterId, CommandId};
 use longshore_proto::name::{JobKey, NodeName, UserName};
 use longshore_proto::node::AssignDelta;
 use longshore_proto::permission::Role;
 use longshore_proto::subject::{ApiVerb, Level, NodeVerb, Scope, Subject};
 use longshore_proto::{ACTOR_HEADER, COMMAND_HEADER};
-use serde::Serialize;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -37,10 +33,11 @@ use uuid::Uuid;
 
 use crate::error::ManagerError;
 use crate::fullness::{self, Fullness};
-use crate::gateway::{Arrival, Gateway, NodeRequest, Part};
+use crate::gateway::{Arrival, Gateway, Part};
 use crate::lease::Held;
 use crate::log::Log;
 use crate::members::Members;
+use crate::outgoing::{Asked, Outgoing, Waiting, answer_node};
 use crate::past::Past;
 use crate::query::{Desk, Question, answer_api, read_payload, unavailable};
 use crate::store::{Batch, Store};
@@ -51,14 +48,6 @@ const INPUTS_MAX: usize = 2_048;
 /// The longest name that a client may give for who asks, in characters.
 const ACTOR_LENGTH_MAX: usize = 128;
 
-/// Somebody who waits for an answer.
-#[derive(Debug)]
-enum Waiting {
-    Api(ApiRequest),
-    Node(NodeRequest),
-    Question(Question),
-}
-
 /// Everything that the loop carries.
 struct Driver<'a> {
     cluster: &'a mut Cluster,
@@ -68,10 +57,7 @@ struct Driver<'a> {
     gateway: Gateway,
     clock: Clock,
     queue: Queue,
-    waiting: BTreeMap<Ticket, Waiting>,
-    tickets: u64,
-    assignments: mpsc::UnboundedSender<(NodeName, AssignDelta)>,
-    committed: watch::Sender<u64>,
+    out: Outgoing<'a>,
     /// Managers that say that they stand by.
     standbys: mpsc::UnboundedReceiver<UserName>,
     /// How full everything is that the cluster is written to.
@@ -106,7 +92,6 @@ pub(crate) async fn reign(
         clock,
     );
     let (assignments, outbox) = mpsc::unbounded_channel();
-    let (committed, commits) = watch::channel(0);
     let mut driver = Driver {
         cluster,
         log,
@@ -115,15 +100,13 @@ pub(crate) async fn reign(
         gateway: Gateway::silent(),
         clock,
         queue: Queue::default(),
-        waiting: BTreeMap::new(),
-        tickets: 0,
-        assignments,
-        committed,
+        out: Outgoing::new(store, held, assignments),
         standbys: mpsc::unbounded_channel().1,
         fullness,
         hearing: Hearing::new(*bus.connections().borrow()),
     };
     driver.commit(*proposal, cancel).await?;
+    driver.out.settle().await?;
     let meta = &driver.cluster.state().meta;
     let names = Names::of(meta).ok_or(ManagerError::Bug("a reign began without a cluster"))?;
     info!(cluster = %names.cluster(), epoch = meta.epoch, index = meta.index, "this manager leads");
@@ -134,7 +117,7 @@ pub(crate) async fn reign(
         names,
         options.events_age_max,
         clock.now().wall_ms,
-        commits,
+        driver.out.commits(),
     );
     let _publisher = AbortOnDropHandle::new(tokio::spawn(publisher));
     let _assigner = AbortOnDropHandle::new(tokio::spawn(assign(bus.clone(), outbox)));
@@ -156,6 +139,8 @@ pub(crate) async fn reign(
         broken = guard => Err(broken),
     };
     driver.dismiss().await;
+    // What comes next begins with what the store holds.
+    store.settled().await;
     ended
 }
 
@@ -179,20 +164,37 @@ impl Driver<'_> {
         let lost = held.lost();
         let connections = bus.connections();
         loop {
-            held.moved();
+            // A disk that does not answer keeps the lease from being renewed, whatever else goes on.
+            if self.out.landing.is_empty() {
+                held.moved();
+            }
             // However much waits to be decided on.
             if cancel.is_cancelled() {
-                return Ok(());
+                return self.out.settle().await;
             }
             if lost.is_cancelled() {
+                self.out.settle().await?;
                 return Err(lease_lost());
+            }
+            if self.out.is_asked() {
+                self.out.settle().await?;
+                for asked in self.out.asked() {
+                    self.answer(asked);
+                }
+            }
+            while self.out.landing.is_full() {
+                self.out.land().await?;
             }
             let wakeup = self.cluster.next_wakeup();
             let wait = Duration::from_millis(wakeup - self.clock.time());
             if self.queue.is_empty() {
                 tokio::select! {
-                    () = cancel.cancelled() => return Ok(()),
-                    () = lost.cancelled() => return Err(lease_lost()),
+                    landed = self.out.land() => {
+                        landed?;
+                        continue;
+                    }
+                    () = cancel.cancelled() => continue,
+                    () = lost.cancelled() => continue,
                     arrival = self.gateway.next() => match arrival {
                         Some(arrival) => self.take(arrival),
                         None => return Err(ManagerError::Bug("nothing listens any more")),
@@ -223,13 +225,13 @@ impl Driver<'_> {
             let connected = bus.client().connection_state() == Connection::Connected;
             self.queue.extend(self.hearing.look(connected, *connections.borrow()));
             match self.cluster.propose(&mut self.queue, self.clock.now(), seed()) {
-                Step::Answers(effects) => self.perform(effects),
+                Step::Answers(effects) => self.out.decided(effects),
                 Step::Record(proposal) => self.commit(*proposal, cancel).await?,
             }
         }
     }
 
-    /// Appends a record, writes it to the store, and lets its effects go.
+    /// Appends a record, and sends it on to the store. Its effects go once it has landed there.
     async fn commit(
         &mut self,
         proposal: Proposal,
@@ -258,6 +260,8 @@ impl Driver<'_> {
                             return Err(ManagerError::Fenced { by: "its record stands in the place of ours".into() });
                         }
                     },
+                    // What the record before means does not wait for this one.
+                    landed = self.out.land() => landed?,
                     // The outcome stays unknown here; the next start reads it from the log.
                     () = cancel.cancelled() => {
                         return Err(ManagerError::Fenced { by: "stopped while the log did not answer".into() });
@@ -291,68 +295,11 @@ impl Driver<'_> {
         self.log.reached(Applied::of(&self.cluster.state().meta));
         let mut batch = batch.unwrap_or_else(|| to_store(&proposal, self.cluster));
         batch.write(write_meta(&self.cluster.state().meta));
-        self.store.write(batch).await?;
-        proposal.events().iter().for_each(tell);
-        let receipt = Receipt::durable(index);
-        let effects = proposal
-            .release(&receipt)
-            .map_err(|_| ManagerError::Bug("a receipt for another record"))?;
-        self.committed.send_replace(index);
-        self.perform(effects);
+        self.out.landing.take(proposal, batch);
         Ok(())
     }
 
-    fn perform(&mut self, effects: Vec<Effect>) {
-        let index = self.cluster.state().meta.index;
-        for effect in effects {
-            match effect {
-                Effect::Assign { node, delta } => {
-                    // The receiver lives as long as the reign; after it, nobody needs to be told.
-                    let _ = self.assignments.send((node, delta));
-                }
-                Effect::Answer { ticket, reply } => match (self.waiting.remove(&ticket), reply) {
-                    (Some(Waiting::Api(request)), Reply::Command(reply)) => match reply {
-                        Ok(CommandAnswer::Submitted(answer)) => {
-                            answer_api(request, index, Ok(answer))
-                        }
-                        Ok(CommandAnswer::JobStopped(answer)) => {
-                            answer_api(request, index, Ok(answer))
-                        }
-                        Ok(CommandAnswer::TaskStopped(answer)) => {
-                            answer_api(request, index, Ok(answer))
-                        }
-                        Ok(CommandAnswer::Rebalanced(answer)) => {
-                            answer_api(request, index, Ok(answer))
-                        }
-                        Ok(CommandAnswer::NodesChanged(answer)) => {
-                            answer_api(request, index, Ok(answer))
-                        }
-                        Ok(CommandAnswer::NodeGone(answer)) => {
-                            answer_api(request, index, Ok(answer))
-                        }
-                        Err(refusal) => answer_api::<()>(request, index, Err(refusal)),
-                    },
-                    (Some(Waiting::Node(request)), Reply::Registered(reply)) => {
-                        answer_node(request, index, reply);
-                    }
-                    (Some(Waiting::Node(request)), Reply::Reports(reply)) => {
-                        answer_node(request, index, reply)
-                    }
-                    (Some(Waiting::Question(question)), Reply::Barrier) => self.answer(question),
-                    (_, reply) => error!(?ticket, ?reply, "an answer without its asker: a bug"),
-                },
-            }
-        }
-    }
-
-    fn ticket(&mut self, waiting: Waiting) -> Ticket {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        self.waiting.insert(ticket, waiting);
-        ticket
-    }
-
-    /// Takes in one arrival: questions are answered at once, everything else becomes an input.
+    /// Takes in one arrival: questions are answered as soon as they can be, everything else becomes an input.
     fn take(&mut self, arrival: Arrival) {
         match arrival {
             Arrival::Heartbeat(node, heartbeat) => {
@@ -360,20 +307,15 @@ impl Driver<'_> {
             }
             Arrival::Register(request, register) => {
                 let node = request.node.clone();
-                let ticket = self.ticket(Waiting::Node(request));
+                let ticket = self.out.ticket(Waiting::Node(request));
                 self.queue.push(Input::Register { ticket, node, register });
             }
             Arrival::Reports(request, reports) => {
                 let node = request.node.clone();
-                let ticket = self.ticket(Waiting::Node(request));
+                let ticket = self.out.ticket(Waiting::Node(request));
                 self.queue.push(Input::Reports { ticket, node, reports });
             }
-            Arrival::Sync(request, sync) => {
-                // Inputs that wait are older than this question, and may change its answer; it is asked again
-                // when they do, because the revision has moved then.
-                let page = self.cluster.state().sync_page(&request.node, &sync);
-                answer_node(request, self.cluster.state().meta.index, page);
-            }
+            Arrival::Sync(request, sync) => self.ask(Asked::Sync(request, sync)),
             Arrival::Api(request) => match request.subject.clone() {
                 Some(Subject::Api { scope, verb }) if verb.level() == Level::Read => {
                     let question = Question { request, scope, verb };
@@ -381,21 +323,17 @@ impl Driver<'_> {
                         let refused = self.gateway.refused();
                         let part = Part::Leader;
                         question.answer_from(self.past, self.store, refused, part, moment);
-                    } else if question.index_min() > self.cluster.state().meta.index {
-                        // Somebody else leads, or has led, and this manager has not noticed yet.
-                        question.refuse(self.cluster.state().meta.index);
                     } else {
-                        self.answer(question);
+                        self.ask(Asked::Question(question));
                     }
                 }
                 Some(Subject::LeaderRead { scope, verb }) => {
                     let question = Question { request, scope, verb };
-                    let ticket = self.ticket(Waiting::Question(question));
+                    let ticket = self.out.ticket(Waiting::Question(question));
                     self.queue.push(Input::Barrier { ticket });
                 }
                 Some(Subject::Api { verb: ApiVerb::BackupMake, .. }) => {
-                    let index = self.cluster.state().meta.index;
-                    backup::make(request, self.store, self.gateway.refused(), index);
+                    backup::make(request, self.store, self.gateway.refused(), self.out.index());
                 }
                 Some(Subject::Api { verb: ApiVerb::BackupRead, .. }) => {
                     backup::read(request, self.store, self.gateway.refused());
@@ -405,13 +343,32 @@ impl Driver<'_> {
                     let refusal =
                         ApiError::new(ErrorCode::Invalid, "the subject names no legal namespace")
                             .hint("a namespace is made of a-z, 0-9 and '-'; '_' means the cluster");
-                    answer_api::<()>(request, self.cluster.state().meta.index, Err(refusal));
+                    answer_api::<()>(request, self.out.index(), Err(refusal));
                 }
             },
         }
     }
 
-    fn answer(&self, question: Question) {
+    /// Answers a question as soon as everything has landed that the state holds.
+    fn ask(&mut self, asked: Asked) {
+        if self.out.landing.is_empty() { self.answer(asked) } else { self.out.ask_later(asked) }
+    }
+
+    fn answer(&self, asked: Asked) {
+        let index = self.cluster.state().meta.index;
+        let question = match asked {
+            Asked::Sync(request, sync) => {
+                // Inputs that wait are older than this question, and may change its answer; it is asked again
+                // when they do, because the revision has moved then.
+                let page = self.cluster.state().sync_page(&request.node, &sync);
+                return answer_node(request, index, page);
+            }
+            // Somebody else leads, or has led, and this manager has not noticed yet.
+            Asked::Question(question) if question.index_min() > index => {
+                return question.refuse(index);
+            }
+            Asked::Question(question) | Asked::Certain(question) => question,
+        };
         let desk = Desk {
             cluster: self.cluster,
             store: self.store,
@@ -425,16 +382,14 @@ impl Driver<'_> {
     fn command(&mut self, request: ApiRequest, scope: Scope, verb: ApiVerb) {
         if let Some(refusal) = self.fullness.refusal() {
             let refusal = unavailable(&refusal);
-            return answer_api::<()>(request, self.cluster.state().meta.index, Err(refusal));
+            return answer_api::<()>(request, self.out.index(), Err(refusal));
         }
         match self.read_command(&request, scope, verb) {
             Ok(make) => {
-                let ticket = self.ticket(Waiting::Api(request));
+                let ticket = self.out.ticket(Waiting::Api(request));
                 self.queue.push(make(ticket));
             }
-            Err(refusal) => {
-                answer_api::<()>(request, self.cluster.state().meta.index, Err(refusal))
-            }
+            Err(refusal) => answer_api::<()>(request, self.out.index(), Err(refusal)),
         }
     }
 
@@ -549,16 +504,7 @@ impl Driver<'_> {
         while let Some(arrival) = self.gateway.waiting() {
             refuse(arrival, 0, &refusal);
         }
-        for (_, waiting) in std::mem::take(&mut self.waiting) {
-            match waiting {
-                Waiting::Api(request) | Waiting::Question(Question { request, .. }) => {
-                    request.answer(&Answer::<()>::new(0, Err(refusal.clone()))).await
-                }
-                Waiting::Node(request) => {
-                    request.answer(&Answer::<()>::new(0, Err(refusal.clone()))).await
-                }
-            }
-        }
+        self.out.dismiss(&refusal).await;
     }
 }
 
@@ -572,24 +518,6 @@ fn to_store(proposal: &Proposal, cluster: &Cluster) -> Batch {
     let writes = proposal.writes(cluster.state());
     batch.record(proposal.index(), proposal.bytes().to_vec(), writes, proposal.events());
     batch
-}
-
-/// Tells of what an operator looks for in the leader's log: alarms, and nodes that come and go.
-fn tell(event: &Event) {
-    let reason = event.reason.as_deref().unwrap_or_default();
-    let node = event.node.as_ref().map_or("", |node| node.as_str());
-    match (event.event_type.as_str(), event.state.as_deref()) {
-        ("cluster.alarm", Some("over")) => info!("an alarm is over: {reason}"),
-        ("cluster.alarm", Some("warning")) => warn!("{reason}"),
-        ("cluster.alarm", _) => error!("{reason}"),
-        ("node.suspect", _) => warn!(node, "a node is suspect: {reason}"),
-        ("node.lost", _) => {
-            error!(node, "a node is lost, and its tasks are gone with it: {reason}")
-        }
-        ("node.registered", _) => info!(node, "a node has joined: {reason}"),
-        ("node.ready" | "node.left", Some(state)) => info!(node, "a node is {state}: {reason}"),
-        _ => {}
-    }
 }
 
 fn command_input(
@@ -613,13 +541,4 @@ pub(crate) fn refuse(arrival: Arrival, index: u64, refusal: &ApiError) {
         }
         Arrival::Heartbeat(..) => {}
     }
-}
-
-fn answer_node<T: Serialize + Send + Sync + 'static>(
-    request: NodeRequest,
-    index: u64,
-    result: Result<T, ApiError>,
-) {
-    let answer = Answer::new(index, result);
-    tokio::spawn(async move { request.answer(&answer).await });
 }

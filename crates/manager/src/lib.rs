@@ -18,6 +18,8 @@
 //! | [`members`], [`presence`] | who is there, so that the log lists it; that a name means one data directory |
 //! | [`standby`] | following, ready to lead |
 //! | [`driver`] | the one loop of who leads |
+//! | [`landing`] | records of the log on their way to the own disk, while the next is decided |
+//! | [`outgoing`] | who waits for the leader, and what leaves it against landed records |
 //! | [`query`] | answers to questions, whoever leads |
 //! | [`history`] | events and their indexes |
 //! | [`past`] | the cluster as it was |
@@ -38,10 +40,12 @@ mod fullness;
 mod gateway;
 mod history;
 mod keeper;
+pub mod landing;
 mod lease;
 pub mod log;
 mod members;
 mod mend;
+mod outgoing;
 mod past;
 pub mod points;
 mod presence;

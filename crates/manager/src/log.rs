@@ -57,7 +57,7 @@ pub struct Log {
     trouble: watch::Sender<Option<&'static str>>,
     /// What was read or written here: the next append expects it to be the last.
     position: watch::Sender<Applied>,
-    /// When the last append was sent that is known to stand on what was applied here.
+    /// When the last append, or look, was sent that has shown that the log ends with what was applied here.
     known_at: Option<Time>,
 }
 
@@ -292,7 +292,21 @@ impl Log {
                 .expected_last_sequence(last);
             let publish =
                 async { self.context.send_publish(self.subject.clone(), message).await?.await };
-            match tokio::time::timeout(ACK_TIMEOUT, publish).await {
+            // Where nothing was appended for a while, what it stands on is looked at beside it: a lone record then waits
+            // for one round trip and not for two.
+            let known = judge::is_sure(self.known_at, sent_at);
+            let applied = *self.position.borrow();
+            let look = async { if known { Ok(()) } else { self.look.check_tip(applied).await } };
+            let (published, looked) = tokio::join!(
+                tokio::time::timeout(ACK_TIMEOUT, publish),
+                tokio::time::timeout(ACK_TIMEOUT, look)
+            );
+            match looked {
+                Ok(Ok(())) if !known => self.known_at = Some(sent_at),
+                Ok(Err(error @ ManagerError::Broken(_))) => return Err(error),
+                _ => {}
+            }
+            match published {
                 // A duplicate is not taken for stored: its place is looked at.
                 Ok(Ok(ack))
                     if !ack.duplicate && judge::is_sure(self.known_at, self.look.clock.time()) =>

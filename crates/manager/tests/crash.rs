@@ -3,7 +3,8 @@
 //!
 //! The writer is this test program itself, started with a folder in its environment. It leads a cluster without a
 //! bus: its log is its standard output, on which it first writes each record and then, once the store has it, its
-//! acknowledgement. The test kills it, opens the store, and folds the log anew.
+//! acknowledgement; the next record is written there meanwhile. The test kills it, opens the store, and folds the log
+//! anew.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
@@ -15,9 +16,10 @@ use std::sync::Arc;
 
 use longshore_core::cluster::record::Record;
 use longshore_core::cluster::{
-    Cluster, Command, Identity, Input, Queue, Receipt, Settings, State, Step, Ticket,
+    Cluster, Command, Identity, Input, Queue, Settings, State, Step, Ticket,
 };
 use longshore_core::time::{Now, Time};
+use longshore_manager::landing::Landing;
 use longshore_manager::store::{Batch, Store};
 use longshore_proto::id::{BootId, ClusterId, CommandId, ManagerId, NodeId};
 use longshore_proto::name::{JobKey, Namespace};
@@ -119,10 +121,11 @@ fn identity() -> Identity {
     }
 }
 
-/// A leader whose log is its standard output.
+/// A leader whose log is its standard output. As in a manager, the disk has one record while the next is appended.
 struct Writer {
     cluster: Cluster,
-    store: Arc<Store>,
+    landing: Landing,
+    runtime: tokio::runtime::Runtime,
     dice: Dice,
     now_ms: u64,
 }
@@ -134,7 +137,8 @@ impl Writer {
         let now_ms = state.meta.at_ms.max(1_700_000_000_000);
         let mut writer = Self {
             cluster: Cluster::new(identity(), Settings::default(), state),
-            store,
+            landing: Landing::new(&store),
+            runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap(),
             dice: Dice(seed),
             now_ms,
         };
@@ -153,6 +157,9 @@ impl Writer {
             let inputs = (0..moves).filter_map(|_| self.input()).collect();
             self.propose(inputs);
             self.now_ms += self.dice.roll(2_000);
+        }
+        while !self.landing.is_empty() {
+            self.land();
         }
     }
 
@@ -176,7 +183,7 @@ impl Writer {
         }
     }
 
-    /// Appends, stores, and only then says so. Whether there was a record.
+    /// Appends, and gives to the disk. Whether there was a record.
     fn commit(&mut self, step: Step) -> bool {
         let Step::Record(proposal) = step else { return false };
         let index = proposal.index();
@@ -185,10 +192,21 @@ impl Writer {
         let writes = proposal.writes(self.cluster.state());
         let mut batch = Batch::default();
         batch.record(index, proposal.bytes().to_vec(), writes, proposal.events());
-        self.store.commit(batch).unwrap();
-        say(STORED, &index.to_string());
-        proposal.release(&Receipt::durable(index)).unwrap();
+        let runtime = self.runtime.handle().clone();
+        let _guard = runtime.enter();
+        self.landing.take(*proposal, batch);
+        while self.landing.is_full() {
+            self.land();
+        }
         true
+    }
+
+    /// Says what is stored, once it is.
+    fn land(&mut self) {
+        for landed in self.runtime.block_on(self.landing.landed()).unwrap() {
+            say(STORED, &landed.index().to_string());
+            landed.release().unwrap();
+        }
     }
 
     /// Something that may happen.

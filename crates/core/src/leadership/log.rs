@@ -260,8 +260,8 @@ pub fn outcome(place: u64, found: Option<&[u8]>, record: &[u8]) -> Option<Append
 }
 
 /// Whether a record that was stored in its place stands on what this manager has applied, judged by when an append before
-/// it was sent that is known to. Else what stands below it must be looked at: others may have led meanwhile over a log that
-/// was cut, and have written it to its old length.
+/// it was sent that is known to, or a look that has found it there. Else what stands below it must be looked at: others may
+/// have led meanwhile over a log that was cut, and have written it to its old length.
 pub fn is_sure(known: Option<Time>, now: Time) -> bool {
     known.is_some_and(|known| now - known < SURE_MS)
 }

@@ -123,7 +123,7 @@ impl Manager {
 
     /// Whether it is in a reign.
     pub(super) fn leads(&self) -> bool {
-        matches!(self.phase, Phase::Idle | Phase::Appending { .. } | Phase::Storing { .. })
+        matches!(self.phase, Phase::Idle | Phase::Appending { .. })
     }
 
     /// Where it stands in the log.

@@ -1,10 +1,12 @@
 //! The shell of a manager, as a state machine: what `crates/manager` does with tasks and sockets, step by step.
 //!
 //! ```text
-//! Opening ► Reading ► Attempting ► Standing ► Reading ► Appending ► Storing ► Idle ─┐
-//!    ▲                      └────────────────────┘          ▲                      │ a record
-//!    └── fenced, or the lease is another's ─────────────────┴──────────────────────┘
+//! Opening ► Reading ► Attempting ► Standing ► Reading ► Appending ► Idle ─┐
+//!    ▲                      └────────────────────┘          ▲            │ a record
+//!  Ending ◄── fenced, or the lease is another's ────────────┴────────────┘
 //! ```
+//!
+//! While the next record is decided and appended, those before may still be landing: on their way to the disk.
 //!
 //! | module | what lives there |
 //! |---|---|
@@ -32,7 +34,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use longshore_core::cluster::persist::Write;
 use longshore_core::cluster::record::Hash;
-use longshore_core::cluster::{Cluster, Identity, Proposal, Queue, Settings, State, Ticket};
+use longshore_core::cluster::{
+    Cluster, Effect, Identity, Proposal, Queue, Settings, State, Ticket,
+};
 use longshore_core::leadership::follow::Follower;
 use longshore_core::leadership::hearing::Hearing;
 use longshore_core::leadership::lease::Waiting;
@@ -41,6 +45,7 @@ use longshore_core::time::Time;
 use longshore_proto::event::Event;
 use longshore_proto::id::ManagerId;
 use longshore_proto::name::{NodeName, UserName};
+use longshore_proto::node::Sync;
 use uuid::Uuid;
 
 use crate::check::Note;
@@ -54,6 +59,8 @@ const ACK_TIMEOUT: Micros = 2 * SECOND;
 const READ_TIMEOUT: Micros = 5 * SECOND;
 const RETRY_DELAY: Micros = 250 * MS;
 const INPUTS_MAX: usize = 2_048;
+/// The most records that are on their way to the disk.
+const LANDING_MAX: usize = 2;
 const GATEWAY_MAX: usize = 8_192;
 
 /// What wakes a manager.
@@ -166,6 +173,7 @@ enum Purpose {
     CheckTip { applied: Applied },
     CheckBefore { applied: Applied, before: Applied },
     Append,
+    Beside,
     Place,
     Below { sequence: u64 },
     EndAfter,
@@ -214,18 +222,19 @@ enum Phase {
     /// Following the log, and watching the lease.
     Standing,
     Appending {
-        pending: Pending,
+        pending: Box<Pending>,
         id: u64,
         payload: Bytes,
         /// When it was last sent.
         sent_at: Time,
-        electing: bool,
-    },
-    Storing {
-        pending: Pending,
-        electing: bool,
+        /// The look beside it has no answer yet.
+        looking: bool,
+        /// It has one, or none in time, which waits for that of the look.
+        answer: Option<Option<Response>>,
     },
     Idle,
+    /// It leads no longer, and waits until what it was writing is on the disk.
+    Ending,
     /// The log and the store do not fit together.
     Mending(mend::Mending),
 }
@@ -240,6 +249,10 @@ struct Pending {
     /// Its writes, of a broken driver.
     writes: Vec<Write>,
     events: Vec<Event>,
+    /// Whether it begins the reign.
+    electing: bool,
+    /// What was decided without a record while this one was the last.
+    after: Vec<Effect>,
 }
 
 /// A lease that is held.
@@ -269,6 +282,10 @@ pub struct Manager {
     gateway: VecDeque<Message>,
     queue: Queue,
     waiting: BTreeMap<Ticket, (Process, u64)>,
+    /// Records that were appended and are being written, in order.
+    landing: VecDeque<Pending>,
+    /// Questions about sets that wait until all of them have landed: whose, the number, and what.
+    syncs: Vec<(Process, u64, Sync)>,
     tickets: u64,
     appends: u64,
     /// What it has read or written of the log.
@@ -333,6 +350,8 @@ impl Manager {
             gateway: VecDeque::new(),
             queue: Queue::default(),
             waiting: BTreeMap::new(),
+            landing: VecDeque::new(),
+            syncs: Vec::new(),
             tickets: 0,
             appends: 0,
             position: Applied::default(),
@@ -387,13 +406,15 @@ impl Manager {
 
     /// What it knows, while it leads and nothing is under way.
     pub fn settled_state(&self) -> Option<&State> {
-        let settled = matches!(self.phase, Phase::Idle) && self.listening;
+        let settled =
+            matches!(self.phase, Phase::Idle) && self.landing.is_empty() && self.listening;
         self.cluster.as_ref().filter(|_| settled).map(Cluster::state)
     }
 
     /// How many wait for an answer although nothing is under way: none, unless somebody was forgotten.
     pub fn forgotten(&self) -> usize {
-        let idle = matches!(self.phase, Phase::Idle) && self.queue.is_empty();
+        let idle =
+            matches!(self.phase, Phase::Idle) && self.landing.is_empty() && self.queue.is_empty();
         if idle { self.waiting.len() } else { 0 }
     }
 
@@ -425,7 +446,8 @@ impl Manager {
         match self.phase {
             Phase::Idle => self.turn_soon(ctx),
             // The outcome stays unknown; the next start reads it from the log.
-            Phase::Appending { .. } | Phase::Storing { .. } => self.end_reign(ctx),
+            Phase::Appending { .. } => self.end_reign(ctx),
+            Phase::Ending => {}
             _ => self.exit(ctx),
         }
     }
@@ -497,12 +519,15 @@ impl Manager {
                 self.phase = Phase::Standing;
                 self.tail_synced(ctx);
             }
-            Phase::Storing { pending, electing } => self.stored(pending, electing, ctx),
+            Phase::Ending => self.reign_ended(ctx),
             mending @ Phase::Mending(_) => {
                 self.phase = mending;
                 self.mend_synced(ctx);
             }
-            other => self.phase = other,
+            other => {
+                self.phase = other;
+                self.landed(ctx);
+            }
         }
     }
 
@@ -538,6 +563,7 @@ impl Manager {
             Purpose::Events => self.published(response, ctx),
             Purpose::Mend => self.mend_answered(response, ctx),
             Purpose::Append => self.append_answered(response, ctx),
+            Purpose::Beside => self.beside_known(response, ctx),
             Purpose::Place => self.place_known(response, ctx),
             Purpose::Below { sequence } => self.below_known(sequence, response, ctx),
             Purpose::Renew(reign) => self.renewed(reign, response, ctx),

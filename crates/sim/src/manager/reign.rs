@@ -8,13 +8,13 @@ use longshore_core::leadership::hearing::{APPEND_PATIENCE_MS, Hearing};
 use longshore_core::leadership::log::{Appended, Applied, is_sure, outcome};
 use longshore_core::time::Time;
 use longshore_proto::id::{ClusterId, Revision};
-use longshore_proto::node::ReportsCommitted;
+use longshore_proto::node::{ReportsCommitted, Sync};
 use longshore_proto::permission::Role;
 
 use super::publish::Publishing;
 use super::{
-    ACK_TIMEOUT, Context, INPUTS_MAX, Manager, Output, Pending, Phase, Purpose, READ_TIMEOUT,
-    RETRY_DELAY, Timer, hash_writes, node_name, user, uuid, worker_of,
+    ACK_TIMEOUT, Context, INPUTS_MAX, LANDING_MAX, Manager, Output, Pending, Phase, Purpose,
+    READ_TIMEOUT, RETRY_DELAY, Timer, hash_writes, node_name, user, uuid, worker_of,
 };
 use crate::check::Note;
 use crate::disk::ManagerBatch;
@@ -61,16 +61,28 @@ impl Manager {
         }
     }
 
-    /// One turn of the loop.
+    /// One turn of the loop. What has to wait for the disk has its turn when that has synced.
     pub(super) fn turn(&mut self, ctx: &mut Context<'_>) {
-        if !matches!(self.phase, Phase::Idle) {
+        let electing = self.landing.front().is_some_and(|pending| pending.electing);
+        if !matches!(self.phase, Phase::Idle) || electing {
             return;
         }
-        self.moved_at = ctx.now;
+        let landed = self.landing.is_empty();
+        if landed {
+            self.moved_at = ctx.now;
+        }
         if self.cancelled
             || (self.queue.is_empty() && self.held.as_ref().is_some_and(|held| held.lost))
         {
-            return self.end_reign(ctx);
+            return if landed {
+                self.end_reign(ctx)
+            };
+        }
+        if self.landing.len() >= LANDING_MAX || !(landed || self.syncs.is_empty()) {
+            return;
+        }
+        for (from, number, sync) in std::mem::take(&mut self.syncs) {
+            self.answer_sync(from, number, &sync, ctx);
         }
         while self.queue.prompt().max(self.queue.reports()) < INPUTS_MAX {
             let Some(message) = self.gateway.pop_front() else { break };
@@ -81,7 +93,10 @@ impl Manager {
         let Some(cluster) = &mut self.cluster else { return };
         match cluster.propose(&mut self.queue, now, seed) {
             Step::Answers(effects) => {
-                self.perform(effects, ctx);
+                match self.landing.back_mut() {
+                    Some(last) => last.after.extend(effects),
+                    None => self.perform(effects, ctx),
+                }
                 self.next_turn(ctx);
             }
             Step::Record(proposal) => self.propose(*proposal, false, ctx),
@@ -106,7 +121,8 @@ impl Manager {
         let mut payload = Rc::clone(&bytes);
         let events = proposal.events().to_vec();
         let proposal = Some(proposal);
-        let mut pending = Pending { index, bytes, proposal, writes: Vec::new(), events };
+        let (writes, after) = (Vec::new(), Vec::new());
+        let mut pending = Pending { index, bytes, proposal, writes, events, electing, after };
         if let (Some(sabotage), Some(cluster)) = (ctx.sabotage, &mut self.cluster)
             && !electing
         {
@@ -125,7 +141,9 @@ impl Manager {
         self.appends += 1;
         self.refusing = false;
         let (id, sent_at) = (ctx.rng.u64(..), Time::default());
-        self.phase = Phase::Appending { pending, id, payload, sent_at, electing };
+        let (looking, answer) = (false, None);
+        let pending = Box::new(pending);
+        self.phase = Phase::Appending { pending, id, payload, sent_at, looking, answer };
         ctx.out
             .push(Output::Wake(ctx.now + APPEND_PATIENCE_MS * MS, Timer::Patience(self.appends)));
         self.append(ctx);
@@ -133,14 +151,44 @@ impl Manager {
 
     pub(super) fn append(&mut self, ctx: &mut Context<'_>) {
         let now = self.clock.read(ctx.now).time;
-        let Phase::Appending { id, payload, sent_at, .. } = &mut self.phase else { return };
-        *sent_at = now;
+        let sure = is_sure(self.known_at, now);
+        let tip = self.position.tip().filter(|_| !sure);
+        let Phase::Appending { id, payload, sent_at, looking, answer, .. } = &mut self.phase else {
+            return;
+        };
+        (*sent_at, *looking, *answer) = (now, tip.is_some(), None);
         let expected = self.position.sequence;
         let request = Request::Append { expected, id: *id, payload: Rc::clone(payload) };
         self.ask(request, ACK_TIMEOUT, Purpose::Append, ctx);
+        match tip {
+            Some(tip) => self.ask(Request::Get(tip), ACK_TIMEOUT, Purpose::Beside, ctx),
+            None if !sure => self.known_at = Some(now),
+            None => {}
+        }
+    }
+
+    /// What stands where this manager stands was looked at beside the append.
+    pub(super) fn beside_known(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
+        let Phase::Appending { looking, answer, sent_at, .. } = &mut self.phase else { return };
+        *looking = false;
+        let (answer, sent_at) = (answer.take(), *sent_at);
+        if let Some(Response::Message(found)) = response {
+            match self.position.check(found.as_deref()) {
+                Ok(()) => self.known_at = Some(sent_at),
+                Err(broken) => return self.broken(broken, ctx),
+            }
+        }
+        if let Some(answer) = answer {
+            self.append_answered(answer, ctx);
+        }
     }
 
     pub(super) fn append_answered(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
+        let Phase::Appending { looking, answer, .. } = &mut self.phase else { return };
+        if *looking {
+            *answer = Some(response);
+            return;
+        }
         match response {
             Some(Response::Stored { sequence, duplicate: false })
                 if is_sure(self.known_at, self.clock.read(ctx.now).time) =>
@@ -238,7 +286,7 @@ impl Manager {
         }
         let Some(cluster) = &mut self.cluster else { return };
         match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Appending { mut pending, payload, sent_at, electing, .. } => {
+            Phase::Appending { mut pending, payload, sent_at, .. } => {
                 self.known_at = Some(sent_at);
                 if payload != pending.bytes {
                     // A forged record: this process reads what it wrote, as everybody does.
@@ -261,20 +309,24 @@ impl Manager {
                 }
                 let records = vec![(pending.index, Rc::clone(&pending.bytes))];
                 let events = std::mem::take(&mut pending.events);
-                self.phase = Phase::Storing { pending, electing };
+                self.landing.push_back(*pending);
                 self.write(vec![ManagerBatch::Records { writes, records, events }], ctx);
+                self.turn_soon(ctx);
             }
             other => self.phase = other,
         }
     }
 
-    pub(super) fn stored(&mut self, pending: Pending, electing: bool, ctx: &mut Context<'_>) {
-        self.phase = Phase::Idle;
+    /// The oldest record that was being written is on the disk.
+    pub(super) fn landed(&mut self, ctx: &mut Context<'_>) {
+        let Some(pending) = self.landing.pop_front() else { return };
+        self.moved_at = ctx.now;
         let receipt = Receipt::durable(pending.index);
         if let Some(Ok(effects)) = pending.proposal.map(|proposal| proposal.release(&receipt)) {
             self.perform(effects, ctx);
         }
-        if electing {
+        self.perform(pending.after, ctx);
+        if pending.electing {
             self.listen(ctx);
         }
         self.keep(ctx);
@@ -318,9 +370,10 @@ impl Manager {
                     _ => node_name(0),
                 };
                 if let Question::Sync(sync) = question {
-                    let Some(cluster) = &self.cluster else { return };
-                    let answer = Answer::Page(cluster.state().sync_page(&node, &sync));
-                    return ctx.out.push(Output::Send(from, Message::Answer { number, answer }));
+                    if self.landing.is_empty() {
+                        return self.answer_sync(from, number, &sync, ctx);
+                    }
+                    return self.syncs.push((from, number, sync));
                 }
                 self.tickets += 1;
                 let ticket = Ticket(self.tickets);
@@ -355,6 +408,12 @@ impl Manager {
         }
     }
 
+    fn answer_sync(&self, from: Process, number: u64, sync: &Sync, ctx: &mut Context<'_>) {
+        let (Process::Worker(worker), Some(cluster)) = (from, &self.cluster) else { return };
+        let answer = Answer::Page(cluster.state().sync_page(&node_name(worker), sync));
+        ctx.out.push(Output::Send(from, Message::Answer { number, answer }));
+    }
+
     /// Refuses an arrival while nothing can be committed.
     pub(super) fn refuse(&self, message: Message, ctx: &mut Context<'_>) {
         if let Message::Ask { from, number, .. } = message {
@@ -363,9 +422,19 @@ impl Manager {
         }
     }
 
-    /// Leads no longer: drops what is not committed, tells who waits, gives the lease back, and begins anew.
+    /// Leads no longer: drops what is not committed, tells who waits, gives the lease back once what it was writing is
+    /// on the disk, and begins anew.
     pub(super) fn end_reign(&mut self, ctx: &mut Context<'_>) {
         self.leave_reign(ctx);
+        self.phase = Phase::Ending;
+        self.reign_ended(ctx);
+    }
+
+    pub(super) fn reign_ended(&mut self, ctx: &mut Context<'_>) {
+        if ctx.disk.is_writing() {
+            self.phase = Phase::Ending;
+            return;
+        }
         self.phase = Phase::Opening;
         self.release(ctx);
         if !self.cancelled {
@@ -381,7 +450,10 @@ impl Manager {
         self.queue.clear();
         self.gateway.clear();
         self.turn_at = None;
-        for (_, (asker, number)) in std::mem::take(&mut self.waiting) {
+        self.landing.clear();
+        let waiting = std::mem::take(&mut self.waiting).into_values();
+        let syncs = std::mem::take(&mut self.syncs).into_iter();
+        for (asker, number) in waiting.chain(syncs.map(|(from, number, _)| (from, number))) {
             let answer = Answer::Unavailable;
             ctx.out.push(Output::Send(asker, Message::Answer { number, answer }));
         }

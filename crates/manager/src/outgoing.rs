@@ -1,0 +1,233 @@
+//! What leaves a leader: answers to whoever waits, and what nodes are told. All of it against records that have landed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use longshore_bus::ApiRequest;
+use longshore_core::cluster::record::CommandAnswer;
+use longshore_core::cluster::{Effect, Reply, Ticket};
+use longshore_proto::api::Answer;
+use longshore_proto::error::ApiError;
+use longshore_proto::event::Event;
+use longshore_proto::name::NodeName;
+use longshore_proto::node::{AssignDelta, Sync};
+use serde::Serialize;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::error::ManagerError;
+use crate::gateway::NodeRequest;
+use crate::landing::Landing;
+use crate::lease::Held;
+use crate::query::{Question, answer_api};
+use crate::store::Store;
+
+/// Somebody who waits for what is decided.
+#[derive(Debug)]
+pub(crate) enum Waiting {
+    Api(ApiRequest),
+    Node(NodeRequest),
+    /// A question that the barrier stands before.
+    Question(Question),
+}
+
+/// A question that is answered from the state, once all of that has landed.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// A node's set of assignments.
+    Sync(NodeRequest, Sync),
+    /// What any manager may answer that has seen as much as the asker.
+    Question(Question),
+    /// What has passed the barrier: this manager leads for certain.
+    Certain(Question),
+}
+
+/// Everything that leaves, until it may.
+#[derive(Debug)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) landing: Landing,
+    /// The index of the last record that has landed.
+    committed: watch::Sender<u64>,
+    held: &'a Held,
+    waiting: BTreeMap<Ticket, Waiting>,
+    tickets: u64,
+    /// Questions that arrived while records were on their way, or had to pass a barrier.
+    asked: Vec<Asked>,
+    assignments: mpsc::UnboundedSender<(NodeName, AssignDelta)>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// Nothing yet.
+    pub(crate) fn new(
+        store: &Arc<Store>,
+        held: &'a Held,
+        assignments: mpsc::UnboundedSender<(NodeName, AssignDelta)>,
+    ) -> Self {
+        Self {
+            landing: Landing::new(store),
+            committed: watch::Sender::new(0),
+            held,
+            waiting: BTreeMap::new(),
+            tickets: 0,
+            asked: Vec::new(),
+            assignments,
+        }
+    }
+
+    /// The index of the last record that has landed.
+    pub(crate) fn index(&self) -> u64 {
+        *self.committed.borrow()
+    }
+
+    /// The same, as it moves.
+    pub(crate) fn commits(&self) -> watch::Receiver<u64> {
+        self.committed.subscribe()
+    }
+
+    /// Somebody waits for a decision.
+    pub(crate) fn ticket(&mut self, waiting: Waiting) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.waiting.insert(ticket, waiting);
+        ticket
+    }
+
+    /// Somebody asks about a state of which not all has landed.
+    pub(crate) fn ask_later(&mut self, asked: Asked) {
+        self.asked.push(asked);
+    }
+
+    /// Whether questions wait until everything has landed.
+    pub(crate) fn is_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// The questions that wait.
+    pub(crate) fn asked(&mut self) -> Vec<Asked> {
+        std::mem::take(&mut self.asked)
+    }
+
+    /// Waits until records have landed, for ever where none is on its way, and lets go what follows from them. Whoever
+    /// does not wait to the end loses nothing.
+    pub(crate) async fn land(&mut self) -> Result<(), ManagerError> {
+        let landed = self.landing.landed().await?;
+        self.held.moved();
+        for landed in landed {
+            landed.events().iter().for_each(tell);
+            let index = landed.index();
+            let effects = landed.release()?;
+            self.committed.send_replace(index);
+            self.perform(effects);
+        }
+        Ok(())
+    }
+
+    /// Waits until everything that was appended has landed.
+    pub(crate) async fn settle(&mut self) -> Result<(), ManagerError> {
+        while !self.landing.is_empty() {
+            self.land().await?;
+        }
+        Ok(())
+    }
+
+    /// Lets go what was decided without a record, or keeps it until that has landed on which it rests.
+    pub(crate) fn decided(&mut self, effects: Vec<Effect>) {
+        if let Some(effects) = self.landing.hold(effects) {
+            self.perform(effects);
+        }
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        let index = self.index();
+        for effect in effects {
+            match effect {
+                Effect::Assign { node, delta } => {
+                    // The receiver lives as long as the reign; after it, nobody needs to be told.
+                    let _ = self.assignments.send((node, delta));
+                }
+                Effect::Answer { ticket, reply } => match (self.waiting.remove(&ticket), reply) {
+                    (Some(Waiting::Api(request)), Reply::Command(reply)) => match reply {
+                        Ok(CommandAnswer::Submitted(answer)) => {
+                            answer_api(request, index, Ok(answer))
+                        }
+                        Ok(CommandAnswer::JobStopped(answer)) => {
+                            answer_api(request, index, Ok(answer))
+                        }
+                        Ok(CommandAnswer::TaskStopped(answer)) => {
+                            answer_api(request, index, Ok(answer))
+                        }
+                        Ok(CommandAnswer::Rebalanced(answer)) => {
+                            answer_api(request, index, Ok(answer))
+                        }
+                        Ok(CommandAnswer::NodesChanged(answer)) => {
+                            answer_api(request, index, Ok(answer))
+                        }
+                        Ok(CommandAnswer::NodeGone(answer)) => {
+                            answer_api(request, index, Ok(answer))
+                        }
+                        Err(refusal) => answer_api::<()>(request, index, Err(refusal)),
+                    },
+                    (Some(Waiting::Node(request)), Reply::Registered(reply)) => {
+                        answer_node(request, index, reply);
+                    }
+                    (Some(Waiting::Node(request)), Reply::Reports(reply)) => {
+                        answer_node(request, index, reply)
+                    }
+                    (Some(Waiting::Question(question)), Reply::Barrier) => {
+                        self.asked.push(Asked::Certain(question));
+                    }
+                    (_, reply) => error!(?ticket, ?reply, "an answer without its asker: a bug"),
+                },
+            }
+        }
+    }
+
+    /// Tells everybody who waits to try again: elsewhere, or later.
+    pub(crate) async fn dismiss(&mut self, refusal: &ApiError) {
+        let refused = || Answer::<()>::new(0, Err(refusal.clone()));
+        for (_, waiting) in std::mem::take(&mut self.waiting) {
+            match waiting {
+                Waiting::Api(request) | Waiting::Question(Question { request, .. }) => {
+                    request.answer(&refused()).await
+                }
+                Waiting::Node(request) => request.answer(&refused()).await,
+            }
+        }
+        for asked in self.asked() {
+            match asked {
+                Asked::Sync(request, _) => request.answer(&refused()).await,
+                Asked::Question(question) | Asked::Certain(question) => {
+                    question.request.answer(&refused()).await
+                }
+            }
+        }
+    }
+}
+
+/// Answers a node without waiting until the bus has taken it.
+pub(crate) fn answer_node<T: Serialize + Send + std::marker::Sync + 'static>(
+    request: NodeRequest,
+    index: u64,
+    result: Result<T, ApiError>,
+) {
+    let answer = Answer::new(index, result);
+    tokio::spawn(async move { request.answer(&answer).await });
+}
+
+/// Tells of what an operator looks for in the leader's log: alarms, and nodes that come and go.
+fn tell(event: &Event) {
+    let reason = event.reason.as_deref().unwrap_or_default();
+    let node = event.node.as_ref().map_or("", |node| node.as_str());
+    match (event.event_type.as_str(), event.state.as_deref()) {
+        ("cluster.alarm", Some("over")) => info!("an alarm is over: {reason}"),
+        ("cluster.alarm", Some("warning")) => warn!("{reason}"),
+        ("cluster.alarm", _) => error!("{reason}"),
+        ("node.suspect", _) => warn!(node, "a node is suspect: {reason}"),
+        ("node.lost", _) => {
+            error!(node, "a node is lost, and its tasks are gone with it: {reason}")
+        }
+        ("node.registered", _) => info!(node, "a node has joined: {reason}"),
+        ("node.ready" | "node.left", Some(state)) => info!(node, "a node is {state}: {reason}"),
+        _ => {}
+    }
+}
