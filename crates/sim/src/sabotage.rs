@@ -8,7 +8,7 @@ use longshore_core::cluster::State;
 use longshore_core::cluster::record::{Fact, Record};
 use longshore_core::mint::Minter;
 use longshore_proto::node::TaskReport;
-use longshore_proto::state::{NodeStatus, TaskState};
+use longshore_proto::state::{Eligibility, NodeStatus, TaskState};
 
 /// What is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -269,7 +269,11 @@ trait Room {
 
 impl Room for State {
     fn fleet_room(&self) -> Option<longshore_proto::name::NodeName> {
-        let fullest = self.nodes.iter().max_by_key(|(_, node)| node.tasks.len())?;
+        // One that may be given tasks: what it has no room for is all that is wrong.
+        let open = self.nodes.iter().filter(|(_, node)| {
+            node.status == NodeStatus::Ready && node.eligibility == Eligibility::Open
+        });
+        let fullest = open.max_by_key(|(_, node)| node.tasks.len())?;
         (fullest.1.tasks.len() > 1).then(|| fullest.0.clone())
     }
 }

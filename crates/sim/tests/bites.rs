@@ -52,7 +52,7 @@ bites! {
     one_manager_a_name: ShareTheName => "N-1";
     no_early_events: InventEvents => "V-1";
     no_gap_in_events: PublishUnchained => "V-2";
-    whole_histories: ForgetEvents => "V-3";
+    whole_histories: ForgetEvents => "V-3" | "V-2";
     no_false_death: DeclareFalseDeath => "I-12";
     brake: LoseManyAtOnce => "I-13" | "I-12";
     restart_law: HurryRestarts => "I-14";

@@ -229,7 +229,8 @@ impl Cluster {
         &self.identity
     }
 
-    /// What is known for certain. While a proposal is under way it is part of this.
+    /// What is known for certain. While a proposal is under way, to the log or from there to the store, it is part of
+    /// this.
     pub fn state(&self) -> &State {
         &self.state
     }
@@ -304,7 +305,8 @@ impl Cluster {
     }
 
     /// Decides on waiting inputs, as many as one record holds, and on what time and they make due. Inputs that
-    /// do not fit stay in the queue. The step before must be committed.
+    /// do not fit stay in the queue. The record before must stand in the log, and what is to be stored of it be known; its
+    /// effects, and those of this step, wait until the store has it.
     pub fn propose(&mut self, inputs: &mut Queue, now: Now, seed: [u8; 16]) -> Step {
         let epoch = self.state.meta.epoch;
         let (settings, live) = (&self.settings, &mut self.live);
