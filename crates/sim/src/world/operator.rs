@@ -81,7 +81,8 @@ impl World {
         // Until the log is healed, managers that refuse know what it has lost.
         let refused = !self.operator.refused.is_empty();
         let is_unhealed = self.chaos.counts.of(Fault::Healed) == 0;
-        let is_lost = self.checks.truth.is_behind_workers() || refused && is_unhealed;
+        let is_behind = self.checks.truth.is_behind_workers();
+        let is_lost = is_behind || refused && is_unhealed;
         if self.size.loses == Loses::Nothing
             || self.now - since < PATIENCE
             || !(refused || is_lost)
@@ -101,7 +102,9 @@ impl World {
             if leads {
                 self.chaos.counts.count(Fault::OperatorGoesOn);
             }
-            self.choose();
+            // The log fits the one that leads, and where no worker says otherwise it finds nothing to heal.
+            let all = (0..self.size.managers).collect();
+            self.choose(if leads && !is_behind { &refused } else { &all });
         }
     }
 
@@ -163,10 +166,10 @@ impl World {
         });
     }
 
-    /// Stops all managers, and starts the one that knows most with `--heal-log`; the others later.
-    fn choose(&mut self) {
+    /// Stops all managers, and starts the one of these that knows most with `--heal-log`; the others later.
+    fn choose(&mut self, among: &BTreeSet<usize>) {
         let known = |number: &usize| self.managers[*number].disk.content().meta().index;
-        let Some(most) = (0..self.size.managers).max_by_key(known) else { return };
+        let Some(most) = among.iter().copied().max_by_key(known) else { return };
         if known(&most) == 0 {
             // Nothing was ever written: there is nothing to heal from, and nothing to lose.
             return (0..self.size.managers).for_each(|number| self.give_new_directory(number));
