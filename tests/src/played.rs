@@ -143,6 +143,7 @@ impl Played {
                         node_id: me.node_id,
                         boot_id: me.boot_id,
                         revision: set.revision,
+                        answered: None,
                         digest: set_digest(members),
                         capacity: CAPACITY,
                         used: Resources::ZERO,

@@ -191,15 +191,7 @@ impl Log {
     ) -> Result<(), ManagerError> {
         let applied = Applied::of(&cluster.state().meta);
         let known = applied.sequence;
-        let end = loop {
-            match self.look.check(applied).await {
-                Err(error) if self.look.doubt.is_open() && error.passes() => {
-                    debug!(%error, "the log is asked for again");
-                    tokio::time::sleep(RETRY_DELAY).await;
-                }
-                told => break told?,
-            }
-        };
+        let mut end = self.end_after(applied).await?;
         if end > known {
             info!(from = known + 1, end, "reading the log");
             let mut tail = self.tail(known + 1).await?;
@@ -211,7 +203,11 @@ impl Log {
                         tokio::time::sleep(RETRY_DELAY).await;
                         tail = self.tail(cluster.state().meta.stream_sequence + 1).await?;
                     }
-                    Err(_) => tail = self.tail(cluster.state().meta.stream_sequence + 1).await?,
+                    Err(_) => {
+                        // What was told of may have been lost since.
+                        end = self.end_after(Applied::of(&cluster.state().meta)).await?;
+                        tail = self.tail(cluster.state().meta.stream_sequence + 1).await?;
+                    }
                 }
             }
         }
@@ -225,6 +221,19 @@ impl Log {
     /// What is broken is an error that passes until it was told for long enough.
     pub(crate) async fn check(&mut self, applied: Applied) -> Result<u64, ManagerError> {
         self.look.check(applied).await
+    }
+
+    /// The same, until it is told without doubt.
+    async fn end_after(&mut self, applied: Applied) -> Result<u64, ManagerError> {
+        loop {
+            match self.look.check(applied).await {
+                Err(error) if self.look.doubt.is_open() && error.passes() => {
+                    debug!(%error, "the log is asked for again");
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
+                told => return told,
+            }
+        }
     }
 
     /// Notes what was applied of what was appended here.

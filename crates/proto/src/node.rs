@@ -79,6 +79,10 @@ pub struct Heartbeat {
     pub revision: Revision,
     /// [`set_digest`] of the worker's assignments.
     pub digest: u64,
+    /// Since when what the worker has reported is known, as it was answered last; absent when it has had no answer since
+    /// it last got its whole set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Revision>,
     /// What it offers.
     pub capacity: Resources,
     /// What is in use on the machine, by whomever.
@@ -270,6 +274,16 @@ pub const REPORTS_MAX: usize = 256;
 pub struct ReportsCommitted {
     /// The index of the record after which they are known.
     pub index: u64,
+    /// The epoch of the leader that says so; 0 from a manager of before.
+    #[serde(default)]
+    pub epoch: u64,
+}
+
+impl ReportsCommitted {
+    /// Since when they are known, where the leader has said it.
+    pub fn revision(self) -> Option<Revision> {
+        (self.epoch > 0).then_some(Revision { epoch: self.epoch, index: self.index })
+    }
 }
 
 /// A digest of a set of assignments, the same whatever their order, to notice two sets that differ.

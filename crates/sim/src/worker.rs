@@ -427,7 +427,8 @@ impl Worker {
         match action {
             Action::SendReports { through, reports } => {
                 if ctx.sabotage == Some(Sabotage::KeepReports) {
-                    return self.inbox.push_back(Input::ReportsAcked { through });
+                    let known = None;
+                    return self.inbox.push_back(Input::ReportsAcked { through, known });
                 }
                 let (node_id, boot_id) = (self.node_id, self.boot_id);
                 let told = reports
@@ -523,9 +524,10 @@ impl Worker {
             }
             Purpose::Page => self.page(answer, ctx),
             Purpose::Reports { through, told } => match answer {
-                Some(Answer::Brain(Reply::Reports(Ok(_)))) => {
+                Some(Answer::Brain(Reply::Reports(Ok(committed)))) => {
                     ctx.notes.push(Note::Delivered { worker: self.number, told });
-                    self.input(Input::ReportsAcked { through }, ctx);
+                    let known = committed.revision();
+                    self.input(Input::ReportsAcked { through, known }, ctx);
                 }
                 answer => {
                     self.note_unknown(answer.as_ref());
@@ -595,6 +597,7 @@ impl Worker {
             boot_id: self.boot_id,
             revision: self.agent.revision(),
             digest: self.agent.digest(),
+            answered: self.agent.answered(),
             capacity: self.register.capacity,
             used: Resources::ZERO,
             tasks_running: self.agent.tasks_running(),

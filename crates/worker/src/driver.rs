@@ -593,6 +593,7 @@ impl Driver {
             boot_id: self.boot_id,
             revision: self.agent.revision(),
             digest: self.agent.digest(),
+            answered: self.agent.answered(),
             capacity: self.probe.capacity(),
             used: self.probe.used(),
             tasks_running: self.agent.tasks_running(),

@@ -162,7 +162,7 @@ impl Session {
         let ask = Ask::write(CommandId(Uuid::now_v7()), ASK_DEADLINE);
         let subject = self.subject(NodeVerb::Report);
         match self.bus.ask::<_, ReportsCommitted>(&subject, &message, ask).await {
-            Ok(_) => Input::ReportsAcked { through },
+            Ok((_, committed)) => Input::ReportsAcked { through, known: committed.revision() },
             Err(error) => {
                 self.note(&error, "reports are held until they can be delivered");
                 Input::ReportsFailed

@@ -176,6 +176,7 @@ fn signs_of_life(host: &Host, number: u128) -> (Input, Input) {
         node_id,
         boot_id,
         revision: longshore_proto::id::Revision::default(),
+        answered: None,
         digest: 0,
         capacity: host.capacity,
         used: Resources::ZERO,

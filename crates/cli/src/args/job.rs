@@ -103,8 +103,8 @@ pub(crate) struct History {
     /// The job
     pub(crate) name: JobName,
     /// Show everything that this version says, instead of what each has changed
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) version: Option<u64>,
+    #[arg(long = "version", value_name = "NUMBER")]
+    pub(crate) of_version: Option<u64>,
     /// Show the values of environment variables
     #[arg(long)]
     pub(crate) show_env: bool,

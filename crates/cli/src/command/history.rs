@@ -36,8 +36,8 @@ pub(crate) async fn run(
 ) -> Result<Exit, Failure> {
     let name = &wish.name;
     let problem = |error| Failure::asked(format_args!("show the versions of {name}"), &error);
-    let newest = client.job_version(name, wish.version).await.map_err(problem)?;
-    if wish.version.is_some() {
+    let newest = client.job_version(name, wish.of_version).await.map_err(problem)?;
+    if wish.of_version.is_some() {
         return one(&newest, wish, printer);
     }
     let question = ListEvents {
@@ -155,7 +155,8 @@ pub(crate) async fn plan(global: &Global, wish: &Plan, printer: Printer) -> Resu
     let changes = changes::between(&fields(before)?, &fields(Some(&after))?, wish.show_env);
     let question = WhatIf::Submit { job: Box::new(job.clone()) };
     let answer = client.whatif(&question).await.map_err(problem)?;
-    let would_change = has_ended || !changes.is_empty();
+    // The order of parts is no field, and yet makes a version.
+    let would_change = has_ended || before.is_none_or(|before| *before != after);
     match wish.output {
         Format::Json => {
             let version = present.as_ref().map(|present| present.version);
@@ -179,6 +180,9 @@ pub(crate) async fn plan(global: &Global, wish: &Plan, printer: Printer) -> Resu
             // Of a job that is new everything is: its file says that better.
             for change in changes.iter().filter(|_| present.is_some()) {
                 printer.line(&change.line())?;
+            }
+            if would_change && changes.is_empty() && !has_ended {
+                printer.line("~ the order of its parts")?;
             }
             if would_change {
                 printer.data(&format!("\n{}", outlook::text(&answer)))?;

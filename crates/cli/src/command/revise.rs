@@ -30,15 +30,24 @@ pub(crate) async fn restart(
             },
         }
     }
+    let mut exit = Exit::Done;
     if wish.wait {
-        for job in restarting {
-            let exit = wait::for_job(client, printer, &job.name, job.version, Until::Done).await?;
-            if exit != Exit::Done {
-                return Ok(exit);
+        for JobSubmitted { name, version, .. } in restarting {
+            match wait::for_job(client, printer, &name, version, Until::Done).await {
+                Ok(Exit::Done) => {}
+                Ok(Exit::Interrupted) => {
+                    exit = Exit::Interrupted;
+                    break;
+                }
+                Ok(other) => exit = other,
+                Err(failure) => match failed {
+                    None => failed = Some(failure),
+                    Some(_) => drop(printer.failure(&failure)),
+                },
             }
         }
     }
-    failed.map_or(Ok(Exit::Done), Err)
+    failed.map_or(Ok(exit), Err)
 }
 
 async fn restart_one(

@@ -121,6 +121,7 @@ impl Agent {
             }
         }
         self.set_revision(set.revision);
+        self.answered = None;
         if !self.ctx.synced {
             self.ctx.synced = true;
             // Containers of unknown tasks may be judged from now on.
@@ -128,6 +129,16 @@ impl Agent {
         }
         if std::mem::take(&mut self.sync.again) {
             self.want_sync();
+        }
+    }
+
+    /// Reports were answered: they are known since then.
+    pub(super) fn known_since(&mut self, known: Option<Revision>) {
+        match (self.answered, known) {
+            (_, None) => {}
+            // Another leader. What the one before had answered may have been lost with it: the whole set tells.
+            (Some(before), Some(known)) if before.epoch != known.epoch => self.want_sync(),
+            (_, Some(known)) => self.answered = Some(known),
         }
     }
 

@@ -107,6 +107,8 @@ pub enum Input {
     ReportsAcked {
         /// The place that [`super::Action::SendReports`] named.
         through: u64,
+        /// Since when they are known there, where the leader has said it.
+        known: Option<Revision>,
     },
     /// The reports could not be delivered, as far as known.
     ReportsFailed,

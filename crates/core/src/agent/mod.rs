@@ -86,6 +86,9 @@ pub struct Agent {
     tombstones: BTreeMap<TaskId, Tombstone>,
     tombstone_next: u64,
     revision: Revision,
+    /// Since when what was reported is known, as it was answered last since the whole set was had: a leader that has
+    /// forgotten that says so. After a start the whole set is had anyway.
+    answered: Option<Revision>,
     sync: SyncState,
     /// Up to which place reports were answered in this run.
     delivered: Option<u64>,
@@ -121,6 +124,7 @@ impl Agent {
                 .collect(),
             tombstone_next,
             revision: saved.revision,
+            answered: None,
             sync: SyncState::default(),
             delivered: None,
             ctx: Context {
@@ -201,9 +205,10 @@ impl Agent {
             }
             Input::DiskMeasured { used_percent } => self.disk_measured(used_percent),
             Input::StockRemoved { item, result } => self.stock_removed(&item, &result),
-            Input::ReportsAcked { through } => {
+            Input::ReportsAcked { through, known } => {
                 let through = self.ctx.outbox.acked(through, now_ms, &mut self.ctx.writes);
                 self.delivered = self.delivered.max(Some(through));
+                self.known_since(known);
             }
             Input::ReportsFailed => self.ctx.outbox.failed(now_ms),
             Input::Leave => {
@@ -296,6 +301,11 @@ impl Agent {
     /// The revision of the newest assignments.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// Since when what was reported is known, as it was answered last since the whole set was had.
+    pub fn answered(&self) -> Option<Revision> {
+        self.answered
     }
 
     /// The digest of the assignments that have not ended as far as the leader knows.

@@ -322,8 +322,11 @@ impl World {
                 for report in reports.iter().filter(|report| report.state.is_terminal()) {
                     self.wanted.remove(&report.task);
                 }
-                let input =
-                    if fate == 1 { Input::ReportsFailed } else { Input::ReportsAcked { through } };
+                let input = if fate == 1 {
+                    Input::ReportsFailed
+                } else {
+                    Input::ReportsAcked { through, known: None }
+                };
                 self.input(input);
             }
             Action::RequestSync => {

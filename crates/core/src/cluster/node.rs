@@ -197,7 +197,10 @@ pub(super) fn heartbeat(
         && node.tasks.is_empty()
         && heartbeat.tasks_running == 0
         && heartbeat.runtime_error.is_none();
-    if (heard.mismatches >= MISMATCHES_MAX || heartbeat.revision < expected) && !is_ahead {
+    // Its set says how far its tasks are known, and it reports what is not.
+    let is_forgotten = heartbeat.answered.is_some_and(|at| draft.state.has_forgotten(at));
+    let is_behind = heard.mismatches >= MISMATCHES_MAX || heartbeat.revision < expected;
+    if (is_behind || is_forgotten) && !is_ahead {
         heard.mismatches = 0;
         tell(draft, revision);
     }
@@ -274,7 +277,7 @@ pub(super) fn reports(
     name: &NodeName,
     message: &Reports,
 ) {
-    let index = draft.revision.index;
+    let Revision { epoch, index } = draft.revision;
     let registered =
         draft.state.nodes.get(name).is_some_and(|node| node.facts.id == message.node_id);
     let reply = if !registered {
@@ -300,7 +303,7 @@ pub(super) fn reports(
         if let Some(heard) = live.nodes.get_mut(name) {
             heard.at = draft.now.time;
         }
-        Ok(ReportsCommitted { index })
+        Ok(ReportsCommitted { index, epoch })
     };
     draft.effect(Effect::Answer { ticket, reply: Reply::Reports(reply) });
 }

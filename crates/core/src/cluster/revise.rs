@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use longshore_proto::api::{JobSubmitted, TaskStopped};
 use longshore_proto::error::{ApiError, ErrorCode};
+use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, Namespace, SpecName};
 use longshore_proto::spec::JobSpec;
 use longshore_proto::state::TaskState;
@@ -118,11 +119,14 @@ pub(super) fn roll_back(
         }
         Some(version) => job.versions.get(&version).ok_or_else(|| no_version(key, job, version))?,
         None => {
-            let earlier = job.versions.range(..job.version).next_back();
-            earlier.map(|(_, spec)| spec).ok_or_else(|| {
+            // One that differs in more than how often its tasks have begun anew.
+            let differs =
+                |spec: &&Arc<JobSpec>| JobSpec::clone(spec).following(Some(current)) != **current;
+            let earlier = job.versions.range(..job.version).rev().map(|(_, spec)| spec);
+            earlier.into_iter().find(differs).ok_or_else(|| {
                 ApiError::new(
                     ErrorCode::Conflict,
-                    format!("the job {} has no earlier version", key.name),
+                    format!("the job {} has no earlier version that differs", key.name),
                 )
                 .hint("submit a job file that says what it is to be")
             })?
@@ -161,6 +165,19 @@ pub(super) fn restart_task(
             format!("task {id} waits for a node: there is nothing yet to begin anew"),
         )
         .hint(format!("`longshore explain {id}` says what it waits for")));
+    }
+    let ids = draft.state.slot(&task.job, &task.spec, task.slot);
+    let follows = |other: &&TaskId| {
+        let other = draft.state.tasks.get(other);
+        other.is_some_and(|other| other.replaces == Some(id) && !other.state.is_terminal())
+    };
+    // It ends by itself, once that one is up.
+    if let Some(successor) = ids.iter().find(follows) {
+        return Err(ApiError::new(
+            ErrorCode::Conflict,
+            format!("task {id} is being replaced already, by {successor}"),
+        )
+        .hint(format!("`longshore status {successor}` shows how far that is")));
     }
     let instances = current.spec(&task.spec).map_or(0, |spec| spec.instances);
     stop_one(draft, id, format!("restarted by {actor}"));

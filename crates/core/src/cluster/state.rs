@@ -164,6 +164,13 @@ impl State {
                 || next.is_some_and(|(_, first)| followed.index >= *first))
     }
 
+    /// Whether reports may be forgotten that a worker was told are known: a later reign began before that record, so the
+    /// log has lost it.
+    pub(super) fn has_forgotten(&self, answered: Revision) -> bool {
+        let next = self.meta.reigns.iter().find(|(epoch, _)| *epoch > answered.epoch);
+        answered.epoch > self.meta.epoch || next.is_some_and(|(_, first)| answered.index >= *first)
+    }
+
     /// Up to when commands may have been forgotten, by when their ids were made, in milliseconds since the Unix
     /// epoch.
     pub fn commands_forgotten_ms(&self) -> u64 {

@@ -56,6 +56,7 @@ pub(crate) fn nodes(examples: &mut Examples) {
         boot_id,
         revision,
         digest: 0x1122_3344_5566_7788,
+        answered: Some(revision),
         capacity: CAPACITY,
         used: Resources { cpu_millis: 350, memory_bytes: 2 << 30, disk_bytes: 40 << 30 },
         tasks_running: 2,
@@ -174,5 +175,5 @@ pub(crate) fn nodes(examples: &mut Examples) {
         ..report.clone()
     };
     examples.message("Request:", &Reports { node_id, boot_id, reports: vec![report, waits] });
-    examples.message("Answer:", &ok(ReportsCommitted { index: 13 }));
+    examples.message("Answer:", &ok(ReportsCommitted { epoch: 3, index: 13 }));
 }

@@ -290,6 +290,11 @@ impl Manager {
         let Some(Response::Messages(messages)) = response else {
             return ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
         };
+        if messages.is_empty() {
+            // What was told of may have been lost since.
+            self.phase = Phase::Reading { end: 0, next: 0 };
+            return ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));
+        }
         if self.apply(messages, ctx) {
             self.phase = Phase::Reading { end, next: self.applied().sequence + 1 };
         }

@@ -386,7 +386,7 @@ impl Manager {
                     {
                         self.waiting.remove(&ticket);
                         let index = 0;
-                        let reply = Reply::Reports(Ok(ReportsCommitted { index }));
+                        let reply = Reply::Reports(Ok(ReportsCommitted { index, epoch: 0 }));
                         let answer = Answer::Brain(reply);
                         drop(reports);
                         ctx.out.push(Output::Send(from, Message::Answer { number, answer }));

@@ -158,7 +158,10 @@ impl Leader {
                             }
                         }
                         question
-                            .answer(worker, &Answer::new(1, Ok(ReportsCommitted { index: 1 })))
+                            .answer(
+                                worker,
+                                &Answer::new(1, Ok(ReportsCommitted { index: 1, epoch: 1 })),
+                            )
                             .await;
                     }
                     _ => {

@@ -109,6 +109,26 @@ fn a_hint_leads_to_a_sync_only_where_the_revision_differs() {
 }
 
 #[test]
+fn another_leaders_answer_leads_to_a_look_at_what_it_knows() {
+    let at = |epoch, index| Some(Revision { epoch, index });
+    let acked = |known| Input::ReportsAcked { through: 0, known };
+    let mut bench = Bench::ready();
+    assert_eq!(bench.step(acked(None)), (vec![], vec![]));
+    assert_eq!(bench.step(acked(at(1, 7))), (vec![], vec![]));
+    assert_eq!(bench.agent.answered(), at(1, 7), "each heartbeat says so");
+    assert_eq!(bench.step(acked(at(2, 6))), (vec![], vec![Action::RequestSync]));
+    assert_eq!(bench.agent.answered(), at(1, 7), "until it is clear what the new leader knows");
+    let set = FullSet {
+        cluster_id: cluster(),
+        revision: bench.agent.revision(),
+        assignments: vec![],
+        known: vec![],
+    };
+    bench.step(Input::Synced(set));
+    assert_eq!(bench.agent.answered(), None);
+}
+
+#[test]
 fn another_cluster_changes_nothing_and_raises_one_alarm() {
     let mut bench = Bench::running(always());
     let other = ClusterId(Uuid::from_u128(7));

@@ -32,7 +32,7 @@ fn reports_are_gathered_sent_once_and_forgotten_when_acknowledged() {
     };
     assert_eq!(sent[0].state, TaskState::Preparing);
     assert_eq!(
-        bench.step(Input::ReportsAcked { through: 1 }),
+        bench.step(Input::ReportsAcked { through: 1, known: None }),
         (vec![Write::ReportDropped(1)], vec![])
     );
     bench.lose_power();

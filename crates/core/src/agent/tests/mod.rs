@@ -311,7 +311,7 @@ impl Bench {
                 return delivered;
             };
             delivered.extend(reports);
-            self.step(Input::ReportsAcked { through });
+            self.step(Input::ReportsAcked { through, known: None });
         }
     }
 

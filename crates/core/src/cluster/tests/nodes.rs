@@ -330,6 +330,30 @@ fn a_goodbye_is_believed_at_once() {
 }
 
 #[test]
+fn a_node_whose_answered_reports_are_lost_is_told_to_look() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let first = world.cluster.state().next_revision(1);
+    world.change_leader();
+    let told = |world: &mut World, answered| {
+        let Input::Heartbeat { node, mut heartbeat } = world.heartbeat(&node_name("n1")) else {
+            unreachable!()
+        };
+        world.run([Input::Heartbeat { node: node.clone(), heartbeat: heartbeat.clone() }]);
+        let before = world.told.len();
+        heartbeat.answered = answered;
+        world.run([Input::Heartbeat { node, heartbeat }]);
+        world.told.len() > before
+    };
+    // The next reign began where that record had stood.
+    assert!(told(&mut world, Some(first)));
+    assert!(!told(&mut world, Some(Revision { index: first.index - 1, ..first })), "it is there");
+    assert!(!told(&mut world, None));
+    let epoch = world.cluster.state().meta.epoch;
+    assert!(told(&mut world, Some(Revision { epoch: epoch + 1, index: 1 })), "a lost reign");
+}
+
+#[test]
 fn what_a_leaving_node_stops_is_not_replaced_there() {
     let mut world = World::new();
     world.join("n1", NODE).unwrap();
@@ -409,6 +433,7 @@ fn a_stranger_under_a_nodes_name_is_not_believed() {
         node_id: NodeId(Uuid::from_u128(0xbad)),
         boot_id: BootId(Uuid::from_u128(0xbad)),
         revision: Revision::default(),
+        answered: None,
         digest: 0,
         capacity: Resources::ZERO,
         used: Resources::ZERO,

@@ -1,15 +1,16 @@
 //! A job's next version out of one that is there: scaled, restarted, rolled back; and tasks that begin anew.
 
-use longshore_proto::api::{NameVersion, TaskStopped};
+use longshore_proto::api::{DrainNodes, NameVersion, TaskStopped};
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::id::TaskId;
 use longshore_proto::plan::WhatIf;
 use longshore_proto::spec::{JobType, TaskSpec};
 use longshore_proto::state::{JobStatus, TaskState};
 
+use super::eligibility::names;
 use super::world::{NODE, World, job, key};
-use crate::cluster::Command;
 use crate::cluster::record::CommandAnswer;
+use crate::cluster::{Command, NodeCommand};
 
 fn scale(name: &str, spec: Option<&str>, instances: u32) -> Command {
     let spec = spec.map(|spec| spec.parse().unwrap());
@@ -179,6 +180,17 @@ fn an_earlier_version_comes_again_as_the_next() {
     exchange_all(&mut world, "web");
     assert_eq!(version(world.command(roll_back("web", None))), 3);
     assert_eq!(exchange_all(&mut world, "web"), 2);
+    // A restart is no version to go back from.
+    let mut restarted = running("web", 1);
+    let mut changed = job("web", 1);
+    changed.specs[0].image = "busybox:2".into();
+    restarted.submit(changed);
+    exchange_all(&mut restarted, "web");
+    assert_eq!(version(restarted.command(restart("web"))), 3);
+    exchange_all(&mut restarted, "web");
+    assert_eq!(version(restarted.command(roll_back("web", None))), 4);
+    let spec = restarted.cluster.state().jobs[&key("web")].spec().unwrap();
+    assert_eq!((spec.specs[0].image.as_str(), spec.specs[0].restarts), ("busybox:1", 1));
     let image = |world: &World| {
         let state = world.cluster.state();
         let images: Vec<_> = world
@@ -218,6 +230,19 @@ fn a_restarted_task_is_followed_by_a_new_one_in_its_slot() {
     assert_eq!((live.len(), live[1]), (2, second));
     assert_eq!(world.task(live[0]).slot, 0);
     assert_eq!(refused(world.command(restart_task(first))), ErrorCode::Conflict, "it has ended");
+    let drain = NodeCommand::Drain(DrainNodes { names: names(&["n1"]).names, deadline_ms: None });
+    world.join("n2", NODE).unwrap();
+    world.command(Command::Node(drain)).unwrap();
+    world.start_all("web");
+    world.pass(1_000, &["n1", "n2"]);
+    let main = "main".parse().unwrap();
+    let slots = (0..2).map(|slot| world.cluster.state().slot(&key("web"), &main, slot).to_vec());
+    let moves = |ids: &Vec<TaskId>| {
+        ids.iter().filter(|id| !world.task(**id).state.is_terminal()).count() == 2
+    };
+    let moving = slots.filter(moves).map(|ids| ids[ids.len() - 2]).next().unwrap();
+    assert_eq!(refused(world.command(restart_task(moving))), ErrorCode::Conflict);
+    assert!(!world.task(moving).is_to_stop(), "it goes on until its successor is up");
     world.submit(job("big", 30));
     let waiting = world.live("big").into_iter().find(|id| world.task(*id).node.is_none()).unwrap();
     assert_eq!(refused(world.command(restart_task(waiting))), ErrorCode::Conflict);

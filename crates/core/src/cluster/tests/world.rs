@@ -309,6 +309,7 @@ impl World {
             node_id,
             boot_id,
             revision: node.revision,
+            answered: None,
             digest: longshore_proto::node::set_digest(set),
             capacity,
             used: Resources::ZERO,
