@@ -40,7 +40,7 @@ bites! {
     agreement: IgnoreTheFence => "I-1";
     durability: SpeakBeforeCommit => "I-2" | "I-5";
     delivery: AcknowledgeUnread => "I-2";
-    determinism: StoreForgetsTasks => "I-3" | "I-2";
+    determinism: StoreForgetsTasks => "I-3" | "I-2" | "I-8";
     epochs: ReignWithoutElection => "I-4";
     effects_follow_commits: InventAssignments => "I-5";
     identity: StartTwice => "I-6";
