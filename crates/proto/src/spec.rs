@@ -5,6 +5,8 @@
 //! [`JobSpec::resolve`] fills them in by the job's type, and only resolved specs are stored, so that a later
 //! change of a default never changes a running job.
 
+mod policy;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,8 @@ use crate::container::ContainerSpec;
 use crate::health::HealthCheck;
 use crate::name::{Datacenter, JobKey, JobName, Namespace, SpecName};
 use crate::platform::Platform;
+
+pub use self::policy::{MigrateOrder, MigratePolicy, ReschedulePolicy, RestartMode, RestartPolicy};
 
 /// A job as submitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -378,111 +382,6 @@ impl Protocol {
     }
 }
 
-/// When and how often the worker starts a task again on its node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestartPolicy {
-    /// After which ends.
-    pub mode: RestartMode,
-    /// How many restarts are allowed within the window before the worker gives the task up.
-    #[serde(default = "RestartPolicy::default_attempts")]
-    pub attempts: u32,
-    /// The window that restarts are counted in, in milliseconds.
-    #[serde(default = "RestartPolicy::default_window_ms")]
-    pub window_ms: u64,
-    /// The wait before the first restart, in milliseconds; it doubles with each one in the window.
-    #[serde(default = "RestartPolicy::default_delay_ms")]
-    pub delay_ms: u64,
-    /// The longest wait, in milliseconds.
-    #[serde(default = "RestartPolicy::default_delay_ms_max")]
-    pub delay_ms_max: u64,
-}
-
-/// After which ends a task is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RestartMode {
-    /// After none.
-    Never,
-    /// After every end but exit code 0.
-    OnFailure,
-    /// After every end.
-    Always,
-}
-
-impl RestartPolicy {
-    /// The mode with every figure as usual.
-    pub fn usual(mode: RestartMode) -> Self {
-        Self {
-            mode,
-            attempts: Self::default_attempts(),
-            window_ms: Self::default_window_ms(),
-            delay_ms: Self::default_delay_ms(),
-            delay_ms_max: Self::default_delay_ms_max(),
-        }
-    }
-
-    fn default_attempts() -> u32 {
-        5
-    }
-
-    fn default_window_ms() -> u64 {
-        600_000
-    }
-
-    fn default_delay_ms() -> u64 {
-        1_000
-    }
-
-    fn default_delay_ms_max() -> u64 {
-        300_000
-    }
-}
-
-/// What follows when the worker has given a task up: a replacement, perhaps on another node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReschedulePolicy {
-    /// How many replacements in a row a slot may have that fail; absent means no limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempts: Option<u32>,
-    /// The wait before the first replacement, in milliseconds; it doubles with each in a row.
-    pub delay_ms: u64,
-    /// The longest wait, in milliseconds.
-    pub delay_ms_max: u64,
-}
-
-/// How tasks move to another node, for an operator's sake: a drain, or a better balance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MigratePolicy {
-    /// Which of the two comes first.
-    #[serde(default)]
-    pub order: MigrateOrder,
-    /// How many of the part move at once, at least 1; all drains share it.
-    #[serde(default = "MigratePolicy::default_parallel")]
-    pub parallel: u32,
-}
-
-/// What comes first when a task moves.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MigrateOrder {
-    /// The start there: both run for a while.
-    #[default]
-    StartFirst,
-    /// The end here: neither runs for a while.
-    StopFirst,
-}
-
-impl MigratePolicy {
-    /// One after the other, each started there before it is stopped here.
-    pub fn usual() -> Self {
-        Self { order: MigrateOrder::default(), parallel: Self::default_parallel() }
-    }
-
-    fn default_parallel() -> u32 {
-        1
-    }
-}
-
 impl JobSpec {
     /// A job of one part in the standard namespace; everything else as usual.
     pub fn new(name: JobName, job_type: JobType, spec: TaskSpec) -> Self {
@@ -593,134 +492,4 @@ impl TaskSpec {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::codec::{decode, encode};
-
-    /// A task spec as it was before placement preferences and mounts.
-    #[derive(Serialize)]
-    struct Before {
-        name: SpecName,
-        image: String,
-        command: Vec<String>,
-    }
-
-    fn name() -> SpecName {
-        "main".parse().unwrap()
-    }
-
-    fn service(spec: TaskSpec) -> JobSpec {
-        JobSpec::new("web".parse().unwrap(), JobType::Service, spec)
-    }
-
-    #[test]
-    fn a_spec_of_before_is_read_as_one_without_preferences() {
-        let before = Before { name: name(), image: "x".into(), command: vec![] };
-        let spec: TaskSpec = decode(&encode(&before)).unwrap();
-        assert_eq!(spec, TaskSpec::new(name(), "x"));
-    }
-
-    #[test]
-    fn what_is_not_said_takes_no_room() {
-        let json = serde_json::to_string(&TaskSpec::new(name(), "x")).unwrap();
-        for field in [
-            "constraints",
-            "affinities",
-            "spread",
-            "anti_affinity",
-            "distinct_hosts",
-            "migrate",
-            "all_at_once",
-            "mounts",
-            "container",
-            "health",
-        ] {
-            assert!(!json.contains(field), "{field}: {json}");
-        }
-    }
-
-    #[test]
-    fn preferences_and_mounts_travel_as_documented() {
-        let spec = TaskSpec {
-            constraints: vec!["label.rack in r1, r2".parse().unwrap()],
-            affinities: vec![Affinity {
-                constraint: "label.disk = ssd".parse().unwrap(),
-                weight: -50,
-            }],
-            spread: vec![Spread::usual(Attribute::Datacenter)],
-            anti_affinity: Some(0),
-            distinct_hosts: true,
-            all_at_once: true,
-            mounts: vec![
-                Mount {
-                    target: "/data".into(),
-                    source: MountSource::Bind { path: "/srv/data".into() },
-                    read_only: true,
-                },
-                Mount {
-                    target: "/cache".into(),
-                    source: MountSource::Volume { name: "cache".into() },
-                    read_only: false,
-                },
-                Mount {
-                    target: "/tmp".into(),
-                    source: MountSource::Tmpfs { size_bytes: Some(64 << 20) },
-                    read_only: false,
-                },
-            ],
-            ..TaskSpec::new(name(), "x")
-        };
-        assert_eq!(decode::<TaskSpec>(&encode(&spec)).as_ref(), Ok(&spec));
-        let value = serde_json::to_value(&spec).unwrap();
-        let expected = serde_json::json!({
-            "constraints": [{ "attribute": "label.rack", "operator": "in", "values": ["r1", "r2"] }],
-            "affinities": [{
-                "match": { "attribute": "label.disk", "operator": "=", "values": ["ssd"] }, "weight": -50,
-            }],
-            "spread": [{ "attribute": "node.datacenter", "weight": 50 }],
-            "anti_affinity": 0,
-            "distinct_hosts": true,
-            "all_at_once": true,
-            "mounts": [
-                { "target": "/data", "source": { "bind": { "path": "/srv/data" } }, "read_only": true },
-                { "target": "/cache", "source": { "volume": { "name": "cache" } } },
-                { "target": "/tmp", "source": { "tmpfs": { "size_bytes": 67_108_864 } } },
-            ],
-        });
-        for (field, wanted) in expected.as_object().unwrap() {
-            assert_eq!(&value[field], wanted, "{field}");
-        }
-        let plain: Spread = serde_json::from_str(r#"{ "attribute": "label.rack" }"#).unwrap();
-        assert_eq!(plain, Spread::usual(Attribute::Label("rack".into())));
-        assert!(serde_json::from_str::<Spread>(r#"{ "attribute": "" }"#).is_err());
-    }
-
-    #[test]
-    fn a_service_keeps_its_tasks_apart_unless_it_says_otherwise() {
-        let resolved = |job_type, anti_affinity| {
-            let spec = TaskSpec { anti_affinity, ..TaskSpec::new(name(), "x") };
-            JobSpec { job_type, ..service(spec) }.resolve().specs.swap_remove(0).anti_affinity
-        };
-        assert_eq!(resolved(JobType::Service, None), Some(100));
-        assert_eq!(resolved(JobType::Batch, None), Some(0));
-        assert_eq!(resolved(JobType::Service, Some(0)), Some(0));
-        assert_eq!(resolved(JobType::Batch, Some(100)), Some(100));
-    }
-
-    #[test]
-    fn a_platform_becomes_a_constraint_once() {
-        let mut job = service(TaskSpec::new(name(), "x"));
-        job.specs[0].container.platform = Some("linux/arm/v7".parse().unwrap());
-        let resolved = job.resolve();
-        let wanted: Vec<Constraint> = vec!["attribute.platform = linux/arm".parse().unwrap()];
-        assert_eq!(resolved.specs[0].constraints, wanted);
-        assert_eq!(resolved.clone().resolve(), resolved);
-    }
-
-    #[test]
-    fn schedulers_travel_under_the_name_that_is_written() {
-        for kind in SchedulerKind::ALL {
-            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
-        }
-    }
-}
+mod tests;

@@ -11,27 +11,28 @@
 //! A phase is what this process is about to do and is never stored; the record is, and from it and a list of
 //! containers every phase is found again.
 
+mod end;
+mod health;
 mod image;
+mod report;
 #[cfg(test)]
 pub(super) use self::image::PULL_TRIES_MAX;
 
-use longshore_proto::container::Network;
-use longshore_proto::health::{Health, HealthCheck, HealthReport};
+use longshore_proto::health::{Health, HealthReport};
 use longshore_proto::id::{Revision, TaskId};
-use longshore_proto::node::{Assignment, RunTask, TaskKnown, TaskReport, Want, fencing_token};
-use longshore_proto::quantity::{format_bytes, format_duration};
+use longshore_proto::node::{Assignment, RunTask, TaskReport, Want, fencing_token};
 use longshore_proto::spec::{Port, PullPolicy, RestartMode, RestartPolicy};
-use longshore_proto::state::{Mover, TaskState, is_legal_move};
+use longshore_proto::state::TaskState;
 
 use crate::time::Now;
 
-use super::backoff::{self, Verdict};
+use super::backoff;
 use super::context::Context;
-use super::health::{Checker, Finding};
+use super::health::Checker;
 use super::input::{Container, ContainerEnd, Failure, StartedContainer};
 use super::labels::{self, Owner};
 use super::record::TaskRecord;
-use super::step::{Action, ProbeTask, StartContainer};
+use super::step::{Action, StartContainer};
 
 /// How long a container may take to end when nothing says otherwise, in milliseconds.
 pub(super) const STOP_GRACE_MS: u64 = 10_000;
@@ -523,61 +524,6 @@ impl Task {
         }
     }
 
-    // Health.
-
-    fn check(&self) -> Option<HealthCheck> {
-        self.record.run.as_ref().and_then(|run| run.spec.health.clone())
-    }
-
-    /// Asks for its health.
-    fn probe(&mut self, ctx: &mut Context) {
-        if !ctx.runtime.is_ready() {
-            return;
-        }
-        let (Some(check), Some(run), Some(container_id)) =
-            (self.check(), &self.record.run, self.record.container_id.clone())
-        else {
-            return self.checker.end();
-        };
-        let chosen = &self.record.ports;
-        ctx.actions.push(Action::ProbeTask(Box::new(ProbeTask {
-            task: self.record.task,
-            attempt: self.record.attempt,
-            container_id,
-            check,
-            ports: if chosen.is_empty() { run.spec.ports.clone() } else { chosen.clone() },
-            is_on_host_network: run.spec.container.network == Network::Host,
-        })));
-        self.checker.asked();
-    }
-
-    /// Its health was told.
-    pub(super) fn probed(&mut self, ctx: &mut Context, attempt: u64, result: &Result<(), Failure>) {
-        let Some(check) = self.check() else { return };
-        if self.phase != Phase::Running || attempt != self.record.attempt {
-            return;
-        }
-        let why = match result {
-            Ok(()) => None,
-            Err(Failure::Refused(why) | Failure::Forbidden(why)) => Some(why.as_str()),
-            // Nothing is known, so that nothing is held against it.
-            Err(Failure::RuntimeAway) => return self.checker.unanswered(&check, ctx.now_ms),
-        };
-        let known = self.record.health;
-        let finding = self.checker.answered(&check, known, why.is_none(), ctx.now_ms);
-        let Finding::Changed(status) = finding else { return };
-        let sequence = known.map_or(0, |known| known.sequence) + 1;
-        self.record_mut().health = Some(HealthReport { status, sequence });
-        match why {
-            Some(why) => {
-                let reason = format!("unhealthy ({why})");
-                self.report_again(ctx, reason.clone());
-                self.unhealthy = Some(reason);
-            }
-            None => self.report_again(ctx, status.as_str().to_owned()),
-        }
-    }
-
     /// Its stop was answered.
     pub(super) fn stopped(&mut self, ctx: &mut Context, result: &Result<ContainerEnd, Failure>) {
         match result {
@@ -587,198 +533,6 @@ impl Task {
                 let again_at_ms = Some(ctx.now_ms.saturating_add(RETRY_MS));
                 self.phase = Phase::Stopping { again_at_ms };
             }
-        }
-    }
-
-    // Ends.
-
-    fn attempt_failed(&mut self, ctx: &mut Context, reason: &str) {
-        self.give_up_attempt(ctx);
-        self.attempt_over(ctx, None, false, &format!("could not start: {reason}"));
-    }
-
-    /// This node will never run it, so that no restart can help: another node may.
-    fn forbidden(&mut self, ctx: &mut Context, reason: &str) {
-        self.give_up_attempt(ctx);
-        self.phase = Phase::Ended;
-        let (state, reason) = match self.record.stop.clone() {
-            Some(stop) => (TaskState::Stopped, stop),
-            None => (TaskState::Failed, format!("could not start: {reason}")),
-        };
-        self.report(ctx, state, None, Some(reason));
-    }
-
-    /// Clears away what was made for an attempt that could not start.
-    fn give_up_attempt(&mut self, ctx: &mut Context) {
-        if self.is_created || self.phase == Phase::Starting {
-            self.clear_away(ctx);
-        }
-        if !self.record.ports.is_empty() {
-            // One of them may be held by a stranger: the next attempt gets others.
-            self.record_mut().ports = Vec::new();
-            ctx.ports.release(self.id());
-            let fixed = self.record.run.iter().flat_map(|run| &run.spec.ports);
-            ctx.ports.hold(self.record.task, fixed);
-        }
-    }
-
-    fn end_without_container(&mut self, ctx: &mut Context) {
-        if self.is_created {
-            self.clear_away(ctx);
-        }
-        self.phase = Phase::Ended;
-        let reason = self.record.stop.clone();
-        self.report(ctx, TaskState::Stopped, None, reason);
-    }
-
-    /// Removes whatever was created for the attempt: it may even start late, so that the next one waits, and has its grace.
-    fn clear_away(&mut self, ctx: &mut Context) {
-        let Some(cluster_id) = ctx.cluster_id else { return };
-        let (task, attempt) = (self.record.task, self.record.attempt);
-        let owner = Owner { cluster_id, node: ctx.node.clone(), task, attempt };
-        ctx.remove(owner.container_name(), Some(task), self.grace_ms());
-    }
-
-    /// The attempt has ended: what follows is the stop that was wanted, or what the policy says.
-    fn attempt_over(
-        &mut self,
-        ctx: &mut Context,
-        exit_code: Option<i64>,
-        is_clean: bool,
-        what: &str,
-    ) {
-        if self.is_to_end() {
-            self.phase = Phase::Ended;
-            let reason = self.record.stop.clone();
-            self.report(ctx, TaskState::Stopped, exit_code, reason);
-            return;
-        }
-        let (policy, attempt, seed) = (self.policy(), self.record.attempt, self.seed());
-        let now_ms = signed(ctx.now_ms);
-        let verdict = backoff::judge(&policy, &mut self.restarts, is_clean, now_ms, seed);
-        let unix_ms = |at: &i64| ctx.wall_ms.saturating_sub(now_ms.abs_diff(*at));
-        let restarts_at_ms = self.restarts.iter().map(unix_ms).collect();
-        self.record_mut().restarts_at_ms = restarts_at_ms;
-        let (state, reason) = match verdict {
-            Verdict::Completed => (TaskState::Completed, what.to_owned()),
-            Verdict::Failed => (TaskState::Failed, what.to_owned()),
-            Verdict::GivenUp => {
-                let (count, window) = (self.restarts.len(), format_duration(policy.window_ms));
-                let plural = if count == 1 { "" } else { "s" };
-                (
-                    TaskState::Failed,
-                    format!("gave up after {count} restart{plural} in {window}: {what}"),
-                )
-            }
-            Verdict::Restart { delay_ms } => {
-                let delay = format_duration(delay_ms);
-                let reason = format!("attempt {attempt} {what}; restart in {delay}");
-                return self.mint(ctx, ctx.now_ms.saturating_add(delay_ms), exit_code, reason);
-            }
-        };
-        self.phase = Phase::Ended;
-        self.report(ctx, state, exit_code, Some(reason));
-    }
-
-    fn describe(&self, end: ContainerEnd) -> String {
-        let Some(code) = end.exit_code else {
-            return "lost its container: it was removed from outside, or the runtime lost it"
-                .into();
-        };
-        if end.out_of_memory {
-            let limit = self.record.run.as_ref().map_or(0, |run| run.spec.resources.memory_bytes);
-            return format!(
-                "exited with code {code} (out of memory; its limit is {})",
-                format_bytes(limit)
-            );
-        }
-        if end.network_lost {
-            return format!(
-                "exited with code {code} (killed by the worker: the sandbox that held its network had ended)"
-            );
-        }
-        let meaning = match code {
-            126 => " (its command cannot be executed)",
-            127 => " (its command was not found)",
-            134 => " (aborted)",
-            137 => " (killed)",
-            139 => " (segmentation fault)",
-            143 => " (terminated)",
-            _ => "",
-        };
-        format!("exited with code {code}{meaning}")
-    }
-
-    /// Says that a state was reached, if that is a step forward.
-    fn report(
-        &mut self,
-        ctx: &mut Context,
-        state: TaskState,
-        exit_code: Option<i64>,
-        reason: Option<String>,
-    ) {
-        let floor = self.record.run.as_ref().map_or(0, |run| run.attempt_floor);
-        if self.record.attempt == 0 {
-            // An end before any attempt still needs a number that the manager has not seen yet.
-            self.record_mut().attempt = floor.saturating_add(1);
-        }
-        let attempt = self.record.attempt;
-        if !is_legal_move((attempt, self.record.state), (attempt, state), Mover::Worker) {
-            return;
-        }
-        self.record_mut().state = state;
-        if state.is_terminal() {
-            ctx.ports.release(self.id());
-        }
-        self.tell(ctx, state, exit_code, reason);
-    }
-
-    /// Says again that it runs, because something else than its state has changed.
-    fn report_again(&mut self, ctx: &mut Context, reason: String) {
-        if self.record.state == TaskState::Running {
-            self.tell(ctx, TaskState::Running, None, Some(reason));
-        }
-    }
-
-    /// The leader knows less than was delivered: it has lost that, and is told again.
-    pub(super) fn remind(&mut self, known: TaskKnown, ctx: &mut Context) {
-        let (attempt, state) = (self.record.attempt, self.record.state);
-        if !state.is_terminal()
-            && is_legal_move((known.attempt, known.state), (attempt, state), Mover::Worker)
-        {
-            self.tell(ctx, state, None, None);
-        }
-    }
-
-    /// Says how it stands. Of a superseded task nobody wants to hear.
-    fn tell(
-        &mut self,
-        ctx: &mut Context,
-        state: TaskState,
-        exit_code: Option<i64>,
-        reason: Option<String>,
-    ) {
-        if self.record.superseded {
-            return;
-        }
-        let runs = state == TaskState::Running;
-        let attempt = self.record.attempt;
-        let report = TaskReport {
-            task: self.id(),
-            attempt,
-            state,
-            boot_id: ctx.boot_id,
-            container_id: self.record.container_id.clone(),
-            exit_code,
-            reason,
-            ports: if runs { self.record.ports.clone() } else { Vec::new() },
-            health: self.record.health.filter(|_| runs),
-            pulls_failed: self.record.pulls_failed,
-            at_ms: ctx.wall_ms,
-        };
-        let place = ctx.outbox.push(report.clone(), ctx.now_ms, &mut ctx.writes);
-        if state.is_terminal() {
-            self.record_mut().end = Some(Box::new((place, report)));
         }
     }
 

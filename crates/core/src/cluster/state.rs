@@ -5,6 +5,9 @@
 //! the stored parts (the fleet, a job's slots, a node's tasks, what waits) is derived, kept up to date here,
 //! and rebuilt when state is loaded.
 
+mod job;
+mod node;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,14 +18,14 @@ use longshore_proto::id::{Revision, TaskId};
 use longshore_proto::name::{JobKey, NodeName, SpecName};
 use longshore_proto::node::TaskReport;
 use longshore_proto::spec::{JobSpec, TaskSpec};
-use longshore_proto::state::{Eligibility, JobStatus, NodeStatus, TaskState};
+use longshore_proto::state::{Eligibility, NodeStatus, TaskState};
 use longshore_scheduler::Fleet;
 
 use super::changes::{Changes, touch_slot};
 pub use super::parts::{Command, Drain, Job, Meta, Node};
 use super::persist::{self, Write};
 use super::publish;
-use super::record::{CommandKey, Fact, Hash, NodeFacts, Record};
+use super::record::{CommandKey, Fact, Hash, Record};
 use super::shared_map::SharedMap;
 pub use super::slot::SlotTasks;
 use super::task::PackedWhy;
@@ -34,10 +37,6 @@ pub use super::task::Task;
 pub const EPOCHS_RESTORED: u64 = 1_000;
 /// How many reigns are remembered by when they began.
 const REIGNS: usize = 8;
-/// How many ended tasks a slot remembers besides the current one.
-const ENDED_TASKS_PER_SLOT: usize = 4;
-/// How many versions a job remembers besides those that tasks still run.
-const VERSIONS_PER_JOB: usize = 10;
 /// How long a command's answer is remembered, in milliseconds of the leader's clock.
 pub const COMMAND_MEMORY_MS: u64 = 24 * 3_600_000;
 
@@ -412,64 +411,6 @@ impl State {
         changes.meta = true;
     }
 
-    fn apply_submit(
-        &mut self,
-        version: u64,
-        spec: &Arc<JobSpec>,
-        at_ms: u64,
-        changes: &mut Changes,
-    ) {
-        let key = spec.key();
-        if !self.jobs.contains_key(&key) {
-            self.jobs.insert(key.clone(), Arc::new(Job::new(version, at_ms)));
-        }
-        let Some(job) = self.jobs.get_mut(&key).map(Arc::make_mut) else { return };
-        if job.stop_requested || job.status.is_terminal() {
-            job.run_version = version;
-        }
-        job.version = version;
-        job.versions.insert(version, Arc::clone(spec));
-        job.stop_requested = false;
-        job.status = JobStatus::Pending;
-        job.changed_at_ms = at_ms;
-        job.blocked.clear();
-        // What waits must say why anew.
-        changes.freed = true;
-        changes.versions.insert((key.clone(), version));
-        self.prune_versions(&key, changes);
-        changes.touch_job(&key);
-    }
-
-    fn apply_scale(
-        &mut self,
-        key: &JobKey,
-        version: u64,
-        spec: &SpecName,
-        instances: u32,
-        changes: &mut Changes,
-    ) {
-        let Some(job) = self.jobs.get_mut(key).map(Arc::make_mut) else { return };
-        let Some(current) = job.spec() else { return };
-        let mut scaled = JobSpec::clone(current);
-        for candidate in scaled.specs.iter_mut().filter(|candidate| candidate.name == *spec) {
-            candidate.instances = instances;
-        }
-        job.versions.insert(version, Arc::new(scaled));
-        job.version = version;
-        changes.versions.insert((key.clone(), version));
-        self.prune_versions(key, changes);
-    }
-
-    fn apply_forget(&mut self, key: &JobKey, changes: &mut Changes) {
-        let Some(job) = self.jobs.remove(key) else { return };
-        for task in job.slots.values().flat_map(BTreeMap::values).flatten() {
-            self.tasks.remove(task);
-            changes.tasks.insert(*task);
-        }
-        changes.versions.extend(job.versions.keys().map(|version| (key.clone(), *version)));
-        changes.touch_job(key);
-    }
-
     fn apply_place(
         &mut self,
         id: TaskId,
@@ -527,94 +468,6 @@ impl State {
         }
     }
 
-    fn apply_register(
-        &mut self,
-        name: &NodeName,
-        facts: &NodeFacts,
-        revision: Revision,
-        changes: &mut Changes,
-    ) {
-        match self.nodes.get_mut(name) {
-            Some(node) => {
-                if node.facts.id != facts.id {
-                    // Another machine: what was said of the one before does not hold for it.
-                    node.ahead = None;
-                    node.labels_set.clear();
-                    node.eligibility = Eligibility::Open;
-                    node.drain = None;
-                }
-                let is_back = node.facts.boot != facts.boot
-                    && node.drain.as_ref().is_some_and(|drain| drain.by_worker);
-                if is_back {
-                    let was_cordoned = node.drain.as_ref().is_some_and(|drain| drain.was_cordoned);
-                    node.eligibility =
-                        if was_cordoned { Eligibility::Cordoned } else { Eligibility::Open };
-                    node.drain = None;
-                    // Its tasks may have successors that wait, which are not wanted any more.
-                    for task in node.tasks.iter().filter_map(|id| self.tasks.get(id)) {
-                        touch_slot(&mut changes.reconcile, task);
-                    }
-                }
-                node.facts = facts.clone();
-                node.status = NodeStatus::Ready;
-                node.is_confirmed_lost = false;
-            }
-            None => {
-                let node = Node {
-                    facts: facts.clone(),
-                    status: NodeStatus::Ready,
-                    eligibility: Eligibility::Open,
-                    labels_set: BTreeMap::new(),
-                    drain: None,
-                    is_confirmed_lost: false,
-                    ahead: None,
-                    // In a past that was left it may have seen more.
-                    revision: if self.meta.restorations.is_empty() {
-                        Revision::default()
-                    } else {
-                        revision
-                    },
-                    labels: BTreeMap::new(),
-                    tasks: BTreeSet::new(),
-                };
-                self.nodes.insert(name.clone(), node);
-            }
-        }
-        self.derive_node(name);
-        changes.touch_node(name);
-    }
-
-    fn apply_eligibility(
-        &mut self,
-        name: &NodeName,
-        eligibility: Eligibility,
-        drain: Option<Drain>,
-        changes: &mut Changes,
-    ) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
-        node.eligibility = eligibility;
-        node.drain = drain;
-        // Its tasks may have successors that wait, which are not wanted any more.
-        for task in node.tasks.iter().filter_map(|id| self.tasks.get(id)) {
-            touch_slot(&mut changes.reconcile, task);
-        }
-        self.derive_node(name);
-        changes.touch_node(name);
-    }
-
-    fn apply_drain(
-        &mut self,
-        name: &NodeName,
-        changes: &mut Changes,
-        change: impl FnOnce(&mut Drain),
-    ) {
-        let drain = self.nodes.get_mut(name).and_then(|node| node.drain.as_mut());
-        if let Some(drain) = drain {
-            change(drain);
-            changes.nodes.insert(name.clone());
-        }
-    }
-
     /// Ends a task: gives back what it held and takes it out of what is derived.
     fn end_task(
         &mut self,
@@ -667,21 +520,6 @@ impl State {
         }
     }
 
-    /// A node's set of assignments changes with the present record.
-    fn touch_node_set(
-        &mut self,
-        name: &NodeName,
-        revision: Revision,
-        task: Option<TaskId>,
-        changes: &mut Changes,
-    ) {
-        if let Some(node) = self.nodes.get_mut(name) {
-            changes.touch_set(name, node.revision, task);
-            node.revision = revision;
-            changes.nodes.insert(name.clone());
-        }
-    }
-
     fn forget_commands(&mut self, at_ms: u64, changes: &mut Changes) {
         while let Some((from_ms, key)) = self.commands_by_time.first().cloned() {
             if from_ms.saturating_add(COMMAND_MEMORY_MS) >= at_ms {
@@ -692,57 +530,6 @@ impl State {
             let forgotten_ms = key.id.minted_at_ms().unwrap_or(0).max(self.commands_forgotten_ms());
             self.meta.commands_forgotten_ms = Some(forgotten_ms);
             changes.commands.insert(key);
-        }
-    }
-
-    fn prune_slot(&mut self, job: &JobKey, spec: &SpecName, slot: u32, changes: &mut Changes) {
-        let slots = self.jobs.get(job).and_then(|job| job.slots.get(spec));
-        let held = slots.and_then(|slots| slots.get(&slot)).map_or(0, |ids| ids.len());
-        if held <= ENDED_TASKS_PER_SLOT + 1 {
-            return;
-        }
-        let Some(ids) = self
-            .jobs
-            .get_mut(job)
-            .map(Arc::make_mut)
-            .and_then(|job| job.slots.get_mut(spec))
-            .and_then(|slots| slots.get_mut(&slot))
-        else {
-            return;
-        };
-        while ids.len() > ENDED_TASKS_PER_SLOT + 1 {
-            let ended =
-                |id: &TaskId| self.tasks.get(id).is_none_or(|task| task.state.is_terminal());
-            let Some(oldest) = ids.iter().copied().find(ended) else { return };
-            ids.remove(oldest);
-            drop(self.tasks.remove(&oldest));
-            changes.tasks.insert(oldest);
-        }
-    }
-
-    fn prune_versions(&mut self, key: &JobKey, changes: &mut Changes) {
-        let Some(job) = self.jobs.get_mut(key).map(Arc::make_mut) else { return };
-        if job.versions.len() <= VERSIONS_PER_JOB {
-            return;
-        }
-        let used: BTreeSet<u64> = job
-            .slots
-            .values()
-            .flat_map(BTreeMap::values)
-            .flatten()
-            .filter_map(|id| self.tasks.get(id))
-            .map(|task| task.version)
-            .collect();
-        let current = job.version;
-        while job.versions.len() > VERSIONS_PER_JOB {
-            let oldest = job
-                .versions
-                .keys()
-                .copied()
-                .find(|version| *version != current && !used.contains(version));
-            let Some(oldest) = oldest else { return };
-            job.versions.remove(&oldest);
-            changes.versions.insert((key.clone(), oldest));
         }
     }
 }

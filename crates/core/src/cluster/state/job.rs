@@ -1,0 +1,134 @@
+//! What facts about jobs change: their versions, and how much of their past is remembered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use longshore_proto::id::TaskId;
+use longshore_proto::name::{JobKey, SpecName};
+use longshore_proto::spec::JobSpec;
+use longshore_proto::state::JobStatus;
+
+use super::{Job, State};
+use crate::cluster::changes::Changes;
+
+/// How many ended tasks a slot remembers besides the current one.
+const ENDED_TASKS_PER_SLOT: usize = 4;
+/// How many versions a job remembers besides those that tasks still run.
+const VERSIONS_PER_JOB: usize = 10;
+
+impl State {
+    pub(super) fn apply_submit(
+        &mut self,
+        version: u64,
+        spec: &Arc<JobSpec>,
+        at_ms: u64,
+        changes: &mut Changes,
+    ) {
+        let key = spec.key();
+        if !self.jobs.contains_key(&key) {
+            self.jobs.insert(key.clone(), Arc::new(Job::new(version, at_ms)));
+        }
+        let Some(job) = self.jobs.get_mut(&key).map(Arc::make_mut) else { return };
+        if job.stop_requested || job.status.is_terminal() {
+            job.run_version = version;
+        }
+        job.version = version;
+        job.versions.insert(version, Arc::clone(spec));
+        job.stop_requested = false;
+        job.status = JobStatus::Pending;
+        job.changed_at_ms = at_ms;
+        job.blocked.clear();
+        // What waits must say why anew.
+        changes.freed = true;
+        changes.versions.insert((key.clone(), version));
+        self.prune_versions(&key, changes);
+        changes.touch_job(&key);
+    }
+
+    pub(super) fn apply_scale(
+        &mut self,
+        key: &JobKey,
+        version: u64,
+        spec: &SpecName,
+        instances: u32,
+        changes: &mut Changes,
+    ) {
+        let Some(job) = self.jobs.get_mut(key).map(Arc::make_mut) else { return };
+        let Some(current) = job.spec() else { return };
+        let mut scaled = JobSpec::clone(current);
+        for candidate in scaled.specs.iter_mut().filter(|candidate| candidate.name == *spec) {
+            candidate.instances = instances;
+        }
+        job.versions.insert(version, Arc::new(scaled));
+        job.version = version;
+        changes.versions.insert((key.clone(), version));
+        self.prune_versions(key, changes);
+    }
+
+    pub(super) fn apply_forget(&mut self, key: &JobKey, changes: &mut Changes) {
+        let Some(job) = self.jobs.remove(key) else { return };
+        for task in job.slots.values().flat_map(BTreeMap::values).flatten() {
+            self.tasks.remove(task);
+            changes.tasks.insert(*task);
+        }
+        changes.versions.extend(job.versions.keys().map(|version| (key.clone(), *version)));
+        changes.touch_job(key);
+    }
+
+    pub(super) fn prune_slot(
+        &mut self,
+        job: &JobKey,
+        spec: &SpecName,
+        slot: u32,
+        changes: &mut Changes,
+    ) {
+        let slots = self.jobs.get(job).and_then(|job| job.slots.get(spec));
+        let held = slots.and_then(|slots| slots.get(&slot)).map_or(0, |ids| ids.len());
+        if held <= ENDED_TASKS_PER_SLOT + 1 {
+            return;
+        }
+        let Some(ids) = self
+            .jobs
+            .get_mut(job)
+            .map(Arc::make_mut)
+            .and_then(|job| job.slots.get_mut(spec))
+            .and_then(|slots| slots.get_mut(&slot))
+        else {
+            return;
+        };
+        while ids.len() > ENDED_TASKS_PER_SLOT + 1 {
+            let ended =
+                |id: &TaskId| self.tasks.get(id).is_none_or(|task| task.state.is_terminal());
+            let Some(oldest) = ids.iter().copied().find(ended) else { return };
+            ids.remove(oldest);
+            drop(self.tasks.remove(&oldest));
+            changes.tasks.insert(oldest);
+        }
+    }
+
+    fn prune_versions(&mut self, key: &JobKey, changes: &mut Changes) {
+        let Some(job) = self.jobs.get_mut(key).map(Arc::make_mut) else { return };
+        if job.versions.len() <= VERSIONS_PER_JOB {
+            return;
+        }
+        let used: BTreeSet<u64> = job
+            .slots
+            .values()
+            .flat_map(BTreeMap::values)
+            .flatten()
+            .filter_map(|id| self.tasks.get(id))
+            .map(|task| task.version)
+            .collect();
+        let current = job.version;
+        while job.versions.len() > VERSIONS_PER_JOB {
+            let oldest = job
+                .versions
+                .keys()
+                .copied()
+                .find(|version| *version != current && !used.contains(version));
+            let Some(oldest) = oldest else { return };
+            job.versions.remove(&oldest);
+            changes.versions.insert((key.clone(), oldest));
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What follows when a task ends or has to move: restarts on its node, replacements, and moves.
+
+use serde::{Deserialize, Serialize};
+
+/// When and how often the worker starts a task again on its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartPolicy {
+    /// After which ends.
+    pub mode: RestartMode,
+    /// How many restarts are allowed within the window before the worker gives the task up.
+    #[serde(default = "RestartPolicy::default_attempts")]
+    pub attempts: u32,
+    /// The window that restarts are counted in, in milliseconds.
+    #[serde(default = "RestartPolicy::default_window_ms")]
+    pub window_ms: u64,
+    /// The wait before the first restart, in milliseconds; it doubles with each one in the window.
+    #[serde(default = "RestartPolicy::default_delay_ms")]
+    pub delay_ms: u64,
+    /// The longest wait, in milliseconds.
+    #[serde(default = "RestartPolicy::default_delay_ms_max")]
+    pub delay_ms_max: u64,
+}
+
+/// After which ends a task is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartMode {
+    /// After none.
+    Never,
+    /// After every end but exit code 0.
+    OnFailure,
+    /// After every end.
+    Always,
+}
+
+impl RestartPolicy {
+    /// The mode with every figure as usual.
+    pub fn usual(mode: RestartMode) -> Self {
+        Self {
+            mode,
+            attempts: Self::default_attempts(),
+            window_ms: Self::default_window_ms(),
+            delay_ms: Self::default_delay_ms(),
+            delay_ms_max: Self::default_delay_ms_max(),
+        }
+    }
+
+    fn default_attempts() -> u32 {
+        5
+    }
+
+    fn default_window_ms() -> u64 {
+        600_000
+    }
+
+    fn default_delay_ms() -> u64 {
+        1_000
+    }
+
+    fn default_delay_ms_max() -> u64 {
+        300_000
+    }
+}
+
+/// What follows when the worker has given a task up: a replacement, perhaps on another node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReschedulePolicy {
+    /// How many replacements in a row a slot may have that fail; absent means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// The wait before the first replacement, in milliseconds; it doubles with each in a row.
+    pub delay_ms: u64,
+    /// The longest wait, in milliseconds.
+    pub delay_ms_max: u64,
+}
+
+/// How tasks move to another node, for an operator's sake: a drain, or a better balance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigratePolicy {
+    /// Which of the two comes first.
+    #[serde(default)]
+    pub order: MigrateOrder,
+    /// How many of the part move at once, at least 1; all drains share it.
+    #[serde(default = "MigratePolicy::default_parallel")]
+    pub parallel: u32,
+}
+
+/// What comes first when a task moves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MigrateOrder {
+    /// The start there: both run for a while.
+    #[default]
+    StartFirst,
+    /// The end here: neither runs for a while.
+    StopFirst,
+}
+
+impl MigratePolicy {
+    /// One after the other, each started there before it is stopped here.
+    pub fn usual() -> Self {
+        Self { order: MigrateOrder::default(), parallel: Self::default_parallel() }
+    }
+
+    fn default_parallel() -> u32 {
+        1
+    }
+}
