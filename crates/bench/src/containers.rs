@@ -1,7 +1,7 @@
 //! What a worker does with containers, beside a Docker Swarm service and the bare Docker API: how soon it restarts what
 //! died, and what it takes for itself while its tasks idle.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
@@ -16,7 +16,7 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 
 use crate::cluster::Cluster;
-use crate::launch::{self, LAUNCH_TIMEOUT};
+use crate::job::{self, LAUNCH_TIMEOUT};
 use crate::raw::{COMMAND, CPU_MILLIS, IMAGE, MEMORY_BYTES};
 use longshore_bench::Failure;
 use longshore_bench::report::{Figure, median, progress};
@@ -72,14 +72,14 @@ fn memory_mib(pid: u32) -> Result<f64, Failure> {
 /// own clock; beside a program that does nothing but wait for the end of a container and start the next.
 pub(crate) async fn restarts(cluster: &Cluster, docker: &Docker) -> Result<Vec<Figure>, Failure> {
     let name = "restarts";
-    let mut job = launch::job(name, 1)?;
+    let mut job = job::job(name, 1)?;
     for spec in &mut job.specs {
         let usual =
             longshore_proto::spec::RestartPolicy::usual(longshore_proto::spec::RestartMode::Always);
         spec.restart =
             Some(longshore_proto::spec::RestartPolicy { attempts: 1_000, delay_ms: 0, ..usual });
     }
-    launch::start(cluster, job, 1).await?;
+    job::start(cluster, job, 1).await?;
     let label = format!("longshore.job={name}");
     let (mut made, mut running, mut raw) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..KILLS {
@@ -91,7 +91,7 @@ pub(crate) async fn restarts(cluster: &Cluster, docker: &Docker) -> Result<Vec<F
         running.push(milliseconds_between(died, started));
         raw.push(raw_restart(docker).await?);
     }
-    launch::stop(cluster, name).await?;
+    job::stop(cluster, name).await?;
     progress(&format!(
         "restart: made after {:.1} ms, runs after {:.1} ms, raw {:.1} ms",
         median(&made),
@@ -205,6 +205,9 @@ impl Moments {
         tokio::time::timeout(LAUNCH_TIMEOUT, wait).await?
     }
 }
+
+/// How many tasks a second a Docker Swarm has brought to running in services of so many.
+pub(crate) type Swarms = BTreeMap<u32, f64>;
 
 /// How many tasks a second of a Swarm service run, from its creation until all do, or until it has been watched for long
 /// enough; `None` where this daemon cannot, or is part of a swarm that is not ours.

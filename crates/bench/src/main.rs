@@ -9,6 +9,7 @@
 //! | [`containers`] | restarts, an idle worker, and a Docker Swarm service to compare with |
 //! | [`failover`] | from the end of a leader to the next decision |
 //! | [`ground`] | a NATS server and managers to measure on |
+//! | [`job`] | a job of so many tasks: submitted, stopped, waited for |
 //! | [`launch`] | from request to acknowledged, to running, and tasks per second |
 //! | [`log`] | commands, facts and records per second |
 //! | [`sandboxes`] | tasks per second where their networks are ready |
@@ -22,6 +23,7 @@ mod cluster;
 mod containers;
 mod failover;
 mod ground;
+mod job;
 mod launch;
 mod log;
 mod raw;

@@ -10,7 +10,8 @@ use bollard::query_parameters::ListContainersOptions;
 use longshore_core::agent::labels;
 
 use crate::cluster::Cluster;
-use crate::launch::{self, LAUNCH_TIMEOUT, Swarms};
+use crate::containers::Swarms;
+use crate::job::{self, LAUNCH_TIMEOUT};
 use crate::raw;
 use longshore_bench::Failure;
 use longshore_bench::report::{Figure, median, progress};
@@ -83,9 +84,9 @@ async fn rounds_of(
         let (raw_s, _) = raw::launch(docker, count as usize, own_at_once).await?;
         let joined_s = raw::launch_joined(docker, count as usize, joined_at_once).await?;
         let name = format!("sandboxes-{count}-{round}");
-        let start_s = launch::start(cluster, launch::job(&name, count)?, count).await?;
+        let start_s = job::start(cluster, job::job(&name, count)?, count).await?;
         had.extend(seen(docker).await?.1);
-        launch::stop(cluster, &name).await?;
+        job::stop(cluster, &name).await?;
         progress(&format!(
             "{count} tasks with sandboxes, round {round}: ready after {waited_s:.1} s, start {start_s:.2} s, raw {raw_s:.2} s, raw with networks that are ready {joined_s:.2} s"
         ));

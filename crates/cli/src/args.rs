@@ -1,7 +1,9 @@
 //! Every option of every verb. Reading them validates what the user has written and does nothing else.
 
+pub(crate) mod auth;
 pub(crate) mod cluster;
 pub(crate) mod container;
+pub(crate) mod dev;
 #[cfg(test)]
 mod docs;
 pub(crate) mod job;
@@ -18,8 +20,6 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use longshore_proto::name::{Namespace, Root};
 use longshore_proto::quantity;
-
-use crate::command::{auth, dev};
 
 /// Runs containers on many machines, over NATS.
 #[derive(Debug, Parser)]
@@ -130,8 +130,7 @@ pub(crate) enum WideFormat {
     Json,
 }
 
-/// What to do. `dev` and `auth` keep their options beside their code, in `command/dev.rs` and
-/// `command/auth.rs`: each is one variant here and one arm in `command::run`.
+/// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Start a task: a job of one image

@@ -1,6 +1,4 @@
 //! Every verb, one file per noun.
-//!
-//! `dev` and `auth` join here: a module each, one arm in [`run()`], and their options beside their code.
 
 pub(crate) mod auth;
 pub(crate) mod backup;

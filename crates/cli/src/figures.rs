@@ -19,7 +19,9 @@ use longshore_proto::subject::{NodeVerb, Pattern, Subject};
 use tokio::time::Instant;
 
 use crate::client::Client;
+use crate::failure::Failure;
 use crate::pulling::progress;
+use crate::render::Printer;
 use crate::table::one_line;
 
 /// How long the nodes are waited for.
@@ -134,6 +136,24 @@ impl Figures {
             format!("pulling {} on {node}: {}", one_line(&pull.image), progress(pull))
         };
         self.pulls.iter().map(line).collect()
+    }
+
+    /// Prints those lines below what was printed before; nothing where nothing is pulled.
+    pub(crate) fn print_pulls(&self, printer: Printer) -> Result<(), Failure> {
+        match self.pulls() {
+            lines if lines.is_empty() => Ok(()),
+            lines => printer.data(&format!("\n{}\n", lines.join("\n"))),
+        }
+    }
+
+    /// Asks for these tasks and prints. Where none waits for its image, nobody is asked.
+    pub(crate) async fn print_pulls_of(
+        client: &Client,
+        mut tasks: Vec<TaskView>,
+        printer: Printer,
+    ) -> Result<(), Failure> {
+        tasks.retain(|task| task.state == TaskState::Preparing);
+        Self::of(client, &tasks).await.print_pulls(printer)
     }
 }
 

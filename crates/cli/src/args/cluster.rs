@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use clap_complete::Shell;
 use longshore_proto::api::PAGE_MAX;
 use longshore_proto::name::{JobName, NodeName};
 use longshore_proto::quantity;
 
 use super::Format;
-use crate::command::top::Sort;
 use crate::parse::{self, Moment};
 
 /// `longshore top`
@@ -38,6 +37,47 @@ pub(crate) struct Top {
     /// Only tasks whose name, node or id has this
     #[arg(long, value_name = "TEXT")]
     pub(crate) filter: Option<String>,
+}
+
+/// What the lists are ordered by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sort {
+    /// Processor time
+    #[default]
+    Cpu,
+    /// Memory
+    Memory,
+    /// Bytes over the network
+    Network,
+    /// Bytes from and to disks
+    Disk,
+    /// Processes and threads
+    Pids,
+    /// Names
+    Name,
+}
+
+impl Sort {
+    const ALL: [Self; 6] =
+        [Self::Cpu, Self::Memory, Self::Network, Self::Disk, Self::Pids, Self::Name];
+
+    /// As it is written.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Network => "network",
+            Self::Disk => "disk",
+            Self::Pids => "pids",
+            Self::Name => "name",
+        }
+    }
+
+    /// The one that follows, the first after the last.
+    pub(crate) fn next(self) -> Self {
+        let at = Self::ALL.iter().position(|sort| *sort == self).unwrap_or(0);
+        Self::ALL[(at + 1) % Self::ALL.len()]
+    }
 }
 
 /// `longshore events`

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
 use longshore_bus::{Bus, Tls};
 use longshore_proto::api::{ClusterView, NodeView};
 use longshore_proto::name::{Root, UserName};
@@ -14,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Global;
+use crate::args::dev::Dev;
 use crate::auth::shell_word;
 use crate::client::Client;
 use crate::connect::{self, Target};
@@ -25,40 +25,12 @@ use crate::dev::place::Place;
 use crate::dev::server::{Plan, Port};
 use crate::dev::stops::Stops;
 use crate::failure::{Exit, Failure};
-use crate::parse;
 use crate::render::Printer;
 
 /// How often the cluster is asked whether it is up.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long it may take to come up before a word is said of it, and before each further one.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// `longshore dev`
-#[derive(Debug, Args)]
-pub(crate) struct Dev {
-    /// How many workers; they share this machine's capacity between them
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
-    workers: u16,
-    /// Where everything is kept, for the next start to go on with [default: a folder that is removed at the
-    /// end]
-    #[arg(long, value_name = "FOLDER")]
-    data_dir: Option<PathBuf>,
-    /// Leave the containers running at the end (and the folder, for the next start to find them)
-    #[arg(long)]
-    keep: bool,
-    /// Let tasks mount what is below this path of the machine (repeat for more) [default: nothing]
-    #[arg(long, value_name = "PATH", value_parser = parse::lent_path)]
-    allow_mount: Vec<String>,
-    /// The port of the NATS server [default: the one of the last start in the folder, else any]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    port: Option<u16>,
-    /// The nats-server to start [default: that of the checkout, else the first on PATH]
-    #[arg(long, value_name = "FILE", env = "LONGSHORE_NATS_SERVER")]
-    nats_server: Option<PathBuf>,
-    /// With --nats and --creds: the manager's credential file for the managers' account
-    #[arg(long, value_name = "FILE", env = "LONGSHORE_CORE_CREDS")]
-    core_creds: Option<PathBuf>,
-}
 
 /// The context that was written; it goes with this value.
 struct Announced(Context);

@@ -10,6 +10,7 @@ use longshore_proto::spec::{JobSpec, JobType};
 use crate::args::{Format, Global, job};
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
+use crate::figures::Figures;
 use crate::jobfile::{self, Language};
 use crate::json;
 use crate::render::Printer;
@@ -139,7 +140,7 @@ pub(crate) async fn status(
         Format::Table => {
             let tasks = show(&client, &view, printer).await?;
             if wish.at.is_none() {
-                super::status::pulls_of(&client, tasks, printer).await?;
+                Figures::print_pulls_of(&client, tasks, printer).await?;
             }
         }
     }

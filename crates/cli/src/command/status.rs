@@ -1,8 +1,7 @@
 //! `longshore status`: how the cluster stands; or a job, or a task.
 
-use longshore_proto::api::{ClusterView, NodeView, TaskView};
+use longshore_proto::api::{ClusterView, NodeView};
 use longshore_proto::permission::Role;
-use longshore_proto::state::TaskState;
 
 use crate::args::{Format, task::Status};
 use crate::client::{Client, Named};
@@ -26,29 +25,14 @@ pub(crate) async fn run(client: &Client, wish: &Status, printer: Printer) -> Res
         (Named::Task(task), Format::Table) => {
             let figures = Figures::of(client, std::slice::from_ref(&*task)).await;
             printer.data(&table::task(&task, figures.rows(task.id)))?;
-            pulls(&figures, printer)?;
+            figures.print_pulls(printer)?;
         }
         (Named::Job(job), Format::Table) => {
             let tasks = super::job::show(client, &job, printer).await?;
-            pulls_of(client, tasks, printer).await?;
+            Figures::print_pulls_of(client, tasks, printer).await?;
         }
     }
     Ok(Exit::Done)
-}
-
-/// How far the images have come that tasks wait for. Where none does, nobody is asked.
-pub(super) async fn pulls_of(
-    client: &Client,
-    mut tasks: Vec<TaskView>,
-    printer: Printer,
-) -> Result<(), Failure> {
-    tasks.retain(|task| task.state == TaskState::Preparing);
-    pulls(&Figures::of(client, &tasks).await, printer)
-}
-
-fn pulls(figures: &Figures, printer: Printer) -> Result<(), Failure> {
-    let lines = figures.pulls();
-    if lines.is_empty() { Ok(()) } else { printer.data(&format!("\n{}\n", lines.join("\n"))) }
 }
 
 async fn cluster(client: &Client, format: Format, printer: Printer) -> Result<Exit, Failure> {
@@ -110,6 +94,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use longshore_proto::id::{ClusterId, ManagerId};
+    use longshore_proto::state::TaskState;
     use uuid::Uuid;
 
     use super::*;

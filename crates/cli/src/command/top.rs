@@ -29,7 +29,6 @@ use crate::client::Client;
 use crate::failure::{Exit, Failure};
 use crate::render::Printer;
 use model::Model;
-pub(crate) use model::Sort;
 
 /// With more nodes than this the figures of tasks come from the chosen node alone: all of them would be more than a
 /// connection carries.

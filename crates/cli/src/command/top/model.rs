@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use clap::ValueEnum;
 use longshore_proto::api::{ClusterView, NodeView};
 use longshore_proto::id::{BootId, TaskId};
 use longshore_proto::metrics::{
@@ -12,48 +11,10 @@ use longshore_proto::metrics::{
 use longshore_proto::name::NodeName;
 use longshore_proto::state::{Eligibility, NodeStatus};
 
+use crate::args::cluster::Sort;
+
 /// Figures that are older than this are no longer shown, in milliseconds.
 pub(super) const STALE_MS: u64 = 40_000;
-
-/// What the lists are ordered by.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Sort {
-    /// Processor time
-    #[default]
-    Cpu,
-    /// Memory
-    Memory,
-    /// Bytes over the network
-    Network,
-    /// Bytes from and to disks
-    Disk,
-    /// Processes and threads
-    Pids,
-    /// Names
-    Name,
-}
-
-impl Sort {
-    const ALL: [Self; 6] =
-        [Self::Cpu, Self::Memory, Self::Network, Self::Disk, Self::Pids, Self::Name];
-
-    /// As it is written.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Memory => "memory",
-            Self::Network => "network",
-            Self::Disk => "disk",
-            Self::Pids => "pids",
-            Self::Name => "name",
-        }
-    }
-
-    fn next(self) -> Self {
-        let at = Self::ALL.iter().position(|sort| *sort == self).unwrap_or(0);
-        Self::ALL[(at + 1) % Self::ALL.len()]
-    }
-}
 
 /// Which list the arrow keys move in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -7,7 +7,8 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
 
-use super::model::{Focus, Model, NodeRow, Sort, TaskRow};
+use super::model::{Focus, Model, NodeRow, TaskRow};
+use crate::args::cluster::Sort;
 use crate::pulling::progress;
 use crate::table::one_line;
 
