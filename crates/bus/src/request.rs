@@ -145,8 +145,11 @@ impl Bus {
         let payload = bytes::Bytes::from(codec::encode(question));
         let start = Instant::now();
         let deadline = start + ask.deadline;
-        let mut tries = FuturesUnordered::new();
-        let mut next = start;
+        let attempt = || self.try_once(subject, payload.clone(), self.headers_of(&ask), start);
+        // Not by the timer, which knows whole milliseconds only: a question to a manager with nothing else to do is
+        // answered in less than two.
+        let mut tries = FuturesUnordered::from_iter([attempt()]);
+        let mut next = start + patience;
         let mut delay = RETRY_DELAY;
         let mut failure = None;
         loop {
@@ -189,8 +192,7 @@ impl Bus {
                     if !tries.is_empty() {
                         debug!(%subject, "no answer yet; asking again");
                     }
-                    let headers = self.headers_of(&ask);
-                    tries.push(self.try_once(subject, payload.clone(), headers, start));
+                    tries.push(attempt());
                     next = Instant::now() + patience;
                 }
             }
