@@ -139,18 +139,20 @@ impl Store {
         match store.local.get("layout")? {
             Some(found) if *found == *LAYOUT => {}
             Some(found) if *found == *b"1" || *found == *b"2" => {
-                if *found == *b"1" {
-                    info!("the history gets new indexes; this happens once");
-                    store.index_history()?;
-                }
-                store.split_jobs()?;
-                store.put_local("layout", LAYOUT)?;
+                // First of all: an earlier version must not take a part of the new layout for the whole of its own.
+                let mut batch = store.database.batch().durability(Some(PersistMode::SyncAll));
+                batch.insert(&store.local, "upgrading", found);
+                batch.insert(&store.local, "layout", LAYOUT);
+                batch.commit()?;
             }
             Some(found) => {
                 let found = String::from_utf8_lossy(&found).into_owned();
                 return Err(ManagerError::Layout { found });
             }
             None => store.put_local("layout", LAYOUT)?,
+        }
+        if let Some(from) = store.local.get("upgrading")? {
+            store.upgrade(&from)?;
         }
         if store.local.get("installing")?.is_some() {
             // A snapshot was being taken over when the process ended: what is there is a part of a state.
@@ -677,6 +679,20 @@ impl Store {
         Ok(())
     }
 
+    /// Brings what is there of an earlier layout to the present one. It may have been cut short before: each step leaves
+    /// alone what it has done already.
+    fn upgrade(&self, from: &[u8]) -> Result<(), ManagerError> {
+        if from == b"1" {
+            info!("the history gets new indexes; this happens once");
+            self.index_history()?;
+        }
+        info!("the versions of jobs get keys of their own; this happens once");
+        self.split_jobs()?;
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+        batch.remove(&self.local, "upgrading");
+        Ok(batch.commit()?)
+    }
+
     /// Writes every index of the history anew.
     fn index_history(&self) -> Result<(), ManagerError> {
         let mut batch = self.database.batch();
@@ -696,7 +712,6 @@ impl Store {
 
     /// Gives the versions of jobs keys of their own.
     fn split_jobs(&self) -> Result<(), ManagerError> {
-        info!("the versions of jobs get keys of their own; this happens once");
         let mut batch = self.database.batch();
         for (at, guard) in self.state.prefix("job/").enumerate() {
             let (key, value) = guard.into_inner()?;

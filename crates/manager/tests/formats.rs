@@ -246,6 +246,14 @@ fn jobs_in(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     state.into_iter().filter(|(key, _)| key.starts_with(b"job/")).collect()
 }
 
+/// A store as fjall has it: single values, and the state.
+fn keyspaces(folder: &Path) -> (fjall::Database, fjall::Keyspace, fjall::Keyspace) {
+    let database = fjall::Database::builder(folder.join("manager")).open().unwrap();
+    let keyspace = |name| database.keyspace(name, Default::default).unwrap();
+    let (local, state) = (keyspace("local"), keyspace("state"));
+    (database, local, state)
+}
+
 #[test]
 fn a_store_of_layout_2_gets_a_key_for_each_version_and_its_files_stay_as_they_were() {
     let path = file("backup-1.snapshot");
@@ -257,13 +265,7 @@ fn a_store_of_layout_2_gets_a_key_for_each_version_and_its_files_stay_as_they_we
     Store::open(folder.path()).unwrap().write_backup(&written).unwrap();
     assert_eq!(jobs_in(&written), whole, "as restored");
     // As the version before left it.
-    let keyspaces = || {
-        let database = fjall::Database::builder(folder.path().join("manager")).open().unwrap();
-        let keyspace = |name| database.keyspace(name, Default::default).unwrap();
-        let (local, state) = (keyspace("local"), keyspace("state"));
-        (database, local, state)
-    };
-    let (database, local, state) = keyspaces();
+    let (database, local, state) = keyspaces(folder.path());
     let versions: Vec<_> =
         state.prefix("version/").map(|guard| guard.key().unwrap().to_vec()).collect();
     assert!(versions.len() >= whole.len());
@@ -283,11 +285,71 @@ fn a_store_of_layout_2_gets_a_key_for_each_version_and_its_files_stay_as_they_we
     store.write_backup(&written).unwrap();
     assert_eq!(jobs_in(&written), whole, "as upgraded");
     drop(store);
-    let (_, local, state) = keyspaces();
+    let (_, local, state) = keyspaces(folder.path());
     assert_eq!(*local.get("layout").unwrap().unwrap(), *b"3");
     let split = state.prefix("version/").map(|guard| guard.key().unwrap().to_vec());
     assert_eq!(split.collect::<Vec<_>>(), versions);
     for (key, value) in &whole {
         assert!(state.get(key.as_slice()).unwrap().unwrap().len() < value.len());
     }
+}
+
+#[test]
+fn an_upgrade_of_a_store_that_was_cut_short_is_told_from_a_store_of_before_and_goes_on() {
+    let mut life = Life::begin();
+    for name in ["a", "y"] {
+        life.command(Command::SubmitJob(Box::new(job(name))));
+    }
+    let dump = life.cluster.state().dump();
+    let stored: BTreeMap<_, _> =
+        dump.iter().map(|write| (write.key.clone(), write.value.clone().unwrap())).collect();
+
+    // As the version before stored it. Between the two jobs are more than are split at once, and behind them is one that
+    // cannot be read.
+    let folder = tempfile::tempdir().unwrap();
+    drop(Store::open(folder.path()).unwrap());
+    let (database, local, state) = keyspaces(folder.path());
+    let mut batch = database.batch();
+    for (key, value) in stored.iter().filter(|(key, _)| !persist::is_version(key)) {
+        let value = match persist::versions_of(key) {
+            Some(prefix) => {
+                let versions = stored.iter().filter(|(key, _)| key.starts_with(&prefix));
+                persist::whole(value, versions.map(|(_, value)| value)).unwrap()
+            }
+            None => value.clone(),
+        };
+        batch.insert(&state, key.as_slice(), value);
+    }
+    let between: Vec<_> =
+        (0..5_000).map(|number| format!("job/default/between-{number}")).collect();
+    for key in &between {
+        batch.insert(&state, key.as_str(), stored[&b"job/default/a"[..]].as_slice());
+    }
+    batch.insert(&state, "job/default/z", [1, 0xc1]);
+    batch.insert(&local, "layout", b"2");
+    batch.commit().unwrap();
+    database.persist(fjall::PersistMode::SyncAll).unwrap();
+    drop((database, local, state));
+    for _ in 0..2 {
+        Store::open(folder.path()).unwrap_err();
+    }
+
+    let (database, local, state) = keyspaces(folder.path());
+    assert_eq!(*local.get("layout").unwrap().unwrap(), *b"3", "no version of before opens it");
+    let split = |job: &str| state.prefix(format!("version/default/{job}/")).count();
+    assert_eq!((split("a"), split("y")), (1, 0), "it is half done");
+    let mut batch = database.batch();
+    for key in between.iter().map(String::as_str).chain(["job/default/z"]) {
+        batch.remove(&state, key);
+    }
+    batch.commit().unwrap();
+    database.persist(fjall::PersistMode::SyncAll).unwrap();
+    drop((database, local, state));
+
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!(store.load().unwrap().dump(), dump);
+    drop(store);
+    let (_, local, state) = keyspaces(folder.path());
+    assert_eq!(state.prefix("version/default/y/").count(), 1);
+    assert!(local.get("upgrading").unwrap().is_none(), "that was once");
 }
