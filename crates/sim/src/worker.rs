@@ -220,6 +220,11 @@ impl Worker {
         self.registered
     }
 
+    /// Whether it asks to be taken in.
+    pub fn is_joining(&self) -> bool {
+        self.registering
+    }
+
     /// Whether it is about to leave.
     pub fn is_leaving(&self) -> bool {
         self.leaving

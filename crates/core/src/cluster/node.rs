@@ -2,7 +2,7 @@
 
 use longshore_proto::api::{LABEL_BYTES_MAX, LABELS_MAX};
 use longshore_proto::error::{ApiError, ErrorCode};
-use longshore_proto::id::Revision;
+use longshore_proto::id::{ClusterId, Revision};
 use longshore_proto::name::NodeName;
 use longshore_proto::node::{
     Heartbeat, MOUNT_PATHS_MAX, REPORTS_MAX, Register, Registered, Reports, ReportsCommitted,
@@ -62,7 +62,7 @@ fn admit(
     draft: &mut Draft<'_>,
     name: &NodeName,
     register: &Register,
-) -> Result<longshore_proto::id::ClusterId, ApiError> {
+) -> Result<ClusterId, ApiError> {
     let cluster = draft.state.meta.cluster.ok_or_else(|| {
         ApiError::new(ErrorCode::Unavailable, "the cluster has no id yet")
             .hint("try again in a moment")
@@ -157,13 +157,8 @@ pub(super) fn heartbeat(
         let revision = draft.revision;
         return tell(draft, revision);
     };
-    if node.facts.id != heartbeat.node_id {
-        // Another process under this node's name: it was refused, or will be when it registers.
-        return;
-    }
-    if node.facts.boot != heartbeat.boot_id {
-        let revision = draft.revision;
-        return tell(draft, revision);
+    if (node.facts.id, node.facts.boot) != (heartbeat.node_id, heartbeat.boot_id) {
+        return unknown(draft, cluster, name, heartbeat);
     }
     let before = live.nodes.get(name);
     let (revision, status) = (node.revision, node.status);
@@ -264,6 +259,28 @@ pub(super) fn heartbeat(
     }
     if resized {
         draft.record(Fact::NodeResized { name: name.clone(), capacity: heartbeat.capacity });
+    }
+}
+
+/// A sign of life of a worker that is not the one that the log knows under a node's name: another run of it, or another
+/// process. It was refused; or it is about to register; or it had, and the log has lost that. Then it is to notice.
+fn unknown(draft: &mut Draft<'_>, cluster: ClusterId, name: &NodeName, heartbeat: &Heartbeat) {
+    let Some(node) = draft.state.nodes.get(name) else { return };
+    let same = node.facts.id == heartbeat.node_id;
+    if !same && node.status == NodeStatus::Ready {
+        // While the node that is known is heard, no other gets in.
+        return;
+    }
+    let is_left_alone = same && node.ahead.is_some();
+    if draft.state.has_lost(heartbeat.revision) {
+        // It would take a hint for older than what it follows.
+        if node.ahead.is_none() {
+            let (name, revision) = (name.clone(), heartbeat.revision);
+            draft.record(Fact::NodeAhead { name, revision });
+        }
+    } else if !is_left_alone {
+        let delta = assign::hint(cluster, draft.revision);
+        draft.effect(Effect::Assign { node: name.clone(), delta });
     }
 }
 

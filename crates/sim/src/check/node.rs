@@ -17,6 +17,8 @@ use crate::worker::Probed;
 
 /// How long a worker may be behind although nothing stands between it and the leader.
 const GAP_MAX: Micros = 45 * SECOND;
+/// How much longer whoever asks to join may wait for each node that is given up before: one at a time (I-13).
+const GIVEN_UP_AFTER: Micros = 10 * SECOND;
 /// For how long a stop may come late that a worker asked for when it left.
 const LEFT_MAX: Micros = 60 * SECOND;
 /// The most questions that a worker may have open: a registration, a page, reports.
@@ -27,6 +29,8 @@ const QUESTIONS_MAX: usize = 4;
 pub struct Look {
     /// Workers between which and the leader nothing stands: the leader's revision of their set, and theirs.
     pub clear: BTreeMap<usize, (Revision, Revision)>,
+    /// Those of them that ask to join: they have noticed, and wait until the machine is given up that had their name.
+    pub joining: BTreeSet<usize>,
     /// How many questions each worker has open.
     pub questions: BTreeMap<usize, usize>,
     /// How many askers each manager has forgotten.
@@ -333,7 +337,9 @@ impl Node {
             if before != revisions {
                 (*since, *before) = (now, *revisions);
             }
-            if now - *since > GAP_MAX {
+            let given_up_before =
+                if look.joining.contains(worker) { look.questions.len() } else { 0 };
+            if now - *since > GAP_MAX + given_up_before as Micros * GIVEN_UP_AFTER {
                 return violated(
                     "I-16",
                     format!(

@@ -137,6 +137,9 @@ impl World {
             let node = state.and_then(|state| state.nodes.get(&node_name(number)));
             if let (true, Some(node)) = (clear, node) {
                 // What follows what the log has lost is left alone, and known to be: an operator must choose.
+                if process.is_joining() {
+                    look.joining.insert(number);
+                }
                 if node.ahead.is_none() {
                     look.clear.insert(number, (node.revision, process.agent().revision()));
                 }

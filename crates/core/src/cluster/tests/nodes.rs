@@ -140,6 +140,73 @@ fn a_node_that_follows_what_the_log_has_lost_is_left_alone_until_an_operator_has
     world.check_replay();
 }
 
+/// A heartbeat under a node's name of a worker whose registration the log does not have.
+fn of_another(world: &World, name: &str, id: NodeId, followed: Revision) -> Input {
+    let mut beat = follows(world, name, followed);
+    if let Input::Heartbeat { heartbeat, .. } = &mut beat {
+        (heartbeat.node_id, heartbeat.boot_id) = (id, BootId(id.0));
+    }
+    beat
+}
+
+#[test]
+fn a_worker_whose_registration_was_lost_with_the_log_is_told_so_once_the_node_that_is_known_is_silent()
+ {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(job("web", 1));
+    world.start_all("web");
+    // It has registered with a fresh data directory, and the log was healed with what was known before.
+    world.restore();
+    let id = NodeId(Uuid::from_u128(77));
+    let followed = Revision { epoch: 1, index: 999 };
+    world.pass(7_000, &[]);
+    world.told.clear();
+    let beat = of_another(&world, "n1", id, followed);
+    assert_eq!(world.run([beat.clone()]), []);
+    assert!(
+        !told(&mut world, "n1"),
+        "the known one has just been heard, and would ask anew each time"
+    );
+    world.pass(2_000, &[]);
+    assert_eq!(status(&world, "n1"), NodeStatus::Suspect);
+    assert_eq!(world.run([beat]), [], "that is no sign of life of the node that is known");
+    let hint = world.told.pop().expect("it is told").1;
+    assert_eq!(hint.previous, Revision::UNCHAINED);
+    assert!(hint.revision > followed, "it believes that");
+    let sync = Sync { node_id: id, boot_id: BootId(id.0), after: None };
+    let refused = world.cluster.state().sync_page(&node_name("n1"), &sync).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::NotRegistered);
+    // It asks to join, and that the other one is gone need not be waited for.
+    let again = || wish(id, BootId(id.0), NODE);
+    assert_eq!(world.register("n1", again()).unwrap_err().code, ErrorCode::NameTaken);
+    world.pass(7_000, &[]);
+    world.register("n1", again()).unwrap();
+    assert_eq!(status(&world, "n1"), NodeStatus::Ready);
+    world.check_replay();
+}
+
+#[test]
+fn a_worker_that_the_log_does_not_know_and_that_follows_what_it_has_lost_is_left_alone() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.pass(16_000, &[]);
+    assert_eq!(status(&world, "n1"), NodeStatus::Lost);
+    world.told.clear();
+    let id = NodeId(Uuid::from_u128(77));
+    let revision = Revision { epoch: 1, index: 999 };
+    let beat = of_another(&world, "n1", id, revision);
+    assert_eq!(world.run([beat.clone()]), [Fact::NodeAhead { name: node_name("n1"), revision }]);
+    assert_eq!(world.run([beat.clone()]), [], "once");
+    assert!(!told(&mut world, "n1"));
+    // An operator has chosen this log.
+    world.restore();
+    world.told.clear();
+    assert_eq!(world.run([beat]), []);
+    assert!(told(&mut world, "n1"));
+    world.check_replay();
+}
+
 #[test]
 fn what_is_of_an_earlier_reign_must_have_been_written_in_it() {
     let mut world = World::new();
