@@ -2,6 +2,7 @@
 //!
 //! The older of the two is overwritten, so that one whole snapshot stands at every moment.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use async_nats::jetstream::object_store::{Config, ObjectInfo, ObjectMetadata, Ob
 use async_nats::jetstream::stream::StorageType;
 use futures_util::StreamExt;
 use longshore_bus::Bus;
-use longshore_core::leadership::mend::SNAPSHOTS_PATIENCE_MS;
+use longshore_core::leadership::mend::{Head, Listed, SNAPSHOTS_PATIENCE_MS};
 use longshore_proto::subject::snapshot_stream;
 use tracing::{debug, warn};
 
@@ -23,6 +24,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// The two places.
 const NAMES: [&str; 2] = ["snapshot-a", "snapshot-b"];
+/// The key of the metadata that names the epoch. The index is the description.
+const EPOCH: &str = "epoch";
 
 /// The bucket.
 pub(crate) struct Bucket {
@@ -51,27 +54,29 @@ impl Bucket {
         Ok(Self { objects })
     }
 
-    /// What is there: the index of each snapshot, the newest first.
-    async fn list(&self) -> Result<Vec<(u64, ObjectInfo)>, ManagerError> {
+    /// What is there, the newest first.
+    async fn list(&self) -> Result<Vec<(Listed, ObjectInfo)>, ManagerError> {
         let mut listing = self.objects.list().await.map_err(|error| failed(&error))?;
         let mut found = Vec::new();
         while let Some(object) = listing.next().await {
             let object = object.map_err(|error| failed(&error))?;
             let index = object.description.as_deref().and_then(|index| index.parse().ok());
-            found.extend(index.map(|index| (index, object)));
+            // A manager of before has stored none.
+            let epoch = object.metadata.get(EPOCH).and_then(|epoch| epoch.parse().ok());
+            found.extend(index.map(|index| (Listed { index, epoch }, object)));
         }
-        found.sort_unstable_by_key(|(index, _)| std::cmp::Reverse(*index));
+        found.sort_unstable_by(|(one, _), (other, _)| other.compare(one));
         Ok(found)
     }
 
-    /// The index of the newest snapshot.
-    pub(crate) async fn newest(&self) -> Result<Option<u64>, ManagerError> {
-        Ok(self.list().await?.first().map(|(index, _)| *index))
+    /// The newest snapshot.
+    pub(crate) async fn newest(&self) -> Result<Option<Listed>, ManagerError> {
+        Ok(self.list().await?.first().map(|(listed, _)| *listed))
     }
 
-    /// The index of the newest snapshot, for whoever is about to lead: asked for until it is told, but not for so long that
+    /// The newest snapshot, for whoever is about to lead: asked for until it is told, but not for so long that
     /// nobody leads because of the bucket alone. None is what a bucket is taken for that cannot be read.
-    pub(crate) async fn newest_told(core: &Bus, replicas: usize) -> Option<u64> {
+    pub(crate) async fn newest_told(core: &Bus, replicas: usize) -> Option<Listed> {
         let told = async {
             loop {
                 let newest = async { Self::open(core, replicas).await?.newest().await };
@@ -105,7 +110,7 @@ impl Bucket {
     /// Stores a snapshot in the place of the older one. Gives the name of that place.
     pub(crate) async fn upload(
         &self,
-        index: u64,
+        head: &Head,
         from: &Path,
     ) -> Result<&'static str, ManagerError> {
         let present = self.list().await?;
@@ -114,7 +119,8 @@ impl Bucket {
         let name = name.unwrap_or(NAMES[0]);
         let metadata = ObjectMetadata {
             name: name.to_owned(),
-            description: Some(index.to_string()),
+            description: Some(head.index.to_string()),
+            metadata: HashMap::from([(EPOCH.to_owned(), head.epoch.to_string())]),
             ..ObjectMetadata::default()
         };
         let mut file = tokio::fs::File::open(from).await.map_err(|error| failed(&error))?;

@@ -119,7 +119,7 @@ async fn share(
     kept: u64,
 ) -> Result<(), ManagerError> {
     let bucket = Bucket::open(core, replicas).await?;
-    let newest = bucket.newest().await?;
+    let newest = bucket.newest().await?.map(|newest| newest.index);
     if newest.is_some_and(|newest| newest > point.index || newest == point.index && kept > 0) {
         return Ok(());
     }
@@ -128,7 +128,7 @@ async fn share(
     let (path, head) =
         written.map_err(|_| ManagerError::Bug("the thread that writes snapshots ended"))??;
     if newest != Some(point.index) {
-        bucket.upload(point.index, &path).await?;
+        bucket.upload(&head, &path).await?;
         info!(index = point.index, "a snapshot is stored");
     }
     look.trim(head.stream_sequence.saturating_sub(kept)).await

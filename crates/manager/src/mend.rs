@@ -137,7 +137,7 @@ impl Mender<'_> {
                 .await
                 .map_err(|_| ManagerError::Bug("the thread that writes snapshots ended"))??;
             let bucket = Bucket::open(self.core, self.keeping.replicas).await?;
-            let place = bucket.upload(head.index, &path).await?;
+            let place = bucket.upload(&head, &path).await?;
             bucket.keep_only(place).await?;
             // Only now, because what stands in the stream may be the only copy until then.
             log.look().trim(end + 1).await?;

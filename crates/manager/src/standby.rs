@@ -8,7 +8,7 @@ use std::time::Duration;
 use longshore_bus::Bus;
 use longshore_core::cluster::Cluster;
 use longshore_core::leadership::log::{Applied, LOOK_INTERVAL_MS, check_followed};
-use longshore_core::leadership::mend::{check_shared, is_to_be_cut};
+use longshore_core::leadership::mend::{Listed, check_shared, is_to_be_cut};
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::subject::{Level, Subject};
 use tokio::sync::watch;
@@ -139,14 +139,14 @@ pub(crate) async fn stand_by(
     Ok(Some(held))
 }
 
-/// Reads the log to its end, and makes sure that no snapshot holds more. Gives the index of the newest snapshot.
+/// Reads the log to its end, and makes sure that no snapshot holds more. Gives the newest snapshot.
 async fn catch_up_all(
     cluster: &mut Cluster,
     log: &mut Log,
     follower: &mut Follower<'_>,
     core: &Bus,
     replicas: usize,
-) -> Result<Option<u64>, ManagerError> {
+) -> Result<Option<Listed>, ManagerError> {
     // First: what a snapshot holds was in the log before.
     let newest = Bucket::newest_told(core, replicas).await;
     log.catch_up(cluster, follower).await?;

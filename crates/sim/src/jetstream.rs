@@ -11,7 +11,7 @@ use std::rc::Rc;
 use longshore_core::cluster::persist::read_meta;
 use longshore_core::cluster::state::Meta;
 use longshore_core::leadership::log::Info;
-use longshore_core::leadership::mend::Head;
+use longshore_core::leadership::mend::{Head, Listed};
 use longshore_core::leadership::publish::{End, Expected, Place};
 use longshore_proto::event::Event;
 use longshore_proto::id::ManagerId;
@@ -109,8 +109,8 @@ pub enum Request {
     BucketGet,
     /// Store a snapshot in one of the two places; where none is named, in that of the older one.
     BucketPut(Rc<Snapshot>, Option<usize>),
-    /// Remove every snapshot but those of this index.
-    BucketKeepOnly(u64),
+    /// Remove every snapshot but those like this one.
+    BucketKeepOnly(Listed),
     /// Where the event stream ends.
     EventsEnd,
     /// Publish events; the last of them is acknowledged.
@@ -167,8 +167,8 @@ pub enum Response {
     Messages(Vec<(u64, Bytes)>),
     /// It is done.
     Done,
-    /// To [`Request::BucketList`]: the index of what is in each place.
-    Bucket([Option<u64>; 2]),
+    /// To [`Request::BucketList`]: what is in each place.
+    Bucket([Option<Listed>; 2]),
     /// To [`Request::EventsEnd`].
     EventsEnd(End),
     /// To [`Request::BucketGet`].
@@ -189,6 +189,20 @@ pub enum Response {
         /// Who holds it.
         holder: Option<Holder>,
     },
+}
+
+/// Where the newest snapshot is.
+pub fn newest_place(there: [Option<Listed>; 2]) -> Option<usize> {
+    match there {
+        [Some(first), Some(second)] => Some(usize::from(second.compare(&first).is_gt())),
+        [None, None] => None,
+        [first, _] => Some(usize::from(first.is_none())),
+    }
+}
+
+/// Where the next one goes: in the place of the older one.
+pub fn place_for_next(there: [Option<Listed>; 2]) -> usize {
+    newest_place(there).map_or(0, |newest| 1 - newest)
 }
 
 /// What is written under a name.
@@ -395,23 +409,20 @@ impl JetStream {
                 self.trims += 1;
                 Response::Done
             }
-            Request::BucketList => {
-                let index = |place: &Option<Rc<Snapshot>>| place.as_ref().map(|s| s.head.index);
-                Response::Bucket([index(&self.bucket[0]), index(&self.bucket[1])])
-            }
+            Request::BucketList => Response::Bucket(self.listed()),
             Request::BucketGet => {
-                let newest = self.bucket.iter().flatten().max_by_key(|s| s.head.index);
+                let newest =
+                    newest_place(self.listed()).and_then(|place| self.bucket[place].as_ref());
                 Response::Snapshot(newest.map(Rc::clone))
             }
             Request::BucketPut(snapshot, place) => {
-                let index = |place: usize| self.bucket[place].as_ref().map(|s| s.head.index);
-                let older = usize::from(index(1) < index(0));
-                self.bucket[place.unwrap_or(older)] = Some(snapshot);
+                let place = place.unwrap_or_else(|| place_for_next(self.listed()));
+                self.bucket[place] = Some(snapshot);
                 Response::Done
             }
-            Request::BucketKeepOnly(index) => {
+            Request::BucketKeepOnly(kept) => {
                 for place in &mut self.bucket {
-                    place.take_if(|snapshot| snapshot.head.index != index);
+                    place.take_if(|snapshot| Listed::from(&snapshot.head) != kept);
                 }
                 Response::Done
             }
@@ -449,6 +460,10 @@ impl JetStream {
                 Response::Stored { sequence: self.lease_sequence, duplicate: false }
             }
         }
+    }
+
+    fn listed(&self) -> [Option<Listed>; 2] {
+        self.bucket.each_ref().map(|place| place.as_ref().map(|snapshot| (&snapshot.head).into()))
     }
 
     fn append(&mut self, expected: u64, id: u64, payload: Bytes, now: Micros) -> Response {

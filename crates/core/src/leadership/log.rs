@@ -82,6 +82,18 @@ pub enum Broken {
         /// The last one that the log has.
         index: u64,
     },
+    /// The log was healed from another store, and goes on from there.
+    #[error(
+        "a snapshot of record {snapshot} is stored that goes on from epoch {healed}, and this log and store know only epoch {epoch}: the log was healed from another manager's store"
+    )]
+    Left {
+        /// The last record that the snapshot holds.
+        snapshot: u64,
+        /// The epoch that the snapshot goes on from.
+        healed: u64,
+        /// The last one that the log has.
+        epoch: u64,
+    },
     /// A node's worker follows what no record of it has.
     #[error("the log has lost records: node {node} follows revision {revision}, which none has")]
     Behind {

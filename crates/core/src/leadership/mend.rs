@@ -34,7 +34,7 @@ pub struct Head {
     pub index: u64,
     /// That record's hash.
     pub chain: Hash,
-    /// That record's epoch.
+    /// The epoch that the state goes on from: that record's, or a later one where an operator has chosen this state.
     pub epoch: u64,
     /// That record's time, in milliseconds since the Unix epoch.
     pub at_ms: u64,
@@ -65,6 +65,33 @@ impl Head {
     }
 }
 
+/// A snapshot as the bucket lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// The index of the last record that it holds.
+    pub index: u64,
+    /// The epoch that its state goes on from; unknown of one that a manager of before has stored.
+    pub epoch: Option<u64>,
+}
+
+impl Listed {
+    /// Which of two is of the past that counts, and further on in it: one that a log was healed with stands before any of a
+    /// past that was left by that, however far that had come.
+    pub fn compare(&self, other: &Self) -> Ordering {
+        let by_index = self.index.cmp(&other.index);
+        match (self.epoch, other.epoch) {
+            (Some(one), Some(another)) => one.cmp(&another).then(by_index),
+            _ => by_index,
+        }
+    }
+}
+
+impl From<&Head> for Listed {
+    fn from(head: &Head) -> Self {
+        Self { index: head.index, epoch: Some(head.epoch) }
+    }
+}
+
 /// Whether a store takes a snapshot over. `known` and `created` say when the log's stream was made: as the store knows
 /// it, and as the servers say it now.
 pub fn may_join(
@@ -74,9 +101,11 @@ pub fn may_join(
     known: Option<&str>,
     created: &str,
 ) -> bool {
-    // It is the own one where nothing but messages that were skipped came after it, and mends nothing.
+    // It is the own one where nothing but messages that were skipped came after it, and mends nothing. One that goes on
+    // from a later epoch was stored to heal the log, by this manager or for it.
     let is_own = head.stream_sequence == meta.stream_sequence
         || meta.record_sequence == 0 && head.stream_sequence < meta.stream_sequence;
+    let is_own = is_own && head.epoch <= meta.epoch;
     if known == Some(created) && head.index == meta.index && is_own {
         return false;
     }
@@ -88,26 +117,32 @@ pub fn may_join(
     meta.cluster == Some(head.cluster) && head.continues(meta.index, meta.chain).unwrap_or(same_log)
 }
 
-/// Whether the log has whatever the snapshots hold, asked by whoever is about to lead: `newest` is the index of the newest
-/// one, looked at before the log was read to its end. A leader shares only what is in the log, so that this is so unless the
-/// log has lost its end; or somebody was healing it, and has died after the store of that snapshot.
+/// Whether the log has whatever the snapshots hold, asked by whoever is about to lead: `newest` is the newest one, looked at
+/// before the log was read to its end. A leader shares only what is in the log, so that this is so unless the log has lost
+/// its end; or somebody was healing it, and has died after the store of that snapshot. Where an operator had chosen that,
+/// the snapshot goes on from an epoch that the past which was left never came to.
 ///
 /// # Errors
 /// How the log is broken.
-pub fn check_shared(newest: Option<u64>, meta: &Meta) -> Result<(), Broken> {
-    match newest {
-        Some(snapshot) if snapshot > meta.index => {
-            Err(Broken::Lacks { snapshot, index: meta.index })
-        }
-        _ => Ok(()),
+pub fn check_shared(newest: Option<Listed>, meta: &Meta) -> Result<(), Broken> {
+    let Some(Listed { index: snapshot, epoch }) = newest else { return Ok(()) };
+    if snapshot > meta.index {
+        return Err(Broken::Lacks { snapshot, index: meta.index });
+    }
+    match epoch.filter(|epoch| *epoch > meta.epoch) {
+        Some(healed) => Err(Broken::Left { snapshot, healed, epoch: meta.epoch }),
+        None => Ok(()),
     }
 }
 
 /// Whether what stands in the log up to where a state goes on is to be removed: the state goes on behind records of which
 /// it has none, and the newest snapshot is of just this state. That is so once a log was healed, and whoever healed it may
 /// not have come so far.
-pub fn is_to_be_cut(newest: Option<u64>, meta: &Meta) -> bool {
-    meta.index > 0 && meta.record_sequence == 0 && newest == Some(meta.index)
+pub fn is_to_be_cut(newest: Option<Listed>, meta: &Meta) -> bool {
+    let is_of_this = |newest: Listed| {
+        newest.index == meta.index && newest.epoch.is_none_or(|epoch| epoch == meta.epoch)
+    };
+    meta.index > 0 && meta.record_sequence == 0 && newest.is_some_and(is_of_this)
 }
 
 /// What a manager's own disk shows of what was acknowledged.
@@ -171,6 +206,7 @@ mod tests {
             cluster: Some(ClusterId(Uuid::from_u128(1))),
             index,
             chain: Hash::of(record),
+            epoch: 2,
             stream_sequence: index,
             managers_known: true,
             managers: BTreeSet::from(["m0".parse().unwrap()]),
@@ -223,18 +259,56 @@ mod tests {
     fn nobody_leads_over_a_log_that_has_less_than_a_snapshot() {
         let own = meta(41, b"forty-one");
         assert_eq!(check_shared(None, &own), Ok(()));
-        assert_eq!(check_shared(Some(41), &own), Ok(()));
+        let listed = |index| Some(Listed { index, epoch: Some(2) });
+        assert_eq!(check_shared(listed(41), &own), Ok(()));
         let lacks = Broken::Lacks { snapshot: 46, index: 41 };
-        assert_eq!(check_shared(Some(46), &own), Err(lacks.clone()));
+        assert_eq!(check_shared(listed(46), &own), Err(lacks.clone()));
         // The one who healed the log has died before it removed what was left of it: whoever comes joins, and does that.
         let healed = Head { index: 46, stream_sequence: 41, ..head() };
         let healed = Head { links: vec![(41, Hash::of(b"forty-one"))], ..healed };
         assert!(may_join(&own, &lacks, &healed, Some(MONDAY), MONDAY));
         let joined = Meta { stream_sequence: 41, ..meta(46, b"forty-six") };
-        assert!(is_to_be_cut(Some(46), &joined));
-        assert!(!is_to_be_cut(Some(37), &joined), "only the log has what came after the snapshot");
-        assert!(!is_to_be_cut(Some(46), &Meta { record_sequence: 46, ..joined }));
+        assert!(is_to_be_cut(listed(46), &joined));
+        assert!(
+            !is_to_be_cut(listed(37), &joined),
+            "only the log has what came after the snapshot"
+        );
+        assert!(!is_to_be_cut(listed(46), &Meta { record_sequence: 46, ..joined }));
         assert!(!is_to_be_cut(None, &Meta::default()));
+    }
+
+    #[test]
+    fn nobody_leads_the_past_that_a_log_was_healed_without() {
+        // An operator has chosen a store that knew less; its manager has died once its snapshot was stored.
+        let chosen = moved(meta(41, b"forty-one"), 46, true);
+        let head = Head { index: 41, chain: Hash::of(b"forty-one"), epoch: chosen.epoch, ..head() };
+        let head = Head { stream_sequence: 46, links: Vec::new(), ..head };
+        let (listed, left) = (Listed::from(&head), meta(46, b"forty-six"));
+        let broken = Broken::Left { snapshot: 41, healed: chosen.epoch, epoch: 2 };
+        assert_eq!(check_shared(Some(listed), &left), Err(broken.clone()));
+        assert!(!may_join(&left, &broken, &head, Some(MONDAY), MONDAY), "it knows what was left");
+        // The one that was chosen has not moved its own store yet, and does so by joining.
+        let own = Meta { stream_sequence: 46, ..meta(41, b"forty-one") };
+        assert_eq!(check_shared(Some(listed), &own), Err(broken.clone()));
+        assert!(may_join(&own, &broken, &head, Some(MONDAY), MONDAY));
+        assert_eq!(check_shared(Some(listed), &chosen), Ok(()));
+        assert!(!may_join(&chosen, &broken, &head, Some(MONDAY), MONDAY), "it is done");
+        assert!(is_to_be_cut(Some(listed), &chosen));
+        assert!(!is_to_be_cut(Some(listed), &own), "it is not what the snapshot is of");
+        // A snapshot of before says nothing of its epoch.
+        let unknown = Listed { epoch: None, ..listed };
+        assert_eq!(check_shared(Some(unknown), &left), Ok(()));
+        assert!(is_to_be_cut(Some(unknown), &chosen));
+    }
+
+    #[test]
+    fn the_snapshot_that_a_log_was_healed_with_is_the_newest_however_far_the_past_had_come() {
+        let listed = |index, epoch| Listed { index, epoch };
+        let healed = listed(41, Some(1_002));
+        assert!(healed.compare(&listed(46, Some(2))).is_gt());
+        assert!(listed(46, Some(2)).compare(&listed(41, Some(2))).is_gt());
+        assert!(listed(60, None).compare(&healed).is_gt(), "by a manager of before");
+        assert!(listed(40, None).compare(&healed).is_lt());
     }
 
     #[test]

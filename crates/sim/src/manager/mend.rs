@@ -8,7 +8,7 @@ use longshore_core::cluster::record::Record;
 use longshore_core::cluster::state::Meta;
 use longshore_core::leadership::log::Broken;
 use longshore_core::leadership::mend::{
-    LOOK_INTERVAL_MS, PATIENCE_MS, Proof, may_heal, may_join, moved,
+    LOOK_INTERVAL_MS, Listed, PATIENCE_MS, Proof, may_heal, may_join, moved,
 };
 
 use super::{Context, Ended, Manager, Output, Phase, Purpose, READ_TIMEOUT, RETRY_DELAY, Timer};
@@ -152,8 +152,9 @@ impl Manager {
             Step::Uploading { end, created } => match response {
                 Some(Response::Done) => {
                     mending.step = Step::Clearing { end, created };
-                    let index = ctx.disk.content().meta().index;
-                    self.ask(Request::BucketKeepOnly(index), READ_TIMEOUT, Purpose::Mend, ctx);
+                    let Meta { index, epoch, .. } = moved(Self::meta(ctx), end, self.chosen);
+                    let own = Listed { index, epoch: Some(epoch) };
+                    self.ask(Request::BucketKeepOnly(own), READ_TIMEOUT, Purpose::Mend, ctx);
                 }
                 _ => ctx.out.push(Output::Exit(Ended::Bucket)),
             },

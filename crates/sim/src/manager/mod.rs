@@ -41,6 +41,7 @@ use longshore_core::leadership::follow::Follower;
 use longshore_core::leadership::hearing::Hearing;
 use longshore_core::leadership::lease::Waiting;
 use longshore_core::leadership::log::{Applied, Doubt};
+use longshore_core::leadership::mend::Listed;
 use longshore_core::time::Time;
 use longshore_proto::event::Event;
 use longshore_proto::id::ManagerId;
@@ -196,8 +197,8 @@ struct Shared {
     since: Micros,
     /// Whether it is known, or was asked for in vain for long enough.
     is_told: bool,
-    /// The index of the newest one.
-    newest: Option<u64>,
+    /// The newest one.
+    newest: Option<Listed>,
 }
 
 impl Shared {
