@@ -25,7 +25,7 @@ use longshore_proto::node::AssignDelta;
 use longshore_proto::permission::Role;
 use longshore_proto::subject::{ApiVerb, Level, NodeVerb, Scope, Subject};
 use longshore_proto::{ACTOR_HEADER, COMMAND_HEADER};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -63,6 +63,8 @@ struct Driver<'a> {
     /// How full everything is that the cluster is written to.
     fullness: Fullness,
     hearing: Hearing,
+    /// Where the log was seen to end, beyond what was appended here until then.
+    beyond: watch::Receiver<u64>,
 }
 
 /// Leads until cancelled, fenced, or unable to go on.
@@ -92,6 +94,7 @@ pub(crate) async fn reign(
         clock,
     );
     let (assignments, outbox) = mpsc::unbounded_channel();
+    let (seen_beyond, beyond) = watch::channel(0);
     let mut driver = Driver {
         cluster,
         log,
@@ -104,6 +107,7 @@ pub(crate) async fn reign(
         standbys: mpsc::unbounded_channel().1,
         fullness,
         hearing: Hearing::new(*bus.connections().borrow()),
+        beyond,
     };
     driver.commit(*proposal, cancel).await?;
     driver.out.settle().await?;
@@ -133,7 +137,7 @@ pub(crate) async fn reign(
     driver.standbys = standbys;
     let members = Members::new(core, options.name.clone(), Arc::clone(store));
     let _members = AbortOnDropHandle::new(tokio::spawn(async move { members.watch(seen).await }));
-    let guard = driver.log.look().watch(driver.log.position());
+    let guard = driver.log.look().watch(driver.log.position(), seen_beyond);
     let ended = tokio::select! {
         ended = driver.lead(bus, held, cancel) => ended,
         broken = guard => Err(broken),
@@ -203,6 +207,7 @@ impl Driver<'_> {
                         self.queue.push(Input::ManagerSeen { name });
                     }
                     Some(alarm) = self.fullness.alarms.recv() => self.queue.push(alarm),
+                    Ok(()) = self.beyond.changed() => self.check_end().await?,
                     () = tokio::time::sleep(wait) => {}
                 }
             }
@@ -229,6 +234,17 @@ impl Driver<'_> {
                 Step::Record(proposal) => self.commit(*proposal, cancel).await?,
             }
         }
+    }
+
+    /// A leader that has nothing to write would else not notice that another one writes.
+    async fn check_end(&mut self) -> Result<(), ManagerError> {
+        let end = *self.beyond.borrow_and_update();
+        // Nothing of this manager's is on its way just now, and what it has appended is known to stand.
+        if end > self.log.position().borrow().sequence {
+            self.out.settle().await?;
+            return Err(ManagerError::Fenced { by: "another manager writes to the log".into() });
+        }
+        Ok(())
     }
 
     /// Appends a record, and sends it on to the store. Its effects go once it has landed there.

@@ -527,8 +527,13 @@ impl Look {
         Ok(())
     }
 
-    /// Looks again and again whether the log still is what was applied, as that moves. Ends with what is broken.
-    pub(crate) async fn watch(mut self, position: watch::Receiver<Applied>) -> ManagerError {
+    /// Looks again and again whether the log still is what was applied, as that moves. Ends with what is broken, and tells
+    /// where the log ends when that is beyond what was applied.
+    pub(crate) async fn watch(
+        mut self,
+        position: watch::Receiver<Applied>,
+        beyond: watch::Sender<u64>,
+    ) -> ManagerError {
         // Where it stood at the look before. What was written since may stand on a log that was cut, and written by
         // others to its old length: then the newest record is where it should be, and the one before is not.
         let mut before = *position.borrow();
@@ -537,7 +542,12 @@ impl Look {
             // Read before the question: what is written meanwhile only makes the log longer.
             let applied = *position.borrow();
             let checked = match self.check(applied).await {
-                Ok(_) => self.check_tip(before).await,
+                Ok(end) => {
+                    if end > position.borrow().sequence {
+                        beyond.send_replace(end);
+                    }
+                    self.check_tip(before).await
+                }
                 Err(error) => Err(error),
             };
             match checked {

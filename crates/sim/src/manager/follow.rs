@@ -436,6 +436,14 @@ impl Manager {
         if let (Some(Response::Info(info)), Some(_)) = (response, self.looked_for()) {
             match (self.judge(info.as_ref(), applied, ctx), applied.tip()) {
                 (Some(Err(broken)), _) => return self.broken(broken, ctx),
+                // Nothing of its own is on its way.
+                (Some(Ok(end)), _)
+                    if matches!(self.phase, Phase::Idle)
+                        && end > self.position.sequence
+                        && ctx.sabotage != Some(Sabotage::IgnoreTheFence) =>
+                {
+                    return self.end_reign(ctx);
+                }
                 (Some(Ok(_)), Some(tip)) => {
                     let purpose = Purpose::CheckTip { applied };
                     return self.ask(Request::Get(tip), READ_TIMEOUT, purpose, ctx);
