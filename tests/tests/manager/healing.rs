@@ -228,7 +228,7 @@ async fn workers_that_follow_what_the_log_has_lost_are_left_alone_until_an_opera
     // To m2 nothing is missing. But the worker tells.
     cluster.start_manager("m2", &[]);
     let api = cluster.answers().await;
-    let lost = "the log has lost records: node w1 follows revision";
+    let lost = "1 of 1 nodes follow revisions of which the log has no record: w1 follows";
     eventually("it says so", SOON, async || {
         let alarms = api.status().await.map_err(|error| error.to_string())?.alarms;
         if alarms.iter().any(|text| text.contains(lost)) {

@@ -167,6 +167,13 @@ fn remove(draft: &mut Draft<'_>, asked: &RemoveNode, actor: String) -> Result<No
              tasks are replaced, and its worker, if it runs on, stops their containers and joins as a new node"
         )));
     }
+    if let (NodeStatus::Ready | NodeStatus::Suspect, Some(ahead)) = (node.status, node.ahead) {
+        let text = format!("node {name} follows revision {ahead}, of which the log has no record");
+        return Err(ApiError::new(ErrorCode::Conflict, text).hint(format!(
+            "its worker would join again with what it follows. Stop it, move its data directory away and start it \
+             again; or stop it for good, and `longshore node rm {name}` once the node is lost"
+        )));
+    }
     if let Some(job) = unproven(draft.state, node) {
         let text =
             format!("node {name} has tasks of the fenced job {job}, which may still run there");

@@ -26,6 +26,8 @@ const STALL_MS: u64 = 2_000;
 const CLAIM_MS: u64 = 60_000;
 /// From how many nodes on it is believed that a mass silence is this side's fault.
 const CROWD: usize = 5;
+/// How many nodes or tasks an alarm names.
+const SHOWN_MAX: usize = 3;
 
 /// Looks at every node's silence. The look was due so many milliseconds ago.
 pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, late_ms: u64) {
@@ -117,19 +119,22 @@ impl Live {
 /// Says that the log has lost records that nodes follow.
 fn ahead(draft: &mut Draft<'_>, live: &mut Live) {
     let nodes = draft.state.nodes.iter();
-    let mut ahead = nodes.filter_map(|(name, node)| Some((name, node.ahead?)));
-    let Some((name, revision)) = ahead.next() else {
+    let ahead: Vec<_> =
+        nodes.filter_map(|(name, node)| Some(format!("{name} follows {}", node.ahead?))).collect();
+    if ahead.is_empty() {
         let text = "no node follows what the log has lost".to_owned();
         return alarm::set(draft, live, "ahead", Severity::Over, text);
-    };
-    let more = ahead.count();
-    let more =
-        if more > 0 { format!(", and {more} more nodes are like it") } else { String::new() };
+    }
+    let (count, known) = (ahead.len(), draft.state.nodes.len());
+    let shown = ahead.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
+    let more = count.saturating_sub(SHOWN_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let text = format!(
-        "the log has lost records: node {name} follows revision {revision}, which none has{more}; such nodes run on as they \
-         were told, and are told nothing until you choose. Heal the log with the manager that knows more, if there is one; \
-         or go on from what this log holds: stop all managers, and start the one that leads now with --heal-log first \
-         (docs/operations.md, \"A lost log\")"
+        "{count} of {known} nodes follow revisions of which the log has no record: {shown}{more}; they run on as they were \
+         told, and are told nothing until you choose. Either the log has lost records: heal it with the manager that knows \
+         more, if there is one, or go on from what this log holds: stop all managers, and start the one that leads now with \
+         --heal-log first. Or a node is wrong, if it is that one alone: stop its worker, move its data directory away and \
+         start it again, or, if the machine is gone, `longshore node rm NODE` (docs/operations.md, \"A lost log\")"
     );
     alarm::set(draft, live, "ahead", Severity::Critical, text);
 }
@@ -145,8 +150,10 @@ fn fenced(draft: &Draft<'_>, live: &mut Live) {
         live.alarms.remove("fence");
         return;
     }
-    let (shown, more) =
-        (waiting.iter().take(3).cloned().collect::<Vec<_>>(), waiting.len().saturating_sub(3));
+    let (shown, more) = (
+        waiting.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>(),
+        waiting.len().saturating_sub(SHOWN_MAX),
+    );
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let text = format!(
         "fenced tasks are on nodes that are lost, and wait for a proof that they have ended: {}{more}; make sure that the \

@@ -1,15 +1,17 @@
 //! What becomes of nodes: joining, silence, loss, return, and doubt.
 
-use longshore_proto::api::NameNode;
+use longshore_proto::alarm::Severity;
+use longshore_proto::api::{NameNode, RemoveNode};
 use longshore_proto::error::ErrorCode;
 use longshore_proto::id::{BootId, ManagerId, NodeId, Revision};
 use longshore_proto::node::{Heartbeat, Register, Sync};
 use longshore_proto::spec::{OnNodeLoss, Resources};
-use longshore_proto::state::{NodeStatus, TaskState};
+use longshore_proto::state::{Eligibility, NodeStatus, TaskState};
 use uuid::Uuid;
 
 use super::world::{NODE, World, job, node_name, wish};
 use crate::cluster::Input;
+use crate::cluster::input::NodeCommand;
 use crate::cluster::record::Fact;
 use crate::cluster::state::EPOCHS_RESTORED;
 use crate::leadership::log::{Broken, check_followed};
@@ -108,7 +110,9 @@ fn a_node_that_follows_what_the_log_has_lost_is_left_alone_until_an_operator_has
     world.pass(1_000, &["n1", "n2"]);
     let status = world.cluster.cluster_view(0).unwrap();
     assert!(
-        status.alarms.iter().any(|text| text.contains("the log has lost records: node n1")),
+        status.alarms.iter().any(|text| text.contains(
+            "1 of 2 nodes follow revisions of which the log has no record: n1 follows 1."
+        )),
         "{status:?}"
     );
     assert!(status.alarms.iter().any(|text| text.contains("--heal-log")), "{status:?}");
@@ -204,6 +208,52 @@ fn a_worker_that_the_log_does_not_know_and_that_follows_what_it_has_lost_is_left
     world.told.clear();
     assert_eq!(world.run([beat]), []);
     assert!(told(&mut world, "n1"));
+    world.check_replay();
+}
+
+fn has_alarm(world: &World) -> bool {
+    !world.cluster.cluster_view(0).unwrap().alarms.is_empty()
+}
+
+#[test]
+fn one_node_that_is_wrong_is_mended_alone() {
+    let mut world = World::new();
+    for name in ["n1", "n2", "n3"] {
+        world.join(name, NODE).unwrap();
+    }
+    let strange = Revision { epoch: 1, index: 999 };
+    let beats = ["n1", "n2"].map(|name| follows(&world, name, strange));
+    world.run(beats);
+    world.pass(1_000, &["n1", "n2", "n3"]);
+    let alarm = world.cluster.cluster_view(0).unwrap().alarms.remove(0);
+    assert!(alarm.starts_with("2 of 3 nodes") && alarm.contains("n2 follows 1.999"), "{alarm}");
+
+    // Its worker would only come back as it is.
+    let removed = |name: &str, force| {
+        let asked = RemoveNode { name: node_name(name), force };
+        crate::cluster::Command::Node(NodeCommand::Remove(asked))
+    };
+    let refused = world.command(removed("n1", true)).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Conflict);
+    assert!(refused.hint.unwrap().contains("move its data directory away"));
+
+    // n1 gets a fresh data directory, and the machine of n2 is gone.
+    let (id, boot) = (NodeId(Uuid::from_u128(77)), BootId(Uuid::from_u128(78)));
+    let taken = world.join_as("n1", id, boot, NODE).unwrap_err();
+    assert_eq!(taken.code, ErrorCode::NameTaken);
+    world.pass(30_000, &["n3"]);
+    assert!(has_alarm(&world));
+    world.join_as("n1", id, boot, NODE).unwrap();
+    let node = &world.cluster.state().nodes[&node_name("n1")];
+    assert_eq!((node.ahead, node.offered()), (None, Eligibility::Open));
+    world.pass(1_000, &["n1", "n3"]);
+    assert!(has_alarm(&world), "n2 is left");
+    world.command(removed("n2", false)).unwrap();
+    let facts = world.pass(1_000, &["n1", "n3"]);
+    let over = |fact: &Fact| matches!(fact, Fact::AlarmChanged { about, severity: Severity::Over, .. } if about == "ahead");
+    assert!(facts.iter().any(over), "{facts:?}");
+    assert!(!has_alarm(&world));
+    assert_eq!(check_followed(world.cluster.state()), Ok(()));
     world.check_replay();
 }
 
