@@ -1,5 +1,7 @@
 //! Faults: each as it begins and as it ends, and the calm after all of them.
 
+use longshore_core::cluster::record::{Fact, Record};
+
 use super::{Checked, Event, Loses, World};
 use crate::check::Note;
 use crate::disk::{Disk, ManagerContent, WorkerContent};
@@ -7,6 +9,7 @@ use crate::fault::Fault;
 use crate::manager::{Manager, uuid};
 use crate::message::Process;
 use crate::runtime::Runtime;
+use crate::sabotage::Sabotage;
 use crate::time::{MS, Micros, SECOND};
 use crate::worker::Worker;
 
@@ -195,6 +198,9 @@ impl World {
             Fault::TailLost => {
                 let lost = self.chaos.rng.usize(1..6);
                 self.jetstream.lose_tail(lost);
+                if self.sabotage == Some(Sabotage::TrustShortLog) {
+                    self.lose_reign();
+                }
                 self.checks.cut(self.jetstream.last(), self.now);
             }
             Fault::LogLost => {
@@ -213,6 +219,31 @@ impl World {
         };
         self.after(lasts, Event::Heal(fault, target, other));
         Ok(())
+    }
+
+    /// The log loses all of the last reign, and whoever knew of that loses its disk. Workers know, and nobody asks them.
+    fn lose_reign(&mut self) {
+        let elects = |sequence: &u64| {
+            let payload = self.jetstream.message(*sequence);
+            let record = payload.and_then(|payload| Record::decode(&payload).ok());
+            record.is_some_and(|record| {
+                record.facts.iter().any(|fact| matches!(fact, Fact::LeaderElected { .. }))
+            })
+        };
+        let last = self.jetstream.last();
+        let Some(begins) = (2..=last).rev().find(elects) else { return };
+        self.jetstream.lose_tail((begins..=last).count());
+        for number in 0..self.size.managers {
+            let process = Process::Manager(number);
+            self.kill(process);
+            if self.managers[number].disk.content().meta().stream_sequence >= begins {
+                let id = uuid(&mut self.chaos.rng);
+                let content = ManagerContent { id, ..ManagerContent::default() };
+                self.managers[number].disk = Disk::with(content);
+                self.chaos.counts.count(Fault::ManagerDiskLost);
+            }
+            self.after(SECOND, Event::Start(process));
+        }
     }
 
     /// Whether the log is lost, or will be, and nobody but this manager has anything to heal it from: only a backup
