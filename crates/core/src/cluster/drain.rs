@@ -3,12 +3,15 @@
 //!
 //! A service's task gets a *successor* in its slot, which waits for a node like any other task and is placed by the
 //! same functions in the same order; the task ends when the successor is up (see [`super::slot`]). A task that must end
-//! before it starts elsewhere ends only while there is a place for it. Tasks of batch jobs may finish, and those of jobs
-//! that wait for their nodes stay, until the deadline, if there is one: then everything ends and is placed anew.
+//! before it starts elsewhere ends only while there is a place for it, which is kept until it has. Tasks of batch jobs
+//! may finish, and those of jobs that wait for their nodes stay, until the deadline, if there is one: then everything
+//! ends and is placed anew.
 //!
 //! What is begun is in the log, so that a drain goes on under another leader; only its deadline is counted anew.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use longshore_proto::api::{DRAIN_WAITS_MAX, DrainWait};
 use longshore_proto::id::TaskId;
@@ -22,12 +25,15 @@ use super::command::stop_one;
 use super::draft::Draft;
 use super::place::{self, Blocked, Group};
 use super::record::Fact;
+use super::room::Kept;
 use super::state::{Drain, Node, SlotTasks, State, Task};
 use super::{Live, Settings};
 use crate::time::Time;
 
 /// How many tasks are looked at in one pass; the next one goes on where this one ended.
 const LOOKED_AT_MAX: usize = 10_000;
+/// For how many tasks that are ending places are kept; each is a search through the nodes.
+const KEPT_MAX: usize = 1_000;
 /// How long after a successor that came to nothing the next follows where its spec does not say, in milliseconds.
 const RETRY_MS: u64 = 5_000;
 
@@ -61,6 +67,8 @@ struct Pass {
     moving: BTreeMap<(JobKey, SpecName), u32>,
     /// Parts that must end before they start elsewhere, and have no place there.
     blocked: BTreeMap<(JobKey, SpecName), (String, Vec<Reason>)>,
+    /// Places of those that end before they start elsewhere: no two count on the same one.
+    kept: Kept,
 }
 
 /// Moves on with every drain.
@@ -80,13 +88,46 @@ pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings) 
         names.rotate_left(at);
     }
     let mut pass = Pass::default();
+    for group in coming(draft.state, live) {
+        pass.kept.keep_any(draft, live, settings, &group);
+    }
     for name in names {
         if pass.looked_at >= LOOKED_AT_MAX || draft.is_full() {
             live.drains.next = Some(name);
-            return;
+            break;
         }
         node(draft, live, settings, &name, &mut pass);
     }
+    pass.kept.give_back(&mut draft.state.fleet);
+}
+
+/// What is ending because its node is drained, and is to start elsewhere only then, the most important first. Until it
+/// has ended nothing waits in its place, and nothing less important may take the one that it ends for. Looked up anew each
+/// time, so that a new leader knows the same.
+pub(super) fn coming(state: &State, live: &Live) -> Vec<Arc<Group>> {
+    let nodes = live.drains.since.keys().filter_map(|name| state.nodes.get(name));
+    let tasks = nodes.filter(|node| node.drain.is_some()).flat_map(|node| &node.tasks);
+    let mut coming: Vec<_> = tasks.filter_map(|id| coming_as(state, *id)).collect();
+    coming.sort_by_key(|group| Reverse(group.job.priority));
+    coming.truncate(KEPT_MAX);
+    coming
+}
+
+/// As what a task starts elsewhere once it has ended, if it does, and not before.
+fn coming_as(state: &State, id: TaskId) -> Option<Arc<Group>> {
+    let task = state.tasks.get(&id)?;
+    if task.state.is_terminal() || !task.is_to_stop() {
+        return None;
+    }
+    let job = state.jobs.get(&task.job).filter(|job| !job.stop_requested)?.spec()?;
+    let goes_on = task.slot < job.spec(&task.spec)?.instances;
+    let ends_first = policy(job, &task.spec).order == MigrateOrder::StopFirst;
+    let slot = state.slot(&task.job, &task.spec, task.slot);
+    let has_other = slot.iter().any(|id| state.tasks.get(id).is_some_and(Task::is_wanted));
+    if job.job_type != JobType::Service || !goes_on || !ends_first || has_other {
+        return None;
+    }
+    Group::of((task.job.clone(), task.spec.clone()), Arc::clone(job)).map(Arc::new)
 }
 
 /// Forgets what was known of drains that are over.
@@ -312,16 +353,17 @@ fn stop_first(
     if !pass.blocked.contains_key(&part) {
         let job = draft.state.jobs.get(&part.0).and_then(|job| job.spec().cloned());
         let group = job.and_then(|job| Group::of(part.clone(), job));
-        let Some(group) = group else { return };
+        let Some(group) = group.map(Arc::new) else { return };
         let state = &*draft.state;
         let kind = group.job.scheduler.unwrap_or(settings.scheduler);
         let policy = Policy::new(kind, state.meta.round_robin_last.as_ref());
         match live.scheduler.place(&state.fleet, &group.demand(), policy) {
-            Ok(_) => {
+            Ok(placement) => {
                 let Some(task) = state.tasks.get(&id) else { return };
                 // What is not up serves nobody, and need not wait.
                 if !task.is_up() || takes_turn(state, task, pass) {
                     stop_one(draft, id, format!("its node {node} is drained"));
+                    pass.kept.keep(&mut draft.state.fleet, &placement.node, &group);
                 }
                 return;
             }

@@ -18,6 +18,7 @@ use longshore_scheduler::{Demand, GroupId, Placement, Policy, Reason, Unplaceabl
 
 use super::derived::waiting_key;
 use super::draft::Draft;
+use super::drain;
 use super::record::Fact;
 use super::room::{self, Kept};
 use super::state::{SlotTasks, State, WaitingKey};
@@ -105,11 +106,15 @@ enum Tried {
 fn groups(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, kept: &mut Kept) -> bool {
     let mut tried = true;
     let mut last: Option<WaitingKey> = None;
+    let mut coming = drain::coming(draft.state, live).into_iter().peekable();
     loop {
         // One after the other, as they stand then: many may wait, and a record has room for a few.
         let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let next = draft.state.waiting.range::<WaitingKey, _>((after, Bound::Unbounded)).next();
         let Some(key) = next.map(|(key, _)| key.clone()) else { return tried };
+        while let Some(next) = coming.next_if(|next| next.job.priority >= key.0.0) {
+            kept.keep_any(draft, live, settings, &next);
+        }
         match group(draft, live, settings, kept, &key) {
             Tried::Yes => {}
             Tried::No => tried = false,

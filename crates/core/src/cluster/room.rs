@@ -12,7 +12,7 @@ use longshore_proto::name::NodeName;
 use longshore_proto::spec::{JobSpec, TaskSpec};
 use longshore_proto::state::TaskState;
 use longshore_scheduler::plan::preempt::{self, Occupant, Wanted};
-use longshore_scheduler::{Fleet, GroupId};
+use longshore_scheduler::{Fleet, GroupId, Policy};
 
 use super::draft::Draft;
 use super::place::Group;
@@ -59,7 +59,23 @@ pub(super) struct Made {
 pub(super) struct Kept(Vec<(NodeName, Arc<Group>)>);
 
 impl Kept {
-    fn keep(&mut self, fleet: &mut Fleet, node: &NodeName, group: &Arc<Group>) {
+    /// Keeps a place for a task of a group, if there is one.
+    pub(super) fn keep_any(
+        &mut self,
+        draft: &mut Draft<'_>,
+        live: &mut Live,
+        settings: &Settings,
+        group: &Arc<Group>,
+    ) {
+        let state = &*draft.state;
+        let kind = group.job.scheduler.unwrap_or(settings.scheduler);
+        let policy = Policy::new(kind, state.meta.round_robin_last.as_ref());
+        if let Ok(placement) = live.scheduler.place(&state.fleet, &group.demand(), policy) {
+            self.keep(&mut draft.state.fleet, &placement.node, group);
+        }
+    }
+
+    pub(super) fn keep(&mut self, fleet: &mut Fleet, node: &NodeName, group: &Arc<Group>) {
         fleet.reserve(node, &group.demand());
         self.0.push((node.clone(), Arc::clone(group)));
     }

@@ -270,6 +270,66 @@ fn what_must_end_first_ends_when_there_is_a_place_for_it() {
 }
 
 #[test]
+fn the_place_that_a_task_ends_for_is_kept_until_it_has_ended() {
+    let first = |name: &str, priority| {
+        let mut spec = job(name, 1);
+        let usual = MigratePolicy::usual();
+        spec.specs[0].migrate = Some(MigratePolicy { order: MigrateOrder::StopFirst, ..usual });
+        spec.specs[0].resources = NODE;
+        spec.priority = priority;
+        spec
+    };
+    let alive = &["n1", "n2", "n3"];
+    let mut world = World::new();
+    for (node, name) in [("n1", "a"), ("n2", "b")] {
+        world.join(node, NODE).unwrap();
+        world.submit(first(name, 50));
+        world.start_all(name);
+    }
+    world.pass(1_000, ALIVE);
+    // One place for two that are to end first: only one of them counts on it.
+    world.join("n3", NODE).unwrap();
+    drain(&mut world, &["n1", "n2"], None);
+    world.pass(1_000, alive);
+    world.pass(1_000, alive);
+    let (a, b) = (world.live("a")[0], world.live("b")[0]);
+    assert!(world.task(a).is_to_stop() && !world.task(b).is_to_stop());
+    assert!(waits(&world, "n2")[0].contains("has no place there"), "{:?}", waits(&world, "n2"));
+    // Neither does what comes meanwhile, unless it is more important.
+    world.submit(first("late", 50));
+    world.pass(1_000, alive);
+    assert_eq!(world.nodes_of("late"), [None]);
+    world.change_leader();
+    world.pass(1_000, alive);
+    assert_eq!(world.nodes_of("late"), [None], "another leader keeps it, too");
+    world.end_all("a");
+    assert_eq!(world.nodes_of("a"), [Some("n3".to_owned())]);
+    assert_eq!(world.nodes_of("late"), [None]);
+    world.check_replay();
+}
+
+#[test]
+fn what_is_more_important_takes_the_place_that_a_task_ends_for() {
+    let mut spec = job("one", 1);
+    spec.specs[0].migrate = Some(MigratePolicy { order: MigrateOrder::StopFirst, parallel: 1 });
+    spec.specs[0].resources = NODE;
+    spec.priority = 50;
+    let mut world = world_with(spec);
+    drain(&mut world, &["n1"], None);
+    world.pass(1_000, ALIVE);
+    assert!(world.task(world.live("one")[0]).is_to_stop());
+    let mut urgent = job("urgent", 1);
+    urgent.priority = 60;
+    world.submit(urgent);
+    world.pass(1_000, ALIVE);
+    assert_eq!(world.nodes_of("urgent"), [Some("n2".to_owned())]);
+    world.end_all("one");
+    world.pass(1_000, ALIVE);
+    assert_eq!(world.nodes_of("one"), [None]);
+    world.check_replay();
+}
+
+#[test]
 fn slots_that_are_not_wanted_any_more_hold_no_turn() {
     let stop_first = |instances| {
         let mut spec = job("db", instances);
