@@ -1,6 +1,6 @@
 //! Many tasks alike, placed by one call: the instances of a part, or a batch.
 
-use crate::index::Race;
+use crate::index::{Ask, Race};
 use crate::{Demand, Fleet, Node, Policy, Scheduler};
 
 /// How many nodes may be looked at for each task. To begin a race is to look at every node that can take one, which
@@ -33,7 +33,7 @@ impl Scheduler {
         policy: Policy<'_>,
         tasks: usize,
     ) -> Option<Vec<u32>> {
-        let (view, ground) = self.index(policy.kind()).view(fleet, demand);
+        let (view, ground) = self.index(policy.kind()).view(fleet, demand, Ask::All);
         if tasks < 2 || view.feasible() as usize > tasks.saturating_mul(RUNNERS_PER_TASK) {
             return None;
         }

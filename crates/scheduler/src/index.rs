@@ -1,24 +1,34 @@
-//! The fast way to the same answer as [`crate::plain`]: what was found out about a demand is kept, and mended
-//! where nodes have changed since.
+//! The fast way to the same answer as [`crate::plain`]: nodes that are alike lie together, so that the best one is
+//! searched for among few; and where that does not do, what was found out about a demand is kept, and mended where nodes
+//! have changed since.
 //!
 //! ```text
 //! fleet ──changes──► columns: a row of figures per node, in blocks of 64
 //!                       │
-//!                       ▼   for each demand that was seen lately
+//!                       ├──► cells: the same, rounded, nodes alike together: no demand is looked at, so a change
+//!                       │    costs the same however many there are
+//!                       │
+//!                       ▼   for each demand that was seen lately and not only searched for
 //!                    view: verdict per node, the best of each block, of 16 blocks, of each domain
 //! ```
 //!
-//! A view that is used again looks only at nodes that have changed since it was used last: whether one got
-//! better than the best of its block, or was the best and got worse. So a decision costs what has changed and
-//! not what there is. For a demand that was never seen, a summary of each block says what nobody in it costs less than,
-//! and only blocks that may have the best are scanned.
+//! Of each cell it is known what nobody in it costs less than, and a search looks only into those where that is not
+//! above what the best so far costs: most often into two or three. It gives up where many nodes cost the same, or many
+//! that are cheap cannot take the task, and is not begun where more than costs and room decides (the guard, ports, hosts
+//! of one's own).
 //!
-//! Nothing here decides: every figure is computed by the functions that [`crate::plain`] uses, in the same
+//! Then the view tells. One that is used again looks only at nodes that have changed since it was used last: whether one
+//! got better than the best of its block, or was the best and got worse. For a demand that was never seen, a summary of
+//! each block says what nobody in it costs less than, and only blocks that may have the best are scanned.
+//!
+//! Nothing here decides: every figure that counts is computed by the functions that [`crate::plain`] uses, in the same
 //! order of operations, and a property test asks both for the same node.
 //!
 //! | module | what lives there |
 //! |---|---|
 //! | [`columns`] | the figures that scans read |
+//! | [`cells`] | nodes alike, kept together: where the best one is searched for |
+//! | [`pools`] | whose cells those are: all nodes', or those of whom a profile lets through |
 //! | [`mod@profile`] | what only labels and attributes decide: constraints, affinities, domains |
 //! | [`kernel`] | what is computed for 64 nodes side by side |
 //! | [`tree`] | the best of blocks, groups of blocks and domains |
@@ -27,9 +37,11 @@
 //! | [`race`] | many tasks of one demand, one after another |
 //! | [`view`] | everything known about one demand: that, and which node is best |
 
+mod cells;
 mod columns;
 mod judgement;
 mod kernel;
+mod pools;
 mod profile;
 mod race;
 mod subject;
@@ -47,7 +59,9 @@ use crate::cost::guard::Popular;
 use crate::cost::points::Weights;
 use crate::demand::Demand;
 use crate::fleet::Fleet;
+use crate::fleet::lanes::BLOCK;
 use columns::Columns;
+use pools::Pools;
 use profile::{Profile, ProfileKey};
 pub(crate) use race::Race;
 use subject::{Company, Owned};
@@ -58,6 +72,9 @@ const VIEW_BYTES_MAX: usize = 128 << 20;
 const VIEWS_MAX: usize = 4096;
 /// Profiles are forgotten when there are more than this.
 const PROFILES_MAX: usize = 256;
+
+/// A demand that is asked for so often in a row, and once more for each block of nodes, is likely to be asked for again.
+const IN_A_ROW_MIN: usize = 32;
 
 /// What a view needs to look at.
 #[derive(Debug)]
@@ -78,6 +95,9 @@ pub(crate) struct Index {
     kind: SchedulerKind,
     level: Level,
     columns: Columns,
+    pools: Pools,
+    /// What searches write down on their way.
+    bounds: Vec<Vec<f32>>,
     /// For the guard alone: what it counts, and of which census.
     popular: Option<(u64, Popular)>,
     profiles: Vec<(ProfileKey, Arc<Profile>)>,
@@ -90,6 +110,19 @@ pub(crate) struct Index {
     view_bytes: usize,
     /// The view that was used last: where many tasks alike are placed, the next one is of the same.
     last: usize,
+    /// How often it was used one time after another.
+    in_a_row: usize,
+}
+
+/// What is asked of a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// Which node is the best.
+    Best,
+    /// The same, with what a reason takes: the next one, and why others cannot take the task.
+    Reason,
+    /// How every node stands.
+    All,
 }
 
 impl Index {
@@ -98,6 +131,8 @@ impl Index {
             kind,
             level: Level::new(),
             columns: Columns::default(),
+            pools: Pools::default(),
+            bounds: Vec::new(),
             popular: None,
             profiles: Vec::new(),
             views: Vec::new(),
@@ -106,39 +141,45 @@ impl Index {
             clock: 0,
             view_bytes: 0,
             last: 0,
+            in_a_row: 0,
         }
     }
 
-    /// Everything about a demand, as the fleet stands now.
+    /// What is asked about a demand, as the fleet stands now.
     pub(crate) fn view<'i>(
         &'i mut self,
         fleet: &'i Fleet,
         demand: &Demand<'_>,
+        ask: Ask,
     ) -> (&'i mut View, Ground<'i>) {
         self.catch_up(fleet);
         let at = self.find(fleet, demand);
+        self.in_a_row = if self.last == at { self.in_a_row + 1 } else { 0 };
         self.last = at;
         self.clock += 1;
         self.used[at] = self.clock;
         let view = &mut self.views[at];
+        self.view_bytes -= view.bytes();
         if view.profile().generation() != fleet.generation() {
             view.set_profile(profile_of(&mut self.profiles, fleet, demand));
         }
         let path = view.path(fleet, self.kind);
-        if path != Path::LookAtChanges {
+        // To bring a view up to date pays where it is used again before much has changed.
+        let pays = self.in_a_row > IN_A_ROW_MIN + fleet.lanes().len() / BLOCK;
+        let popular = self.popular.as_ref().map(|(_, popular)| popular);
+        let ground = ground(self.kind, self.level, fleet, &self.columns, popular);
+        let mut is_found = false;
+        if ask != Ask::All && !pays && view.is_sooner_searched(&ground, path) {
+            let cells = self.pools.of(fleet, &self.columns, view.profile());
+            is_found = view.find(&ground, cells, &mut self.bounds, ask == Ask::Reason);
+        }
+        if !is_found && path != Path::LookAtChanges {
             self.columns.tighten();
         }
-        let ground = Ground {
-            fleet,
-            kind: self.kind,
-            level: self.level,
-            model: crate::cost::model(self.kind),
-            columns: &self.columns,
-            weights: Weights::at(fleet.base_log2()),
-            popular: self.popular.as_ref().map(|(_, popular)| popular),
-        };
-        self.view_bytes -= view.bytes();
-        view.catch_up(&ground, path);
+        let ground = self::ground(self.kind, self.level, fleet, &self.columns, popular);
+        if !is_found {
+            view.catch_up(&ground, path);
+        }
         self.view_bytes += view.bytes();
         (view, ground)
     }
@@ -243,6 +284,18 @@ impl Index {
         self.by_hash.clear();
         self.view_bytes = 0;
     }
+}
+
+/// What a view looks at.
+fn ground<'f>(
+    kind: SchedulerKind,
+    level: Level,
+    fleet: &'f Fleet,
+    columns: &'f Columns,
+    popular: Option<&'f Popular>,
+) -> Ground<'f> {
+    let (model, weights) = (crate::cost::model(kind), Weights::at(fleet.base_log2()));
+    Ground { fleet, kind, level, model, columns, weights, popular }
 }
 
 fn number(at: usize) -> u32 {

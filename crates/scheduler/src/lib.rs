@@ -39,7 +39,7 @@ pub use explain::{CostTerms, Explanation, Rejected, Unplaceable};
 pub use filter::Reason;
 pub use fleet::{Fleet, GroupId, Machine, Node};
 
-use index::Index;
+use index::{Ask, Index};
 
 /// How one of the feasible nodes is picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,8 @@ impl Scheduler {
         demand: &Demand<'_>,
         policy: Policy<'_>,
     ) -> Result<Placement, Box<Unplaceable>> {
-        let (view, ground) = self.index(policy.kind()).view(fleet, demand);
+        let ask = asked(policy, Ask::Reason);
+        let (view, ground) = self.index(policy.kind()).view(fleet, demand, ask);
         let nodes = u32::try_from(fleet.len()).unwrap_or(u32::MAX);
         let rejected = view.rejected();
         let feasible = view.feasible();
@@ -157,7 +158,8 @@ impl Scheduler {
     }
 
     fn pick_lane(&mut self, fleet: &Fleet, demand: &Demand<'_>, policy: Policy<'_>) -> Option<u32> {
-        let (view, ground) = self.index(policy.kind()).view(fleet, demand);
+        let ask = asked(policy, Ask::Best);
+        let (view, ground) = self.index(policy.kind()).view(fleet, demand, ask);
         match policy {
             Policy::RoundRobin { last } => fleet.in_turn(last).find(|lane| view.is_feasible(*lane)),
             _ => view.pick(&ground).map(|best| best.lane),
@@ -171,4 +173,9 @@ impl Scheduler {
         });
         &mut self.indexes[at].1
     }
+}
+
+/// What is asked of a view: who takes turns looks at who can take the task, and not at costs.
+fn asked(policy: Policy<'_>, by_cost: Ask) -> Ask {
+    if matches!(policy, Policy::RoundRobin { .. }) { Ask::All } else { by_cost }
 }

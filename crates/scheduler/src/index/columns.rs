@@ -1,11 +1,13 @@
 //! The figures of every node that scans read, in blocks of 64, so that one resource of 64 nodes lies together.
 
+use fearless_simd::Level;
+
 use crate::cost::{Model, Row};
 use crate::demand::{Amounts, DIMENSIONS};
 use crate::filter::{self, Verdict};
 use crate::fleet::Fleet;
 use crate::fleet::lanes::BLOCK;
-use crate::index::tree;
+use crate::index::{kernel, tree};
 
 /// One figure of each node of a block.
 pub(crate) type Lane64 = [f64; BLOCK];
@@ -145,6 +147,11 @@ pub(crate) struct Columns {
     /// The blocks whose summary may be lower than need be.
     loose: Vec<usize>,
     nodes: Vec<Figures>,
+    /// The least that is free in each block, by dimension, rounded down; infinite behind the last one, so that they end
+    /// with a whole block.
+    room: [Vec<f32>; DIMENSIONS],
+    /// How many lanes there are of each standing.
+    standings: Vec<u32>,
     /// Up to where the fleet's journal was read.
     read: u64,
     base_log2: u32,
@@ -167,6 +174,31 @@ impl Columns {
         self.blocks.len()
     }
 
+    /// How many lanes there are of each standing, by verdict.
+    pub(crate) fn standings(&self) -> &[u32] {
+        &self.standings
+    }
+
+    /// Calls with each block in which somebody may not have what is wanted.
+    pub(crate) fn without_room(&self, level: Level, wanted: &Amounts, mut act: impl FnMut(usize)) {
+        // Whoever wants nothing lacks nothing.
+        let below = wanted.map(|amount| match amount {
+            0 => f32::NEG_INFINITY,
+            _ => (amount as f32).next_up(),
+        });
+        let room = self.room.each_ref().map(|room| room.as_chunks::<BLOCK>().0);
+        for at in 0..room[0].len() {
+            let mut bits = 0;
+            for (room, below) in room.iter().zip(below) {
+                bits |= kernel::at_most(level, &room[at], below);
+            }
+            while bits != 0 {
+                act(at * BLOCK + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
+            }
+        }
+    }
+
     /// Computes anew what has changed.
     pub(crate) fn catch_up(&mut self, fleet: &Fleet, model: Option<&dyn Model>) {
         let end = fleet.journal().end();
@@ -178,6 +210,12 @@ impl Columns {
             self.blocks.resize_with(lanes / BLOCK, Block::vacant);
             self.summaries.resize_with(lanes / BLOCK, Summary::vacant);
             self.nodes.resize_with(lanes, Figures::vacant);
+            let blocks = (lanes / BLOCK).next_multiple_of(BLOCK);
+            self.room.iter_mut().for_each(|room| room.resize(blocks, f32::INFINITY));
+            let known: u32 = self.standings.iter().sum();
+            self.standings.resize(Verdict::COUNT, 0);
+            let new = u32::try_from(lanes).unwrap_or(u32::MAX) - known;
+            self.standings[usize::from(Verdict::VACANT.0)] += new;
         }
         let changed =
             fleet.journal().lanes_since(self.read).filter(|_| self.base_log2 == fleet.base_log2());
@@ -198,6 +236,11 @@ impl Columns {
         if summary.is_loose && !was_loose {
             self.loose.push(at / BLOCK);
         }
+        for (room, least) in self.room.iter_mut().zip(summary.free_least) {
+            room[at / BLOCK] = rounded_down(least);
+        }
+        self.standings[usize::from(self.nodes[at].standing.0)] -= 1;
+        self.standings[usize::from(figures.standing.0)] += 1;
         self.nodes[at] = figures;
     }
 
@@ -211,6 +254,12 @@ impl Columns {
             }
         }
     }
+}
+
+/// The largest figure of half the size that is not above this one, but for those that are beyond all such figures.
+pub(crate) fn rounded_down(figure: f64) -> f32 {
+    let rounded = figure.min(f64::from(f32::MAX)) as f32;
+    if f64::from(rounded) > figure { rounded.next_down() } else { rounded }
 }
 
 /// The factors of a demand on nodes of each class.

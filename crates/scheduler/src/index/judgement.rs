@@ -4,8 +4,10 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`company`] | where its own kind and its image are |
+//! | [`count`] | how many nodes can take the task, and why the others cannot |
 
 mod company;
+mod count;
 
 use std::sync::Arc;
 
@@ -14,11 +16,11 @@ use longshore_proto::spec::SchedulerKind;
 use crate::cost::points::{self, IMAGE_POINTS};
 use crate::cost::{Key, STALE_FACTOR, dot};
 use crate::demand::{Amounts, DIMENSIONS, Dimension};
-use crate::explain::Rejected;
 use crate::filter::{self, Reason, Verdict};
 use crate::fleet::lanes::BLOCK;
 use crate::index::Ground;
-use crate::index::columns::{Figures, Lane64, Summary};
+use crate::index::cells::{Cells, Kind};
+use crate::index::columns::{self, Figures, Lane64, Summary};
 use crate::index::kernel::{self, Factors};
 use crate::index::profile::Profile;
 use crate::index::subject::{Company, Owned};
@@ -34,11 +36,21 @@ pub(crate) struct Judgement {
     pub(super) profile: Arc<Profile>,
     /// By class of capacity.
     pub(super) factors: Vec<[f64; DIMENSIONS]>,
+    /// Of which generation of the profile and of which base they are.
+    factors_of: Option<(u64, u32)>,
+    /// By the groups of cells that were searched last, with what points make of them: in figures of half the size.
+    pub(super) rough_factors: Vec<[f32; DIMENSIONS]>,
+    rough_kinds: Vec<Kind>,
     pub(super) verdicts: Vec<u8>,
     /// Which nodes of each block can take the task, as bits: what is asked most lies closest together.
     feasible: Vec<u64>,
     /// How many nodes have each verdict.
     counts: Box<[u32; Verdict::COUNT]>,
+    /// The same where they were counted and not judged, and whether they were: see [`Self::count`].
+    counted: Option<Box<[u32; Verdict::COUNT]>>,
+    is_counted: bool,
+    /// How many lanes were counted, with nodes and without.
+    lanes: usize,
     /// Which nodes have members of the company, as bits.
     pub(super) members: Vec<u64>,
     /// How many of its kind each node has ([`MANY`] for as many or more), and whether it has the image ([`IMAGE`]):
@@ -76,9 +88,15 @@ impl Judgement {
             company,
             profile,
             factors: Vec::new(),
+            factors_of: None,
+            rough_factors: Vec::new(),
+            rough_kinds: Vec::new(),
             verdicts: Vec::new(),
             feasible: Vec::new(),
             counts: Box::new([0; Verdict::COUNT]),
+            counted: None,
+            is_counted: false,
+            lanes: 0,
             members: Vec::new(),
             company_at: Vec::new(),
             spread_counts: Vec::new(),
@@ -94,6 +112,7 @@ impl Judgement {
     /// Takes over what another knows, of the same demand without company.
     pub(super) fn copy(&mut self, parent: &Self) {
         self.factors.clone_from(&parent.factors);
+        (self.factors_of, self.lanes) = (parent.factors_of, parent.lanes);
         self.verdicts.clone_from(&parent.verdicts);
         self.feasible.clone_from(&parent.feasible);
         self.counts.clone_from(&parent.counts);
@@ -106,6 +125,31 @@ impl Judgement {
             + size_of_val(&*self.counts)
             + self.members.len() * 8
             + self.company_at.len()
+    }
+
+    /// Finds out what the demand does to costs, where that is not known yet.
+    pub(super) fn fit_factors(&mut self, ground: &Ground<'_>) {
+        let of = Some((self.profile.generation(), ground.fleet.base_log2()));
+        if self.factors_of == of {
+            return;
+        }
+        self.factors_of = of;
+        self.factors = columns::factors(ground.fleet, ground.model, &self.demand.amounts);
+        self.rough_kinds.clear();
+    }
+
+    /// Finds out what the demand does to the costs of each group of cells.
+    pub(super) fn fit_rough_factors(&mut self, ground: &Ground<'_>, cells: &Cells) {
+        if cells.kinds().eq(self.rough_kinds.iter().copied()) {
+            return;
+        }
+        self.rough_kinds = cells.kinds().collect();
+        let rough = |Kind { class, points }: &Kind| {
+            let weight = ground.weights.of(*points);
+            let factors = self.factors.get(*class as usize).copied().unwrap_or_default();
+            factors.map(|factor| columns::rounded_down(factor * weight))
+        };
+        self.rough_factors = self.rough_kinds.iter().map(rough).collect();
     }
 
     /// Whether blocks are scanned side by side, so that all of them are soon looked at.
@@ -128,7 +172,7 @@ impl Judgement {
     ) -> Option<(f64, f64)> {
         let is_feasible = self.is_feasible_at(lane)
             && node.standing == Verdict::FEASIBLE
-            && (0..DIMENSIONS).all(|r| self.wanted[r] <= node.free[r]);
+            && self.has_room_at(node);
         is_feasible.then(|| {
             let cost = dot(&node.live, &self.factors[node.class as usize]);
             if self.profile.has_points() || self.company_at.get(lane).is_some_and(|has| *has > 0) {
@@ -149,7 +193,7 @@ impl Judgement {
     #[inline]
     pub(super) fn bare_cost(&self, lane: usize, node: &Figures) -> f64 {
         let has_company = self.company_at.get(lane).is_some_and(|has| *has > 0);
-        let has_room = (0..DIMENSIONS).fold(true, |all, r| all & (self.wanted[r] <= node.free[r]));
+        let has_room = self.has_room_at(node);
         let is_open = node.standing == Verdict::FEASIBLE;
         if has_room & is_open & !has_company && self.is_feasible_at(lane) {
             dot(&node.live, &self.factors[node.class as usize])
@@ -192,6 +236,12 @@ impl Judgement {
         self.feasible[lane / BLOCK] >> (lane % BLOCK) & 1 == 1
     }
 
+    /// Whether a node has enough of everything.
+    #[inline]
+    pub(super) fn has_room_at(&self, node: &Figures) -> bool {
+        (0..DIMENSIONS).fold(true, |all, r| all & (self.wanted[r] <= node.free[r]))
+    }
+
     /// Whether every node of a block has enough of everything.
     fn has_room(&self, summary: &Summary) -> bool {
         let wanted = &self.demand.amounts;
@@ -204,6 +254,7 @@ impl Judgement {
         self.verdicts.resize(blocks * BLOCK, 0);
         self.feasible.resize(blocks, 0);
         self.counts.fill(0);
+        self.lanes = blocks * BLOCK;
         for at in 0..blocks {
             let mut verdicts = [Verdict::FEASIBLE.0; BLOCK];
             let feasible = self.judge_block(ground, at, &mut verdicts);
@@ -280,7 +331,7 @@ impl Judgement {
                 return verdict;
             }
         }
-        if (0..DIMENSIONS).all(|r| self.wanted[r] <= node.free[r]) {
+        if self.has_room_at(node) {
             return Verdict::FEASIBLE;
         }
         let lacks =
@@ -290,7 +341,7 @@ impl Judgement {
     }
 
     /// Whether the tasks that are there may stand in the way.
-    fn looks_at_company(&self) -> bool {
+    pub(super) fn looks_at_company(&self) -> bool {
         !self.demand.ports.is_empty() || self.demand.distinct_hosts
     }
 
@@ -350,7 +401,17 @@ impl Judgement {
     /// Where a feasible node stands.
     pub(super) fn key(&self, ground: &Ground<'_>, lane: usize, node: &Figures) -> Key {
         // Counted once: it is what costs most where tasks of a kind keep apart.
-        let weight = ground.weights.of(self.points(ground, lane));
+        self.key_weighing(ground, lane, node, ground.weights.of(self.points(ground, lane)))
+    }
+
+    /// The same, with what points make of its cost.
+    pub(super) fn key_weighing(
+        &self,
+        ground: &Ground<'_>,
+        lane: usize,
+        node: &Figures,
+        weight: f64,
+    ) -> Key {
         let cost = self.adjusted(node, weight);
         let (first, second) = match ground.popular {
             Some(popular) => (popular.lost_of(node.free, &self.demand.amounts), cost),
@@ -506,11 +567,6 @@ impl Judgement {
         Some(weights)
     }
 
-    /// How many nodes can take the task.
-    pub(crate) fn feasible(&self) -> u32 {
-        self.counts[usize::from(Verdict::FEASIBLE.0)]
-    }
-
     /// Whether the node on a lane can take the task.
     pub(crate) fn is_feasible(&self, lane: u32) -> bool {
         let (block, bit) = (lane as usize / BLOCK, lane as usize % BLOCK);
@@ -525,23 +581,6 @@ impl Judgement {
             lanes.map(move |bit| block * BLOCK + bit)
         };
         self.feasible.iter().enumerate().flat_map(lanes)
-    }
-
-    /// Why the others cannot.
-    pub(crate) fn rejected(&self) -> Rejected {
-        let mut rejected = Rejected::default();
-        if self.feasible() as usize + self.counts[usize::from(Verdict::VACANT.0)] as usize
-            == self.verdicts.len()
-        {
-            return rejected;
-        }
-        for verdict in Verdict::refusals(self.profile.constraints()) {
-            let count = self.counts[usize::from(verdict.0)];
-            if count > 0 {
-                rejected.add(verdict, count, |index| self.profile.text(index));
-            }
-        }
-        rejected
     }
 }
 

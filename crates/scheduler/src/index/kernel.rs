@@ -3,7 +3,7 @@
 //! Each lane goes through the same operations in the same order as [`crate::cost::dot`], and nothing is fused,
 //! so the width of the vectors changes no bit of any result.
 
-use fearless_simd::{Level, Select, Simd, SimdBase, SimdMask, dispatch, f64x8, mask64x8};
+use fearless_simd::{Level, Select, Simd, SimdBase, SimdMask, dispatch, f32x16, f64x8, mask64x8};
 
 use crate::demand::{Amounts, DIMENSIONS};
 use crate::fleet::lanes::BLOCK;
@@ -62,6 +62,100 @@ pub(crate) fn least_costs(
 /// Which nodes of a block lack a resource: for each dimension, as bits.
 pub(crate) fn lacking(level: Level, block: &Block, wanted: &Amounts) -> [u64; DIMENSIONS] {
     dispatch!(level, simd => lacking_by(simd, block, wanted))
+}
+
+/// What nobody in each of many cells costs less than, of the least figures in it; gives the least of them all. Both are
+/// whole blocks.
+pub(crate) fn bounds(
+    level: Level,
+    least: &[Vec<f32>; DIMENSIONS],
+    factors: &[f32; DIMENSIONS],
+    bounds: &mut [f32],
+) -> f32 {
+    dispatch!(level, simd => bounds_by(simd, least, factors, bounds))
+}
+
+/// Which of 64 figures are at most this, as bits.
+pub(crate) fn at_most(level: Level, figures: &[f32; BLOCK], most: f32) -> u64 {
+    dispatch!(level, simd => at_most_by(simd, figures, most))
+}
+
+/// About what each of 64 nodes costs, and which of these figures are at most this, as bits.
+pub(crate) fn rough_costs(
+    level: Level,
+    live: &[[f32; BLOCK]; DIMENSIONS],
+    factors: &[f32; DIMENSIONS],
+    most: f32,
+    costs: &mut [f32; BLOCK],
+) -> u64 {
+    dispatch!(level, simd => rough_costs_by(simd, live, factors, most, costs))
+}
+
+/// How many figures of half the size one vector has.
+const HALF_WIDTH: usize = 16;
+
+#[inline(always)]
+fn half_part<S: Simd>(simd: S, figures: &[f32], at: usize) -> f32x16<S> {
+    f32x16::from_slice(simd, &figures[at * HALF_WIDTH..(at + 1) * HALF_WIDTH])
+}
+
+#[inline(always)]
+fn rough_cost<S: Simd>(
+    rows: [f32x16<S>; DIMENSIONS],
+    factors: &[f32x16<S>; DIMENSIONS],
+) -> f32x16<S> {
+    let [cpu, memory, disk, tasks] = rows;
+    ((cpu * factors[0] + memory * factors[1]) + disk * factors[2]) + tasks * factors[3]
+}
+
+#[inline(always)]
+fn bounds_by<S: Simd>(
+    simd: S,
+    least: &[Vec<f32>; DIMENSIONS],
+    factors: &[f32; DIMENSIONS],
+    bounds: &mut [f32],
+) -> f32 {
+    let factors = factors.map(|factor| f32x16::splat(simd, factor));
+    let [cpu, memory, disk, tasks] = least.each_ref().map(|row| row.as_chunks::<HALF_WIDTH>().0);
+    let mut first = f32x16::splat(simd, f32::INFINITY);
+    let rows = cpu.iter().zip(memory).zip(disk.iter().zip(tasks));
+    for (((cpu, memory), (disk, tasks)), bound) in rows.zip(bounds.as_chunks_mut().0) {
+        let rows = [cpu, memory, disk, tasks].map(|row| f32x16::from_slice(simd, row));
+        let cost = rough_cost(rows, &factors);
+        *bound = cost.into();
+        first = first.min(cost);
+    }
+    first.as_slice().iter().copied().fold(f32::INFINITY, f32::min)
+}
+
+#[inline(always)]
+fn at_most_by<S: Simd>(simd: S, figures: &[f32; BLOCK], most: f32) -> u64 {
+    let most = f32x16::splat(simd, most);
+    let mut bits = 0;
+    for at in 0..BLOCK / HALF_WIDTH {
+        bits |= half_part(simd, figures, at).simd_le(most).to_bitmask() << (at * HALF_WIDTH);
+    }
+    bits
+}
+
+#[inline(always)]
+fn rough_costs_by<S: Simd>(
+    simd: S,
+    live: &[[f32; BLOCK]; DIMENSIONS],
+    factors: &[f32; DIMENSIONS],
+    most: f32,
+    costs: &mut [f32; BLOCK],
+) -> u64 {
+    let factors = factors.map(|factor| f32x16::splat(simd, factor));
+    let most = f32x16::splat(simd, most);
+    let mut bits = 0;
+    for (at, costs) in costs.as_chunks_mut().0.iter_mut().enumerate() {
+        let rows = live.each_ref().map(|row| half_part(simd, row, at));
+        let cost = rough_cost(rows, &factors);
+        *costs = cost.into();
+        bits |= cost.simd_le(most).to_bitmask() << (at * HALF_WIDTH);
+    }
+    bits
 }
 
 #[inline(always)]

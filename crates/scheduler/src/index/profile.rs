@@ -17,7 +17,10 @@ use crate::demand::Demand;
 use crate::filter::{self, Verdict};
 use crate::fleet::lanes::BLOCK;
 use crate::fleet::{Fleet, Node};
-use crate::index::tree::Shape;
+use crate::index::tree::{NOWHERE, Shape, number};
+
+/// So many nodes are few.
+const FEW_MAX: usize = 256;
 
 /// What a profile is of.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,10 +56,16 @@ pub(crate) struct Profile {
     points: Vec<i16>,
     /// The least points against any node of each block; empty likewise.
     points_least: Vec<i16>,
+    /// The least points against any node.
+    least: i32,
+    /// The lanes that nothing stands in the way of, where they are few of many.
+    few: Option<Vec<u32>>,
     /// The texts of the constraints, for explanations.
     texts: Vec<Arc<str>>,
     /// How lanes are grouped into blocks, and blocks into domains.
     shape: Shape,
+    /// The domain of each lane, [`NOWHERE`] for none; empty where there is but one.
+    domain_of: Vec<u32>,
     /// For each domain, which value of each spread it stands for.
     domain_values: Vec<Vec<u32>>,
     /// How many values each spread has, with none as one of them.
@@ -74,12 +83,20 @@ impl Profile {
         let blocks = verdicts.as_chunks::<BLOCK>().0;
         let points = points(fleet, demand.affinities);
         let least = |block: &[i16; BLOCK]| block.iter().copied().min().unwrap_or(0);
+        let domain = |lane| shape.ordered_domain_of(lane).map_or(NOWHERE, number);
         Self {
             generation: fleet.generation(),
             allowed: blocks.iter().map(allowed).collect(),
+            few: few(&verdicts),
             verdicts,
+            least: points.iter().copied().min().map_or(0, i32::from),
             points_least: points.as_chunks::<BLOCK>().0.iter().map(least).collect(),
             points,
+            domain_of: if shape.is_in_order() {
+                Vec::new()
+            } else {
+                (0..fleet.lanes().len()).map(domain).collect()
+            },
             texts: demand.constraints.iter().map(|one| Arc::from(one.to_string())).collect(),
             shape,
             domain_values,
@@ -120,6 +137,31 @@ impl Profile {
         self.points_least.get(block).copied().map_or(0, i32::from)
     }
 
+    /// The least points against any node at all.
+    pub(crate) fn least_points(&self) -> i32 {
+        self.least
+    }
+
+    /// Whether something stands in the way of some nodes.
+    pub(crate) fn has_verdicts(&self) -> bool {
+        !self.verdicts.is_empty()
+    }
+
+    /// The points against a node that nothing stands in the way of.
+    pub(crate) fn points_if_allowed(&self, lane: usize) -> Option<i32> {
+        (self.verdict(lane) == Verdict::FEASIBLE.0).then(|| self.points(lane))
+    }
+
+    /// All lanes that nothing stands in the way of, where they are few of many.
+    pub(crate) fn few(&self) -> Option<&[u32]> {
+        self.few.as_deref()
+    }
+
+    /// The domain that a lane is in, where tasks are spread.
+    pub(crate) fn domain(&self, lane: usize) -> Option<usize> {
+        self.domain_of.get(lane).filter(|domain| **domain != NOWHERE).map(|one| *one as usize)
+    }
+
     pub(crate) fn has_points(&self) -> bool {
         !self.points.is_empty()
     }
@@ -151,6 +193,13 @@ impl Profile {
 fn allowed(verdicts: &[u8; BLOCK]) -> u64 {
     let feasible = Verdict::FEASIBLE.0;
     (0..BLOCK).fold(0, |bits, bit| bits | u64::from(verdicts[bit] == feasible) << bit)
+}
+
+/// The lanes that nothing stands in the way of, if they are few of many.
+fn few(verdicts: &[u8]) -> Option<Vec<u32>> {
+    let allowed = verdicts.iter().zip(0..).filter(|(verdict, _)| **verdict == Verdict::FEASIBLE.0);
+    let few: Vec<u32> = allowed.map(|(_, lane)| lane).take(FEW_MAX + 1).collect();
+    (!verdicts.is_empty() && few.len() <= FEW_MAX).then_some(few)
 }
 
 /// Answers for each different value once.

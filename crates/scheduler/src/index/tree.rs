@@ -33,9 +33,9 @@ struct Order {
 }
 
 /// The block of lanes that are in none.
-const NOWHERE: u32 = u32::MAX;
+pub(super) const NOWHERE: u32 = u32::MAX;
 
-fn number(figure: usize) -> u32 {
+pub(super) fn number(figure: usize) -> u32 {
     u32::try_from(figure).unwrap_or(u32::MAX)
 }
 
@@ -106,6 +106,15 @@ impl Shape {
     pub(crate) fn ordered_domain_of(&self, lane: usize) -> Option<usize> {
         self.order.as_ref()?;
         Some(self.domain_of(self.block_of(lane)?))
+    }
+
+    /// The lanes of a domain, where they are not in their own order.
+    pub(crate) fn domain_lanes(&self, domain: usize) -> &[u32] {
+        let Some(order) = &self.order else { return &[] };
+        let block = |groups: usize| self.group_starts[groups] as usize;
+        let groups = range(&self.domain_starts, domain);
+        let lane = |blocks: usize| order.block_starts[blocks] as usize;
+        &order.lanes[lane(block(groups.start))..lane(block(groups.end))]
     }
 
     /// Whether blocks hold lanes in their own order.

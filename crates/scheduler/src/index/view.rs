@@ -1,5 +1,7 @@
 //! Everything known about one demand: how each node stands to it, and which is best.
 
+mod search;
+
 use std::sync::Arc;
 
 use longshore_proto::name::NodeName;
@@ -11,16 +13,22 @@ use crate::explain::{CostTerms, Rejected};
 use crate::fleet::Fleet;
 use crate::fleet::lanes::BLOCK;
 use crate::index::Ground;
-use crate::index::columns;
+use crate::index::cells::Cells;
 use crate::index::judgement::Judgement;
 use crate::index::profile::Profile;
 use crate::index::subject::{Company, Owned};
 use crate::index::tree::{self, Tree};
+use search::Found;
 
 /// When more nodes have changed than so many for each block, all blocks are scanned instead of looking at each
 /// change: that is what a block costs where its nodes are computed side by side, and where one by one.
 const CHANGES_PER_BLOCK: usize = 4;
 const CHANGES_PER_SLOW_BLOCK: usize = 48;
+
+/// A view so little behind is sooner brought up to date than the best node is searched for.
+const BEHIND_MIN: u64 = 8;
+/// After a search that gave up, a view is used so often before the next one.
+const PATIENCE: u8 = 16;
 
 /// How a view comes to know what has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +49,16 @@ pub(crate) struct View {
     base_log2: u32,
     /// Up to where the fleet's journal was read.
     read: u64,
+    /// Up to where it was read for where the company is, if that is known.
+    heard: Option<u64>,
+    /// Whether it is known of the members of the company how they stand.
+    knows_company: bool,
     /// Whether some node had no fresh measurement then.
     had_stale: bool,
+    /// What was found by a search, which leaves all else as it was.
+    found: Option<Found>,
+    /// How often it is used before the next search.
+    patience: u8,
     nodes: Judgement,
     fresh: Tree,
     /// Nodes without a fresh measurement; empty while there are none.
@@ -64,6 +80,10 @@ impl View {
             unknown: true,
             base_log2: 0,
             read: 0,
+            heard: None,
+            knows_company: false,
+            found: None,
+            patience: 0,
             had_stale: false,
             nodes: Judgement::new(demand, company, profile, nodes),
             fresh: fresh.unwrap_or_default(),
@@ -74,7 +94,7 @@ impl View {
     /// Takes over what another view knows, of the same demand without company: only the nodes of the members
     /// differ.
     pub(crate) fn know_what(&mut self, parent: &Self) {
-        if parent.profile().generation() != self.profile().generation() {
+        if parent.unknown || parent.profile().generation() != self.profile().generation() {
             return;
         }
         self.unknown = parent.unknown;
@@ -94,13 +114,14 @@ impl View {
         self.hash
     }
 
-    pub(crate) fn profile(&self) -> &Profile {
+    pub(crate) fn profile(&self) -> &Arc<Profile> {
         &self.nodes.profile
     }
 
     pub(crate) fn set_profile(&mut self, profile: Arc<Profile>) {
         self.nodes.profile = profile;
-        self.unknown = true;
+        self.nodes.forget_company();
+        (self.unknown, self.heard) = (true, None);
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -124,39 +145,67 @@ impl View {
         }
     }
 
+    /// Whether a search is tried before the view is brought up to date.
+    pub(crate) fn is_sooner_searched(&mut self, ground: &Ground<'_>, path: Path) -> bool {
+        let behind = ground.fleet.journal().end() - self.read;
+        let is_behind = path != Path::LookAtChanges || behind > BEHIND_MIN;
+        let is_patient = self.patience > 0;
+        self.patience = self.patience.saturating_sub(1);
+        is_behind && !is_patient && self.is_searchable(ground)
+    }
+
+    /// Finds the best node without bringing the view up to date; with what a reason takes, if there is to be one. False
+    /// where that is not to be had.
+    pub(crate) fn find(
+        &mut self,
+        ground: &Ground<'_>,
+        cells: (&Cells, bool),
+        bounds: &mut Vec<Vec<f32>>,
+        with_reason: bool,
+    ) -> bool {
+        if with_reason && !self.nodes.count(ground) {
+            return false;
+        }
+        self.found = self.search(ground, cells, bounds, with_reason);
+        if self.found.is_none() {
+            self.patience = PATIENCE;
+        }
+        self.found.is_some()
+    }
+
     /// Looks at what has changed since the view was used last.
     pub(crate) fn catch_up(&mut self, ground: &Ground<'_>, path: Path) {
+        self.found = None;
+        self.nodes.take_back_count();
         let journal = ground.fleet.journal();
         let read = std::mem::replace(&mut self.read, journal.end());
         let had_stale = std::mem::replace(&mut self.had_stale, ground.fleet.has_stale());
-        let Some(changes) = journal.since(read).filter(|_| path != Path::Anew) else {
+        let Some(lanes) = journal.lanes_since(read).filter(|_| path != Path::Anew) else {
             return self.rebuild(ground);
         };
-        let is_new_to_company = self.nodes.members.is_empty() && !self.nodes.company.is_none();
+        self.hear(ground);
         if path == Path::LookAtAll {
-            if is_new_to_company {
-                self.nodes.count_company(ground);
-            } else if !self.nodes.company.is_none() {
-                changes.for_each(|change| self.nodes.hear(ground, &change));
-            }
             return self.look_at_all(ground);
         }
-        if is_new_to_company {
-            // What its members did meanwhile is in the count of them that follows.
-            changes.for_each(|change| self.touch(ground, change.lane));
+        // Who was not measured and is now must leave those who are not, wherever it stands among the others.
+        let is_plain = !had_stale && self.nodes.is_plain(ground);
+        let is_bare = is_plain && self.nodes.is_bare();
+        lanes.for_each(|lane| self.look_again(ground, lane, is_plain, is_bare));
+        if !self.knows_company {
             self.meet_company(ground);
-        } else {
-            // Who was not measured and is now must leave those who are not, wherever it stands among the others.
-            let is_plain = !had_stale && self.nodes.is_plain(ground);
-            let is_bare = is_plain && self.nodes.is_bare();
-            if !self.nodes.company.is_none() {
-                changes.for_each(|change| {
-                    self.nodes.hear(ground, &change);
-                    self.look_again(ground, change.lane, is_plain, is_bare);
-                });
-            } else if let Some(lanes) = journal.lanes_since(read) {
-                lanes.for_each(|lane| self.look_again(ground, lane, is_plain, is_bare));
-            }
+        }
+    }
+
+    /// Hears where the company has come and gone.
+    fn hear(&mut self, ground: &Ground<'_>) {
+        if self.nodes.company.is_none() {
+            return;
+        }
+        let journal = ground.fleet.journal();
+        let heard = self.heard.replace(journal.end());
+        match heard.and_then(|heard| journal.since(heard)) {
+            Some(changes) => changes.for_each(|change| self.nodes.hear(ground, &change)),
+            None => self.nodes.count_company(ground),
         }
     }
 
@@ -191,9 +240,9 @@ impl View {
             * if is_fast { CHANGES_PER_BLOCK } else { CHANGES_PER_SLOW_BLOCK }
     }
 
-    /// Notes where the company is, in a view that knew of none, and looks at its members again.
+    /// Looks at the members of the company again, in a view that knew of none.
     fn meet_company(&mut self, ground: &Ground<'_>) {
-        self.nodes.count_company(ground);
+        self.knows_company = true;
         for group in self.nodes.company.groups() {
             for (lane, _) in ground.fleet.groups().members(group) {
                 self.touch(ground, lane);
@@ -250,17 +299,14 @@ impl View {
     fn rebuild(&mut self, ground: &Ground<'_>) {
         self.unknown = false;
         self.base_log2 = ground.fleet.base_log2();
-        let nodes = &mut self.nodes;
-        nodes.factors = columns::factors(ground.fleet, ground.model, &nodes.demand.amounts);
-        nodes.forget_company();
-        if !nodes.company.is_none() {
-            nodes.count_company(ground);
-        }
+        self.nodes.fit_factors(ground);
+        self.hear(ground);
         self.look_at_all(ground);
     }
 
     /// Looks at every node.
     fn look_at_all(&mut self, ground: &Ground<'_>) {
+        self.knows_company = true;
         let Self { nodes, fresh, stale, .. } = self;
         let profile = Arc::clone(&nodes.profile);
         let shape = profile.shape();
@@ -316,6 +362,9 @@ impl View {
 
     /// Stage 3: the best node.
     pub(crate) fn pick(&mut self, ground: &Ground<'_>) -> Option<Pick> {
+        if let Some(found) = &self.found {
+            return found.best;
+        }
         let fresh = self.first(ground, false);
         let stale = self.has_stale().then(|| self.first(ground, true)).flatten();
         self.choose(ground, fresh, stale)
@@ -323,6 +372,9 @@ impl View {
 
     /// The node that would have been picked were it not for the best one.
     pub(crate) fn next(&mut self, ground: &Ground<'_>, best: &Pick) -> Option<Pick> {
+        if let Some(found) = &self.found {
+            return found.next;
+        }
         let among_stale = ground.columns.node(best.lane as usize).is_stale;
         let of_kind = |view: &mut Self, of_stale| {
             if of_stale == among_stale {
@@ -348,10 +400,8 @@ impl View {
         stale: Option<Pick>,
     ) -> Option<Pick> {
         let (Some(fresh), Some(stale)) = (fresh, stale) else { return fresh.or(stale) };
-        let lane = fresh.lane as usize;
-        let weight = ground.weights.of(self.nodes.points(ground, lane));
-        let node = ground.columns.node(lane);
-        let standing = self.nodes.committed(node) * weight * fresh.apart;
+        let node = ground.columns.node(fresh.lane as usize);
+        let standing = self.nodes.committed(node) * fresh.weight * fresh.apart;
         let cost = self.terms(ground, stale).total();
         Some(if cost < standing { stale } else { fresh })
     }
@@ -378,11 +428,9 @@ impl View {
 
     /// What a picked node costs, by what it costs it for.
     pub(crate) fn terms(&self, ground: &Ground<'_>, pick: Pick) -> CostTerms {
-        let lane = pick.lane as usize;
-        let node = ground.columns.node(lane);
-        let weight = ground.weights.of(self.nodes.points(ground, lane));
+        let node = ground.columns.node(pick.lane as usize);
         let factors = &self.nodes.factors[node.class as usize];
-        cost::terms(&node.live, factors, !node.is_stale, weight * pick.apart)
+        cost::terms(&node.live, factors, !node.is_stale, pick.weight * pick.apart)
     }
 }
 
@@ -399,7 +447,9 @@ fn first_of(
         let (domain, apart) = first_domain(ground, nodes, tree)?;
         let scan = |block| nodes.scan(ground, block, of_stale, true);
         if known == Some(domain) || tree.make_sure(shape, domain, scan) {
-            return Some(Pick { lane: tree.domain(domain).lane, apart });
+            let lane = tree.domain(domain).lane;
+            let weight = ground.weights.of(nodes.points(ground, lane as usize));
+            return Some(Pick { lane, apart, weight });
         }
     }
 }
@@ -441,6 +491,8 @@ pub(crate) struct Pick {
     pub(crate) lane: u32,
     /// What its cost is multiplied by for the domain that it is in.
     apart: f64,
+    /// What it is multiplied by for the points against it.
+    weight: f64,
 }
 
 impl Pick {

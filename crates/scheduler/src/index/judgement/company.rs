@@ -1,7 +1,7 @@
 //! Where a demand's company is, that is its own kind and its image: by node, and by the domains that its kind is spread
 //! over, with what that makes of costs.
 
-use crate::cost::points::POINTS_MAX;
+use crate::cost::points::{self, IMAGE_POINTS, POINTS_MAX};
 use crate::fleet::lanes::BLOCK;
 use crate::fleet::{Change, GroupId};
 use crate::index::Ground;
@@ -87,6 +87,31 @@ impl Judgement {
         self.company_at[lane] = company;
         let word = &mut self.members[lane / BLOCK];
         *word = *word & !(1 << (lane % BLOCK)) | u64::from(company > 0) << (lane % BLOCK);
+    }
+
+    /// What points make of a node's cost, as its company is now and not as it was heard of. `kin` is its own kind where
+    /// that counts.
+    pub(crate) fn weight_now(&self, ground: &Ground<'_>, lane: u32, kin: Option<GroupId>) -> f64 {
+        let image = self.company.image;
+        if kin.is_none() && image.is_none() && !self.profile.has_points() {
+            return 1.0;
+        }
+        let count = |group: GroupId| ground.fleet.groups().count(group, lane);
+        let kin = kin.map_or(0, |kin| points::of_kin(self.demand.anti_affinity, count(kin)));
+        let has_image = image.is_some_and(|image| count(image) > 0);
+        ground.weights.of(points::sum(self.profile.points(lane as usize), kin, has_image))
+    }
+
+    /// At least what points make of any node's cost: but for those that are told apart beforehand.
+    pub(crate) fn weight_least(&self, ground: &Ground<'_>, tells_apart: bool) -> f64 {
+        let image = if self.company.image.is_some() { IMAGE_POINTS } else { 0 };
+        let labels = if tells_apart { 0 } else { self.profile.least_points() };
+        ground.weights.of(labels - image)
+    }
+
+    /// The points against each domain; empty where none is crowded.
+    pub(crate) fn domain_points(&self) -> &[i32] {
+        &self.domain_points
     }
 
     /// Whether some domains may be more crowded than others.
