@@ -164,6 +164,9 @@ impl Index {
             view.set_profile(profile_of(&mut self.profiles, fleet, demand));
         }
         let path = view.path(fleet, self.kind);
+        if ask == Ask::Reason {
+            self.columns.catch_up_blocks(fleet);
+        }
         // To bring a view up to date pays where it is used again before much has changed.
         let pays = self.in_a_row > IN_A_ROW_MIN + fleet.lanes().len() / BLOCK;
         let popular = self.popular.as_ref().map(|(_, popular)| popular);
@@ -173,8 +176,11 @@ impl Index {
             let cells = self.pools.of(fleet, &self.columns, view.profile());
             is_found = view.find(&ground, cells, &mut self.bounds, ask == Ask::Reason);
         }
-        if !is_found && path != Path::LookAtChanges {
-            self.columns.tighten();
+        if !is_found {
+            self.columns.catch_up_blocks(fleet);
+            if path != Path::LookAtChanges {
+                self.columns.tighten();
+            }
         }
         let ground = self::ground(self.kind, self.level, fleet, &self.columns, popular);
         if !is_found {

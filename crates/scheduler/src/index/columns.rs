@@ -155,6 +155,9 @@ pub(crate) struct Columns {
     /// Up to where the fleet's journal was read.
     read: u64,
     base_log2: u32,
+    /// The same of the blocks, which lag behind: searches do without them.
+    blocks_read: u64,
+    blocks_base_log2: u32,
 }
 
 impl Columns {
@@ -199,49 +202,68 @@ impl Columns {
         }
     }
 
-    /// Computes anew what has changed.
+    /// Computes anew the figures of the nodes that have changed.
     pub(crate) fn catch_up(&mut self, fleet: &Fleet, model: Option<&dyn Model>) {
         let end = fleet.journal().end();
-        if self.read == end && self.base_log2 == fleet.base_log2() {
+        let is_base_new = self.base_log2 != fleet.base_log2();
+        if self.read == end && !is_base_new {
             return;
         }
         let lanes = fleet.lanes().len();
         if self.nodes.len() < lanes {
-            self.blocks.resize_with(lanes / BLOCK, Block::vacant);
-            self.summaries.resize_with(lanes / BLOCK, Summary::vacant);
+            let new = u32::try_from(lanes - self.nodes.len()).unwrap_or(u32::MAX);
             self.nodes.resize_with(lanes, Figures::vacant);
-            let blocks = (lanes / BLOCK).next_multiple_of(BLOCK);
-            self.room.iter_mut().for_each(|room| room.resize(blocks, f32::INFINITY));
-            let known: u32 = self.standings.iter().sum();
             self.standings.resize(Verdict::COUNT, 0);
-            let new = u32::try_from(lanes).unwrap_or(u32::MAX) - known;
             self.standings[usize::from(Verdict::VACANT.0)] += new;
         }
-        let changed =
-            fleet.journal().lanes_since(self.read).filter(|_| self.base_log2 == fleet.base_log2());
-        self.base_log2 = fleet.base_log2();
+        let changed = fleet.journal().lanes_since(self.read).filter(|_| !is_base_new);
         match changed {
             Some(lanes) => lanes.for_each(|lane| self.refresh(fleet, lane, model)),
-            None => (0..lanes).zip(0..).for_each(|(_, lane)| self.refresh(fleet, lane, model)),
+            None => (0..).take(lanes).for_each(|lane| self.refresh(fleet, lane, model)),
         }
-        self.read = end;
+        (self.read, self.base_log2) = (end, fleet.base_log2());
     }
 
     fn refresh(&mut self, fleet: &Fleet, lane: u32, model: Option<&dyn Model>) {
-        let at = lane as usize;
         let figures = Figures::of(fleet, lane, model);
-        let summary = &mut self.summaries[at / BLOCK];
+        let node = &mut self.nodes[lane as usize];
+        self.standings[usize::from(node.standing.0)] -= 1;
+        self.standings[usize::from(figures.standing.0)] += 1;
+        *node = figures;
+    }
+
+    /// Brings the blocks to where the figures of single nodes are.
+    pub(crate) fn catch_up_blocks(&mut self, fleet: &Fleet) {
+        let is_base_new = self.blocks_base_log2 != self.base_log2;
+        if self.blocks_read == self.read && !is_base_new {
+            return;
+        }
+        let lanes = self.nodes.len();
+        if self.blocks.len() < lanes / BLOCK {
+            self.blocks.resize_with(lanes / BLOCK, Block::vacant);
+            self.summaries.resize_with(lanes / BLOCK, Summary::vacant);
+            let blocks = (lanes / BLOCK).next_multiple_of(BLOCK);
+            self.room.iter_mut().for_each(|room| room.resize(blocks, f32::INFINITY));
+        }
+        let changed = fleet.journal().lanes_since(self.blocks_read).filter(|_| !is_base_new);
+        match changed {
+            Some(lanes) => lanes.for_each(|lane| self.refresh_block(lane as usize)),
+            None => (0..lanes).for_each(|lane| self.refresh_block(lane)),
+        }
+        (self.blocks_read, self.blocks_base_log2) = (self.read, self.base_log2);
+    }
+
+    fn refresh_block(&mut self, lane: usize) {
+        let at = lane / BLOCK;
+        let summary = &mut self.summaries[at];
         let was_loose = summary.is_loose;
-        self.blocks[at / BLOCK].set(summary, at % BLOCK, &figures);
+        self.blocks[at].set(summary, lane % BLOCK, &self.nodes[lane]);
         if summary.is_loose && !was_loose {
-            self.loose.push(at / BLOCK);
+            self.loose.push(at);
         }
         for (room, least) in self.room.iter_mut().zip(summary.free_least) {
-            room[at / BLOCK] = rounded_down(least);
+            room[at] = rounded_down(least);
         }
-        self.standings[usize::from(self.nodes[at].standing.0)] -= 1;
-        self.standings[usize::from(figures.standing.0)] += 1;
-        self.nodes[at] = figures;
     }
 
     /// Raises what nobody's share of a cost is below where a node has got costlier: before it is gone by.

@@ -40,7 +40,7 @@ pub(crate) struct Judgement {
     factors_of: Option<(u64, u32)>,
     /// By the groups of cells that were searched last, with what points make of them: in figures of half the size.
     pub(super) rough_factors: Vec<[f32; DIMENSIONS]>,
-    rough_kinds: Vec<Kind>,
+    pub(super) rough_kinds: Vec<Kind>,
     pub(super) verdicts: Vec<u8>,
     /// Which nodes of each block can take the task, as bits: what is asked most lies closest together.
     feasible: Vec<u64>,

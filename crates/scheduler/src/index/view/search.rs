@@ -3,12 +3,12 @@
 //!
 //! Whoever may be the best is judged as everybody else is, by the same figures; cells only say who need not be.
 
-use crate::cost::Key;
+use crate::cost::{Key, dot};
 use crate::filter::Verdict;
 use crate::fleet::GroupId;
 use crate::fleet::lanes::BLOCK;
 use crate::index::Ground;
-use crate::index::cells::{CELL, Cells, least_of};
+use crate::index::cells::{CELL, Cells, Kind, least_of};
 use crate::index::judgement::Judgement;
 use crate::index::kernel;
 use crate::index::view::{Pick, View};
@@ -76,8 +76,9 @@ struct Search<'s> {
     kin: Option<GroupId>,
     /// Where tasks of its kind are spread: only those are looked at.
     level: Option<Level<'s>>,
-    /// At least what points make of any cost.
+    /// At least what points make of any cost, but for those that cells tell apart, and with those.
     weight_least: f64,
+    weight_of_all: f64,
     /// Nobody whose rough cost is above this is among those that are asked for.
     most: f32,
     effort: u32,
@@ -119,13 +120,14 @@ impl View {
             kin: nodes.company.kin.filter(|_| nodes.demand.anti_affinity > 0),
             level,
             weight_least: nodes.weight_least(ground, tells_apart),
+            weight_of_all: nodes.weight_least(ground, false),
             most: f32::INFINITY,
             effort: 0,
             fresh: Best::NONE,
             stale: Best::NONE,
         };
         for lane in cells.stale() {
-            search.look(*lane);
+            search.look(*lane, ground.columns.node(*lane as usize).class, true);
         }
         let is_done = search.look_at_few();
         if !is_done || level.is_some() {
@@ -158,8 +160,9 @@ impl Search<'_> {
         &self.fresh.keys[usize::from(self.with_next)]
     }
 
-    /// Looks at one node.
-    fn look(&mut self, lane: u32) {
+    /// Looks at one node that nothing stands in the way of, of a class of capacity; all of those without a fresh
+    /// measurement count, and of the others the best.
+    fn look(&mut self, lane: u32, class: u32, of_stale: bool) {
         self.effort += 1;
         let (at, nodes, ground) = (lane as usize, self.nodes, self.ground);
         let profile = &nodes.profile;
@@ -173,12 +176,17 @@ impl Search<'_> {
         }
         self.effort += LOOK_EFFORT - 1;
         let node = ground.columns.node(at);
-        if node.standing != Verdict::FEASIBLE || !nodes.has_room_at(node) {
+        if !nodes.has_room_at(node) {
+            return;
+        }
+        // What follows lies further away, and most are behind without it.
+        let Some(factors) = nodes.factors.get(class as usize) else { return };
+        if !of_stale && dot(&node.live, factors) * self.weight_of_all > self.last().first {
             return;
         }
         let weight = nodes.weight_now(ground, lane, self.kin);
         let key = nodes.key_weighing(ground, at, node, weight);
-        if node.is_stale {
+        if of_stale {
             return self.stale.add(key, weight);
         }
         if key.is_before(self.last()) {
@@ -212,8 +220,9 @@ impl Search<'_> {
     }
 
     fn look_if_fresh(&mut self, lane: u32) {
-        if !self.ground.columns.node(lane as usize).is_stale {
-            self.look(lane);
+        let node = self.ground.columns.node(lane as usize);
+        if node.standing == Verdict::FEASIBLE && !node.is_stale {
+            self.look(lane, node.class, false);
         }
     }
 
@@ -239,7 +248,11 @@ impl Search<'_> {
 
     fn look_into(&mut self, group: usize, cell: usize) -> Option<()> {
         let Some(cell) = self.cells.cell(group, cell) else { return Some(()) };
-        let Some(factors) = self.nodes.rough_factors.get(group) else { return Some(()) };
+        let nodes = self.nodes;
+        let Some(factors) = nodes.rough_factors.get(group) else { return Some(()) };
+        let Some(Kind { class, .. }) = nodes.rough_kinds.get(group).copied() else {
+            return Some(());
+        };
         let mut costs = [0.0; CELL];
         let mut bits = cell.within(self.ground.level, factors, self.most, &mut costs);
         if self.most == f32::INFINITY {
@@ -247,7 +260,7 @@ impl Search<'_> {
             let first = least_of(&costs);
             let slot = costs.iter().position(|cost| *cost == first).unwrap_or(0);
             if bits >> slot & 1 == 1 {
-                self.look(cell.lane(slot));
+                self.look(cell.lane(slot), class, false);
                 bits &= !(1 << slot);
             }
         }
@@ -255,7 +268,7 @@ impl Search<'_> {
             let slot = bits.trailing_zeros() as usize;
             bits &= bits - 1;
             if costs[slot] <= self.most {
-                self.look(cell.lane(slot));
+                self.look(cell.lane(slot), class, false);
             }
         }
         (self.effort <= EFFORT_MAX).then_some(())
