@@ -1,4 +1,4 @@
-//! Somebody who submits, changes and stops jobs without pause, and retries with the same id.
+//! Somebody who submits, changes, restarts and stops jobs without pause, and retries with the same id.
 
 use longshore_core::cluster::input::NodeCommand;
 use longshore_core::cluster::record::CommandAnswer;
@@ -14,6 +14,7 @@ use longshore_proto::spec::{
 };
 
 use crate::ask::{AskOutput, AskTimer, Asks};
+use crate::fault::Fault;
 use crate::manager::node_name;
 use crate::message::{Answer, Question};
 use crate::time::{MS, Micros, SECOND, wall_ms};
@@ -36,8 +37,23 @@ pub enum Timer {
 pub struct Outcome {
     /// The command's id.
     pub id: CommandId,
+    /// What was asked for.
+    pub command: Command,
     /// The answer, where it was granted.
     pub granted: Option<CommandAnswer>,
+}
+
+impl Outcome {
+    /// What it counts as, where it was granted.
+    pub fn counts_as(&self) -> Option<Fault> {
+        self.granted.as_ref()?;
+        match self.command {
+            Command::ScaleJob { .. } => Some(Fault::Scaled),
+            Command::RestartJob { .. } | Command::RestartTask { .. } => Some(Fault::Restarted),
+            Command::RollBackJob { .. } => Some(Fault::RolledBack),
+            _ => None,
+        }
+    }
 }
 
 /// A client.
@@ -137,9 +153,9 @@ impl Client {
         match answer {
             Some(Answer::Brain(Reply::Command(reply))) => {
                 if rng.u8(0..4) == 0 {
-                    self.again.push((id, command));
+                    self.again.push((id, command.clone()));
                 }
-                Some(Outcome { id, granted: reply.ok() })
+                Some(Outcome { id, command, granted: reply.ok() })
             }
             // The outcome is unknown: the same id until it is known.
             _ => {
@@ -150,16 +166,21 @@ impl Client {
     }
 
     fn command(&self, rng: &mut fastrand::Rng) -> Command {
-        match rng.u8(0..13) {
+        match rng.u8(0..15) {
             0 => Command::StopJob(job_key(rng)),
             11 | 12 => Command::Node(self.node_command(rng)),
             10 => {
                 Command::Rebalance(Rebalance { moves_max: Some(rng.u32(1..6)), gain: Some(1.05) })
             }
-            1 | 2 if !self.tasks_seen.is_empty() => Command::StopTask {
-                namespace: Namespace::standard(),
-                id: self.tasks_seen[rng.usize(0..self.tasks_seen.len())].clone(),
-            },
+            13 => revision(rng),
+            1 | 2 | 14 if !self.tasks_seen.is_empty() => {
+                let namespace = Namespace::standard();
+                let id = self.tasks_seen[rng.usize(0..self.tasks_seen.len())].clone();
+                match rng.bool() {
+                    true => Command::StopTask { namespace, id },
+                    false => Command::RestartTask { namespace, id },
+                }
+            }
             _ => Command::SubmitJob(Box::new(job(rng))),
         }
     }
@@ -180,6 +201,20 @@ impl Client {
     /// Its number.
     pub fn number(&self) -> usize {
         self.number
+    }
+}
+
+/// A next version out of one that is there.
+fn revision(rng: &mut fastrand::Rng) -> Command {
+    let job = job_key(rng);
+    match rng.u8(0..3) {
+        0 => {
+            #[expect(clippy::expect_used, reason = "a letter and a number are a legal name")]
+            let spec = Some("s0".parse().expect("a legal name"));
+            Command::ScaleJob { job, spec, instances: rng.u32(1..9) }
+        }
+        1 => Command::RestartJob { job, spec: None },
+        _ => Command::RollBackJob { job, version: None },
     }
 }
 

@@ -152,6 +152,12 @@ faults! {
     Moved "task moved" Consequence,
     /// A node is drained.
     Drained "node drained" Consequence,
+    /// A client changes how many instances a job has.
+    Scaled "job scaled" Consequence,
+    /// A client has a job or a task begin anew.
+    Restarted "job or task restarted" Consequence,
+    /// A client goes back to an earlier version of a job.
+    RolledBack "job rolled back" Consequence,
     /// A task is found unhealthy.
     FoundIll "task unhealthy" Consequence,
     /// An operator chooses the manager that heals the log.

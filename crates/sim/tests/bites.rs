@@ -8,11 +8,12 @@ use longshore_sim::sabotage::Sabotage;
 const SEEDS: u64 = 80;
 
 /// Runs seeds until one fails, and tells which property it says is broken. That such a cluster does not settle in the
-/// end (an E property) shows little, unless it is what is looked for: then the next seed is asked.
+/// end (an E property) shows little, unless it is what is looked for: then the next seed is asked. So does that something
+/// runs on a node that is called drained (I-18): whoever lies about what has ended is found out by that soon enough.
 fn caught(sabotage: Sabotage, wanted: &[&str]) -> Option<(u64, &'static str)> {
     (0..SEEDS).find_map(|seed| {
         let id = run(seed, Some(sabotage), false).violation?.id;
-        (wanted.contains(&id) || !id.starts_with("E-")).then_some((seed, id))
+        (wanted.contains(&id) || !(id.starts_with("E-") || id == "I-18")).then_some((seed, id))
     })
 }
 

@@ -297,6 +297,7 @@ impl World {
         let Some(outcome) = outcome else { return Ok(()) };
         self.trace.say(|| format!("answered {}: {:?}", outcome.id, outcome.granted));
         self.word_taken(outcome.id);
+        outcome.counts_as().into_iter().for_each(|fault| self.chaos.counts.count(fault));
         self.checks.answered(outcome.id, outcome.granted.as_ref())
     }
 }
