@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_nats::jetstream;
+use futures_util::TryStreamExt;
 use longshore_proto::permission::Role::{ManagerCore, Worker};
 use longshore_proto::state::JobStatus;
 use longshore_tests::played::Played;
@@ -58,6 +59,15 @@ async fn is_published(cluster: &Cluster, job: &str) {
         found.map(drop).map_err(|error| error.to_string())
     })
     .await;
+}
+
+/// The epochs that the stored snapshots go on from.
+async fn snapshot_epochs(cluster: &Cluster) -> Vec<u64> {
+    let core = cluster.bus(ManagerCore, "m2").await;
+    let context = jetstream::new(core.client().clone());
+    let bucket = context.get_object_store("longshore-snapshot").await.unwrap();
+    let objects: Vec<_> = bucket.list().await.unwrap().try_collect().await.unwrap();
+    objects.iter().map(|object| object.metadata["epoch"].parse().unwrap()).collect()
 }
 
 #[tokio::test]
@@ -192,6 +202,9 @@ async fn a_log_that_was_shortened_and_written_on_is_noticed_and_the_past_that_wa
     cluster.manager("m1").says("the log is healed", SOON).await;
     let api = cluster.answers().await;
     goes_on(&api, &["web", "second", "later"]).await;
+    // Had it died before its first record, this would keep m2 from leading what was left.
+    let epochs = snapshot_epochs(&cluster).await;
+    assert!(!epochs.is_empty() && epochs.iter().all(|epoch| *epoch > 1_000), "{epochs:?}");
     is_published(&cluster, "after-3").await;
     std::fs::remove_dir_all(cluster.data_dir("m2")).unwrap();
     cluster.start_manager("m2", &often);
