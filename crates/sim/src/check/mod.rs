@@ -458,9 +458,14 @@ impl Checks {
     }
 
     /// A manager has healed the log with what its store holds: a snapshot to go on from lies in the bucket. `may_lose`
-    /// says whether what others knew may be lost.
-    pub fn healed(&mut self, meta: &Meta, may_lose: bool) -> Result<(), Violation> {
-        if self.truth.holds(meta) {
+    /// says whether what others knew may be lost, `left` what still stands in the log behind its end as it was told.
+    pub fn healed(
+        &mut self,
+        meta: &Meta,
+        may_lose: bool,
+        left: impl Iterator<Item = u64>,
+    ) -> Result<(), Violation> {
+        if self.truth.goes_on_from(meta) {
             // The snapshot has come late: it was healed already.
             return Ok(());
         }
@@ -469,6 +474,8 @@ impl Checks {
             self.rebuild(meta.chain)?;
         }
         self.truth.healed(meta)?;
+        // A server that knew too little has told the end. Whoever healed it does so again; or it dies, and these are read.
+        left.for_each(|sequence| self.truth.skipped(sequence));
         if self.is_lossy { Ok(()) } else { self.log.still_granted() }
     }
 

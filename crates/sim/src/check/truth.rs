@@ -178,9 +178,9 @@ impl Truth {
         (self.stands.records_skipped, self.stands.stream_sequence)
     }
 
-    /// Whether what stands in the log goes on from what stands once in a state, or from later on.
-    pub(super) fn holds(&self, meta: &Meta) -> bool {
-        self.stands.index >= meta.index && self.chains.get(&meta.index) == Some(&meta.chain)
+    /// Whether what stands in the log has gone on from what stands once in a state.
+    pub(super) fn goes_on_from(&self, meta: &Meta) -> bool {
+        self.stands.index > meta.index && self.chains.get(&meta.index) == Some(&meta.chain)
     }
 
     /// The log goes on behind the state of a manager, with this standing once in it.

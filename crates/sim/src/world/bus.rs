@@ -238,7 +238,9 @@ impl World {
         self.trace.say(|| format!("the log goes on from record {}", meta.index));
         self.chaos.counts.count(Fault::Healed);
         let may_lose = self.chaos.counts.of(Fault::ManagerDiskLost) > 0;
-        self.checks.healed(meta, may_lose)?;
+        let behind = meta.stream_sequence + 1..=self.jetstream.last();
+        let left = behind.filter(|sequence| self.jetstream.message(*sequence).is_some());
+        self.checks.healed(meta, may_lose, left)?;
         self.operator.healed(self.now);
         Ok(())
     }
