@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use longshore_bus::Bus;
 use longshore_core::leadership::mend::{Head, Listed, SNAPSHOTS_PATIENCE_MS};
 use longshore_proto::subject::snapshot_stream;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::error::ManagerError;
 
@@ -78,6 +78,7 @@ impl Bucket {
     /// nobody leads because of the bucket alone. None is what a bucket is taken for that cannot be read.
     pub(crate) async fn newest_told(core: &Bus, replicas: usize) -> Option<Listed> {
         let told = async {
+            let mut complained = false;
             loop {
                 let newest = async { Self::open(core, replicas).await?.newest().await };
                 match tokio::time::timeout(ANSWER_TIMEOUT, newest).await {
@@ -85,13 +86,22 @@ impl Bucket {
                     Ok(Err(error)) => debug!(%error, "the bucket of snapshots is asked again"),
                     Err(_) => debug!("the bucket of snapshots does not answer, and is asked again"),
                 }
+                if !std::mem::replace(&mut complained, true) {
+                    warn!(
+                        "the bucket of snapshots cannot be read: before this manager leads it waits for up to {} s, to be \
+                         sure that the log has not lost what a snapshot holds",
+                        SNAPSHOTS_PATIENCE_MS / 1_000
+                    );
+                }
                 tokio::time::sleep(RETRY_DELAY).await;
             }
         };
         let newest = tokio::time::timeout(Duration::from_millis(SNAPSHOTS_PATIENCE_MS), told).await;
         newest.unwrap_or_else(|_| {
-            warn!(
-                "the bucket of snapshots cannot be read: whether one of them holds more than the log is not known"
+            error!(
+                "the bucket of snapshots could not be read for {} s; this manager leads without knowing whether a snapshot \
+                 holds more than the log",
+                SNAPSHOTS_PATIENCE_MS / 1_000
             );
             None
         })

@@ -20,8 +20,11 @@ use crate::cluster::state::{EPOCHS_RESTORED, Meta};
 pub const PATIENCE_MS: u64 = 10_000;
 /// The wait between two looks for a snapshot, in milliseconds.
 pub const LOOK_INTERVAL_MS: u64 = 1_000;
-/// For how long whoever is about to lead asks which snapshots there are, in milliseconds: the lease is held meanwhile.
-pub const SNAPSHOTS_PATIENCE_MS: u64 = 5_000;
+/// For how long whoever is about to lead asks which snapshots there are, in milliseconds: the lease is held meanwhile. When
+/// servers come back from a power cut, the bucket may come later than the log, and just then the log may have lost its end.
+/// But the bucket may be on other servers than the log, and they may stay away: that nobody leads because of it would be
+/// worse. What the log has lost is then noticed by what workers follow.
+pub const SNAPSHOTS_PATIENCE_MS: u64 = 30_000;
 /// How many hashes of records before it a snapshot carries.
 pub const LINKS: u64 = 1_000;
 
