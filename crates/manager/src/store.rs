@@ -41,6 +41,10 @@ const SHARED_HISTORY_BYTES: usize = 64 << 20;
 const CHUNK: usize = 5_000;
 /// How many entries are read at once when the state is loaded: the fewer, the less memory is used beside it.
 const LOAD_CHUNK: usize = 500;
+/// How many threads write out what is in memory and merge what is on the disk. Of several, fjall 3.1 has the first only
+/// write out: what there is to merge it hands on, again and again, for as long as the others are merging, and so takes a
+/// core for nothing. Nobody waits for one thread, unless it falls behind by four memtables.
+const STORE_THREADS: usize = 1;
 /// How many bytes of the store's blocks are kept in memory: the state is there anyway, and the history is seldom asked
 /// for.
 const CACHE_BYTES: u64 = 4 << 20;
@@ -119,7 +123,11 @@ impl Store {
         std::fs::create_dir_all(&path).map_err(|error| fail(error.into()))?;
         // Memtables are small because the journal is kept until every keyspace has flushed.
         let options = || KeyspaceCreateOptions::default().max_memtable_size(16 << 20);
-        let database = Database::builder(&path).cache_size(CACHE_BYTES).open().map_err(fail)?;
+        let database = Database::builder(&path)
+            .cache_size(CACHE_BYTES)
+            .worker_threads(STORE_THREADS)
+            .open()
+            .map_err(fail)?;
         let open = |name| database.keyspace(name, options).map_err(fail);
         let local = open("local")?;
         let store = Self {
