@@ -1,8 +1,8 @@
 //! The one loop: inputs in, a record out, and effects against its receipt.
 //!
 //! While one record is on its way to the log, inputs queue up and become the next one, so throughput grows
-//! with load. That one is decided and appended while the [disk](crate::landing) has the one before; a lone record waits
-//! for nothing but itself. Questions are answered between records, once all of them have landed: what they see is
+//! with load. Where somebody waits for an answer, that one is decided and appended while the [disk](crate::landing) has the
+//! one before; a lone record waits for nothing but itself. Questions are answered between records, once all of them have landed: what they see is
 //! committed.
 
 use std::sync::Arc;
@@ -226,6 +226,19 @@ impl Driver<'_> {
             }
             while let Ok(alarm) = self.fullness.alarms.try_recv() {
                 self.queue.push(alarm);
+            }
+            // Where nobody waits for an answer, all that there is waits for the disk and becomes one record: it costs less
+            // than two, and whoever comes next finds the way free.
+            if !self.out.landing.is_empty() && !self.queue.has_requests() {
+                tokio::select! {
+                    landed = self.out.land() => landed?,
+                    () = cancel.cancelled() => {}
+                    () = lost.cancelled() => {}
+                    Some(arrival) = self.gateway.next_prompt(), if self.queue.prompt() < INPUTS_MAX => {
+                        self.take(arrival);
+                    }
+                }
+                continue;
             }
             let connected = bus.client().connection_state() == Connection::Connected;
             self.queue.extend(self.hearing.look(connected, *connections.borrow()));

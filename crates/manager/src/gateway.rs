@@ -148,6 +148,11 @@ impl Gateway {
         }
     }
 
+    /// The next arrival that is neither a report nor a goodbye; `None` when nothing listens any more.
+    pub(crate) async fn next_prompt(&mut self) -> Option<Arrival> {
+        self.prompt.recv().await
+    }
+
     /// An arrival that waits already and is neither a report nor a goodbye.
     pub(crate) fn prompt(&mut self) -> Option<Arrival> {
         self.prompt.try_recv().ok()

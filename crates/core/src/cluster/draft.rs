@@ -28,6 +28,11 @@ pub(super) const REPORT_BYTES: usize = 32 << 10;
 /// node.
 pub(super) const PASS_BYTES: usize = 16 << 10;
 
+/// The least that reports, and each share of what is due by itself, have beside requests, in bytes; where the requests have
+/// more than that, they have as much as those. Whoever asks for little does not wait for a record full of what others have
+/// to say, and whoever asks for much keeps nobody waiting.
+pub(super) const BESIDE_BYTES: usize = 8 << 10;
+
 /// A record in the making.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
@@ -75,6 +80,17 @@ impl<'a> Draft<'a> {
     /// Begins a share of the record, of so many bytes.
     pub(super) fn begin_share(&mut self, bytes: usize) {
         self.share_end = FULL_BYTES.min(self.bytes + bytes);
+    }
+
+    /// Begins a share beside what was decided on requests; see [`BESIDE_BYTES`].
+    pub(super) fn begin_share_beside(&mut self, requests: usize, bytes: usize) {
+        let beside = if requests == 0 { bytes } else { requests.max(BESIDE_BYTES) };
+        self.begin_share(bytes.min(beside));
+    }
+
+    /// How many bytes the facts have that are decided.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether the share of the record, or all of it, has no room for another decision.

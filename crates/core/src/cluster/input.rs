@@ -110,6 +110,14 @@ impl Queue {
         self.prompt.is_empty() && self.reports.is_empty()
     }
 
+    /// Whether somebody waits for an answer who is no worker that tells of its tasks.
+    pub fn has_requests(&self) -> bool {
+        let is_request = |input: &Input| {
+            matches!(input, Input::Command { .. } | Input::Register { .. } | Input::Barrier { .. })
+        };
+        self.prompt.iter().any(is_request)
+    }
+
     /// How many wait in the lane of everything but reports and goodbyes.
     pub fn prompt(&self) -> usize {
         self.prompt.len()

@@ -314,6 +314,7 @@ impl Cluster {
         if !live.has_begun {
             (live.has_begun, live.elected_at, live.tick_at) = (true, now.time, now.time);
         }
+        let mut requests = 0;
         if !std::mem::take(&mut live.gang_waits) {
             draft.begin_share(PROMPT_BYTES);
             while !draft.is_full()
@@ -321,14 +322,15 @@ impl Cluster {
             {
                 take(&mut draft, live, settings, input);
             }
-            draft.begin_share(REPORT_BYTES);
+            requests = draft.bytes();
+            draft.begin_share_beside(requests, REPORT_BYTES);
             while !draft.is_full()
                 && let Some(input) = inputs.next_reports()
             {
                 take(&mut draft, live, settings, input);
             }
         }
-        draft.begin_share(PASS_BYTES);
+        draft.begin_share_beside(requests, PASS_BYTES);
         if now.time >= live.tick_at {
             let late_ms = now.time - live.tick_at;
             live.tick_at = now.time + TICK_MS;
@@ -342,7 +344,7 @@ impl Cluster {
         pass(&mut draft, live, settings);
         if live.place && !live.reconcile.is_empty() {
             // Tasks that are still to be created by the thousand keep nobody waiting who is there already.
-            draft.begin_share(PASS_BYTES);
+            draft.begin_share_beside(requests, PASS_BYTES);
             live.place = !place::waiting(&mut draft, live, settings);
         }
         // Where placing stopped short it may have displaced tasks: what that means comes with the next record.

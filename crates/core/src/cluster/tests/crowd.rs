@@ -79,8 +79,13 @@ fn requests_reports_and_placing_go_on_side_by_side() {
         if busy == 2 {
             // A small job amid all that has its task at once, before those that were begun go on.
             queue.push(submit(&mut world, job("small", 1)));
-            step(&mut world, &mut queue);
+            assert!(queue.has_requests());
+            let facts = step(&mut world, &mut queue);
             assert_eq!(world.live("small").len(), 1);
+            let bytes = world.log.last().unwrap().len();
+            assert!(bytes < 32 << 10, "whoever asks for little is in a record of {bytes} bytes");
+            assert!(count(&facts, |fact| matches!(fact, Fact::TaskReported { .. })) > 0);
+            assert!(!queue.has_requests() && queue.reports() > 0, "reports are no requests");
         }
     }
     assert!(busy >= 3, "only {busy} records: the test asks for too little");
