@@ -300,9 +300,11 @@ mod tests {
     #[tokio::test]
     async fn whoever_does_not_wait_to_the_end_loses_nothing() {
         let mut leader = Leader::start().await;
+        let busy = leader.store.busy().await;
         leader.join(2);
         leader.join(3);
         assert!(leader.landing.landed().now_or_never().is_none(), "the disk takes a while");
+        drop(busy);
         assert_eq!(leader.landed().await, [(2, vec![2])]);
         assert_eq!(leader.landed().await, [(3, vec![3])]);
         assert!(leader.landing.landed().now_or_never().is_none(), "nothing is on its way");

@@ -308,6 +308,12 @@ impl Store {
         drop(self.writing.lock().await);
     }
 
+    /// A disk that takes a while: nothing is written for as long as this is held.
+    #[cfg(test)]
+    pub(crate) async fn busy(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        Arc::clone(&self.writing).lock_owned().await
+    }
+
     /// Commits what some records changed, their bytes and their events, all of it or nothing, and synced.
     pub fn commit(&self, changes: Batch) -> Result<(), ManagerError> {
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
