@@ -1,10 +1,10 @@
 //! Nodes whose figures are alike, kept together, so that whoever looks for the least cost need look at few of them.
 //!
-//! The nodes of one capacity, and with as many points against them, lie in *cells* of at most 64, and each cell knows the least of each figure in it: that
-//! gives a bound on what anybody in it costs, whatever the demand. Cells follow a curve through the space of figures
-//! (Z-order: the bits of the figures in turn), so that what lies together there costs alike. A change moves one node,
-//! however many demands there are; a cell that is full is split, and one that is nearly empty is joined with its
-//! neighbour.
+//! The nodes of one capacity, and with as many points against them, lie in *cells* of at most 64, and each cell knows the
+//! least of each figure in it: that gives a bound on what anybody in it costs, whatever the demand. Cells follow a curve
+//! through the space of figures (Z-order: the bits of the figures in turn), so that what lies together there costs alike. A
+//! change moves one node, however many demands there are; a cell that is full is split, and one that is nearly empty is
+//! joined with its neighbour.
 //!
 //! All of it is in figures of half the size, rounded down. They only say who need not be looked at: whoever may be the
 //! best is judged by the figures of [`crate::index::columns`].

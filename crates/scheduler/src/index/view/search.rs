@@ -13,10 +13,12 @@ use crate::index::judgement::Judgement;
 use crate::index::kernel;
 use crate::index::view::{Pick, View};
 
-/// A search gives up after so much effort: where many are alike, or few of the cheap ones can take the task, what a view
-/// remembers is quicker. To pass by a node is the unit, and to look at one is so many.
-const EFFORT_MAX: u32 = 2048;
-const LOOK_EFFORT: u32 = 4;
+/// A search gives up after so much effort, and one more for so many nodes: where many are alike, or few of the cheap ones
+/// can take the task, what a view remembers is quicker; but to make a view takes the longer the more nodes there are. To
+/// pass by a node is the unit, and to look at one is so many.
+const EFFORT_MIN: usize = 2048;
+const LANES_PER_EFFORT: usize = 16;
+const LOOK_EFFORT: usize = 4;
 /// Where no more nodes than this can be the best, each is looked at.
 const FEW_MAX: usize = 256;
 /// Nobody is searched for among more nodes than this that have no fresh measurement.
@@ -81,7 +83,8 @@ struct Search<'s> {
     weight_of_all: f64,
     /// Nobody whose rough cost is above this is among those that are asked for.
     most: f32,
-    effort: u32,
+    effort: usize,
+    effort_max: usize,
     fresh: Best,
     stale: Best,
 }
@@ -123,6 +126,7 @@ impl View {
             weight_of_all: nodes.weight_least(ground, false),
             most: f32::INFINITY,
             effort: 0,
+            effort_max: EFFORT_MIN + ground.fleet.lanes().len() / LANES_PER_EFFORT,
             fresh: Best::NONE,
             stale: Best::NONE,
         };
@@ -271,7 +275,7 @@ impl Search<'_> {
                 self.look(cell.lane(slot), class, false);
             }
         }
-        (self.effort <= EFFORT_MAX).then_some(())
+        (self.effort <= self.effort_max).then_some(())
     }
 }
 
