@@ -1,9 +1,9 @@
 //! The one loop: inputs in, a record out, and effects against its receipt.
 //!
 //! While one record is on its way to the log, inputs queue up and become the next one, so throughput grows
-//! with load. Where somebody waits for an answer, that one is decided and appended while the [disk](crate::landing) has the
-//! one before; a lone record waits for nothing but itself. Questions are answered between records, once all of them have landed: what they see is
-//! committed.
+//! with load. Where somebody waits for an answer, that one is decided and appended while the [disk](crate::landing) has
+//! the one before; a lone record waits for nothing but itself. Questions are answered between records, once all of them
+//! have landed: what they see is committed.
 
 use std::sync::Arc;
 use std::time::Duration;

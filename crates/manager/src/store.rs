@@ -4,6 +4,8 @@
 //! all of it or nothing. Every commit is synced: a promise rests on it. All calls block; the driver makes them
 //! on threads of their own.
 
+mod layout;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,9 +34,6 @@ use crate::history;
 use crate::points::{Point, Points};
 use crate::snapshot::{self, Entries, Entry};
 
-/// The version of the layout: which keyspaces there are and what their keys mean. 2 has more indexes of the
-/// history than 1; 3 has keys of their own for the versions of jobs.
-const LAYOUT: &[u8] = b"3";
 /// How many bytes of history a snapshot for others carries.
 const SHARED_HISTORY_BYTES: usize = 64 << 20;
 /// How many keys are written or removed at once where many are.
@@ -144,24 +143,7 @@ impl Store {
             database,
             path,
         };
-        match store.local.get("layout")? {
-            Some(found) if *found == *LAYOUT => {}
-            Some(found) if *found == *b"1" || *found == *b"2" => {
-                // First of all: an earlier version must not take a part of the new layout for the whole of its own.
-                let mut batch = store.database.batch().durability(Some(PersistMode::SyncAll));
-                batch.insert(&store.local, "upgrading", found);
-                batch.insert(&store.local, "layout", LAYOUT);
-                batch.commit()?;
-            }
-            Some(found) => {
-                let found = String::from_utf8_lossy(&found).into_owned();
-                return Err(ManagerError::Layout { found });
-            }
-            None => store.put_local("layout", LAYOUT)?,
-        }
-        if let Some(from) = store.local.get("upgrading")? {
-            store.upgrade(&from)?;
-        }
+        store.bring_to_layout()?;
         if store.local.get("installing")?.is_some() {
             // A snapshot was being taken over when the process ended: what is there is a part of a state.
             store.state.clear()?;
@@ -691,50 +673,6 @@ impl Store {
             self.points.remove(point)?;
         }
         Ok(())
-    }
-
-    /// Brings what is there of an earlier layout to the present one. It may have been cut short before: each step leaves
-    /// alone what it has done already.
-    fn upgrade(&self, from: &[u8]) -> Result<(), ManagerError> {
-        if from == b"1" {
-            info!("the history gets new indexes; this happens once");
-            self.index_history()?;
-        }
-        info!("the versions of jobs get keys of their own; this happens once");
-        self.split_jobs()?;
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
-        batch.remove(&self.local, "upgrading");
-        Ok(batch.commit()?)
-    }
-
-    /// Writes every index of the history anew.
-    fn index_history(&self) -> Result<(), ManagerError> {
-        let mut batch = self.database.batch();
-        for (at, guard) in self.history.prefix(history::EVENTS).enumerate() {
-            let (_, value) = guard.into_inner()?;
-            if let Ok(event) = codec::decode_trusted::<Event>(&value) {
-                for (key, value) in history::entries(&event) {
-                    batch.insert(&self.history, key, value);
-                }
-            }
-            if at % CHUNK == CHUNK - 1 {
-                std::mem::replace(&mut batch, self.database.batch()).commit()?;
-            }
-        }
-        Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?)
-    }
-
-    /// Gives the versions of jobs keys of their own.
-    fn split_jobs(&self) -> Result<(), ManagerError> {
-        let mut batch = self.database.batch();
-        for (at, guard) in self.state.prefix("job/").enumerate() {
-            let (key, value) = guard.into_inner()?;
-            self.put(&mut batch, split(&key, &value)?.into_iter().flatten());
-            if at % CHUNK == CHUNK - 1 {
-                std::mem::replace(&mut batch, self.database.batch()).commit()?;
-            }
-        }
-        Ok(batch.durability(Some(PersistMode::SyncAll)).commit()?)
     }
 
     pub(crate) fn put_local(&self, key: &str, value: &[u8]) -> Result<(), ManagerError> {

@@ -1,5 +1,6 @@
 //! Decision tests: inputs in, exact facts and effects out; and properties over random histories.
 
+mod ahead;
 mod alarms;
 mod crowd;
 mod drain;
