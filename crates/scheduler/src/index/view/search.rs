@@ -13,9 +13,9 @@ use crate::index::judgement::Judgement;
 use crate::index::kernel;
 use crate::index::view::{Pick, View};
 
-/// A search gives up after so much effort, and one more for so many nodes: where many are alike, or few of the cheap ones
-/// can take the task, what a view remembers is quicker; but to make a view takes the longer the more nodes there are. To
-/// pass by a node is the unit, and to look at one is so many.
+/// A search gives up after so much effort, or one for so many nodes, if that is more: where many are alike, or few of the
+/// cheap ones can take the task, what a view remembers is quicker; but to make a view takes the longer the more nodes there
+/// are. To pass by a node is the unit, and to look at one is so many.
 const EFFORT_MIN: usize = 2048;
 const LANES_PER_EFFORT: usize = 16;
 const LOOK_EFFORT: usize = 4;
@@ -126,7 +126,7 @@ impl View {
             weight_of_all: nodes.weight_least(ground, false),
             most: f32::INFINITY,
             effort: 0,
-            effort_max: EFFORT_MIN + ground.fleet.lanes().len() / LANES_PER_EFFORT,
+            effort_max: EFFORT_MIN.max(ground.fleet.lanes().len() / LANES_PER_EFFORT),
             fresh: Best::NONE,
             stale: Best::NONE,
         };
