@@ -113,6 +113,39 @@ pub(super) fn coming(state: &State, live: &Live) -> Vec<Arc<Group>> {
     coming
 }
 
+/// Who waits for a node in the place of a task that had to end first because its node is drained, with the version of its
+/// job, the most important first. They come before all else that is no more important: the place was theirs.
+pub(super) fn followers(state: &State) -> Vec<(TaskId, Arc<Group>, u64)> {
+    let mut followers = Vec::new();
+    for ((_, _, key, spec, version), tasks) in &state.waiting {
+        let job = state.jobs.get(key).and_then(|job| job.versions.get(version));
+        let Some(job) = job.filter(|job| policy(job, spec).order == MigrateOrder::StopFirst) else {
+            continue;
+        };
+        let mut ids = tasks.iter().filter(|id| has_made_way(state, **id)).peekable();
+        if ids.peek().is_some()
+            && let Some(group) = Group::of((key.clone(), spec.clone()), Arc::clone(job))
+        {
+            let group = Arc::new(group);
+            followers.extend(ids.map(|id| (*id, Arc::clone(&group), *version)));
+        }
+        if followers.len() >= KEPT_MAX {
+            break;
+        }
+    }
+    followers
+}
+
+/// Whether a task is in the place of one that was told to end on a node that is drained.
+fn has_made_way(state: &State, id: TaskId) -> bool {
+    let Some(task) = state.tasks.get(&id) else { return false };
+    let slot = state.slot(&task.job, &task.spec, task.slot);
+    let before = slot.iter().rfind(|other| **other != id);
+    let before = before.and_then(|before| state.tasks.get(before)).filter(|task| task.is_to_stop());
+    let node = before.and_then(|before| state.nodes.get(before.node.as_ref()?));
+    node.is_some_and(|node| node.drain.is_some())
+}
+
 /// As what a task starts elsewhere once it has ended, if it does, and not before.
 fn coming_as(state: &State, id: TaskId) -> Option<Arc<Group>> {
     let task = state.tasks.get(&id)?;

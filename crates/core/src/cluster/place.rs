@@ -106,12 +106,30 @@ enum Tried {
 fn groups(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, kept: &mut Kept) -> bool {
     let mut tried = true;
     let mut last: Option<WaitingKey> = None;
+    let mut followers = drain::followers(draft.state).into_iter().peekable();
     let mut coming = drain::coming(draft.state, live).into_iter().peekable();
     loop {
         // One after the other, as they stand then: many may wait, and a record has room for a few.
         let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let next = draft.state.waiting.range::<WaitingKey, _>((after, Bound::Unbounded)).next();
         let Some(key) = next.map(|(key, _)| key.clone()) else { return tried };
+        while let Some((task, group, version)) =
+            followers.next_if(|(_, group, _)| group.job.priority >= key.0.0)
+        {
+            if draft.is_full() {
+                return false;
+            }
+            if group.spec().all_at_once && !takes_a_place(draft.state, task) {
+                continue;
+            }
+            if is_looked_at(draft.state, live, &group, version) {
+                let mut once = Some((task, 1));
+                // Where it does not fit it has its turn with its part, and is told why.
+                let _ = singly(draft, live, settings, &group, |_| once.take());
+            } else {
+                kept.keep_any(draft, live, settings, &group);
+            }
+        }
         while let Some(next) = coming.next_if(|next| next.job.priority >= key.0.0) {
             kept.keep_any(draft, live, settings, &next);
         }
@@ -197,7 +215,7 @@ fn singly(
     live: &mut Live,
     settings: &Settings,
     group: &Group,
-    waiting: impl Fn(&State) -> Option<(TaskId, usize)>,
+    mut waiting: impl FnMut(&State) -> Option<(TaskId, usize)>,
 ) -> Outcome {
     let demand = group.demand();
     let kind = group.job.scheduler.unwrap_or(settings.scheduler);

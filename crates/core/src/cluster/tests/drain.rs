@@ -296,15 +296,16 @@ fn the_place_that_a_task_ends_for_is_kept_until_it_has_ended() {
     assert!(world.task(a).is_to_stop() && !world.task(b).is_to_stop());
     assert!(waits(&world, "n2")[0].contains("has no place there"), "{:?}", waits(&world, "n2"));
     // Neither does what comes meanwhile, unless it is more important.
-    world.submit(first("late", 50));
+    // By its name alone it would come first.
+    world.submit(first("0-late", 50));
     world.pass(1_000, alive);
-    assert_eq!(world.nodes_of("late"), [None]);
+    assert_eq!(world.nodes_of("0-late"), [None]);
     world.change_leader();
     world.pass(1_000, alive);
-    assert_eq!(world.nodes_of("late"), [None], "another leader keeps it, too");
+    assert_eq!(world.nodes_of("0-late"), [None], "another leader keeps it, too");
     world.end_all("a");
     assert_eq!(world.nodes_of("a"), [Some("n3".to_owned())]);
-    assert_eq!(world.nodes_of("late"), [None]);
+    assert_eq!(world.nodes_of("0-late"), [None]);
     world.check_replay();
 }
 
