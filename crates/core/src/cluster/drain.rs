@@ -71,17 +71,22 @@ struct Pass {
     kept: Kept,
 }
 
-/// Moves on with every drain.
-pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings) {
+/// Notes which drains go on, and says which deadlines have come.
+pub(super) fn look(draft: &mut Draft<'_>, live: &mut Live) {
     let draining = |node: &Node| node.drain.as_ref().is_some_and(|drain| !drain.is_done);
     let nodes = draft.state.nodes.iter().filter(|(_, node)| draining(node));
-    let mut names: Vec<NodeName> = nodes.map(|(name, _)| name.clone()).collect();
+    let names: Vec<NodeName> = nodes.map(|(name, _)| name.clone()).collect();
     forget(live, draft.state, &names);
-    if names.is_empty() {
-        return;
-    }
     for name in &names {
         due(draft, live, name);
+    }
+}
+
+/// Moves on with every drain.
+pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings) {
+    let mut names: Vec<NodeName> = live.drains.since.keys().cloned().collect();
+    if names.is_empty() {
+        return;
     }
     if let Some(next) = live.drains.next.take() {
         let at = names.partition_point(|name| *name < next);

@@ -331,13 +331,14 @@ impl Cluster {
             }
         }
         draft.begin_share_beside(requests, PASS_BYTES);
-        if now.time >= live.tick_at {
+        let is_tick = now.time >= live.tick_at;
+        if is_tick {
             let late_ms = now.time - live.tick_at;
             live.tick_at = now.time + TICK_MS;
             liveness::tick(&mut draft, live, settings, late_ms);
             reconcile::tick(&mut draft, live);
             moves::tick(&mut draft, live, settings);
-            drain::tick(&mut draft, live, settings);
+            drain::look(&mut draft, live);
             // Where room is being made must be looked at now and then, whatever happens elsewhere.
             live.place |= !live.wishes.is_empty();
         }
@@ -346,6 +347,11 @@ impl Cluster {
             // Tasks that are still to be created by the thousand keep nobody waiting who is there already.
             draft.begin_share_beside(requests, PASS_BYTES);
             live.place = !place::waiting(&mut draft, live, settings);
+        }
+        if is_tick {
+            // What has ended has a successor by now, with a node if there is one: no task is told to end for that place.
+            draft.begin_share_beside(requests, PASS_BYTES);
+            drain::tick(&mut draft, live, settings);
         }
         // Where placing stopped short it may have displaced tasks: what that means comes with the next record.
         note_changes(&mut draft, live);
