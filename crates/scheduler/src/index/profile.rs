@@ -87,7 +87,7 @@ impl Profile {
         Self {
             generation: fleet.generation(),
             allowed: blocks.iter().map(allowed).collect(),
-            few: few(&verdicts),
+            few: few(fleet, &verdicts),
             verdicts,
             least: points.iter().copied().min().map_or(0, i32::from),
             points_least: points.as_chunks::<BLOCK>().0.iter().map(least).collect(),
@@ -195,10 +195,12 @@ fn allowed(verdicts: &[u8; BLOCK]) -> u64 {
     (0..BLOCK).fold(0, |bits, bit| bits | u64::from(verdicts[bit] == feasible) << bit)
 }
 
-/// The lanes that nothing stands in the way of, if they are few of many.
-fn few(verdicts: &[u8]) -> Option<Vec<u32>> {
+/// The lanes of the nodes that nothing stands in the way of, if they are few of many.
+fn few(fleet: &Fleet, verdicts: &[u8]) -> Option<Vec<u32>> {
     let allowed = verdicts.iter().zip(0..).filter(|(verdict, _)| **verdict == Verdict::FEASIBLE.0);
-    let few: Vec<u32> = allowed.map(|(_, lane)| lane).take(FEW_MAX + 1).collect();
+    // On a vacant lane nothing stands in the way of nobody.
+    let nodes = allowed.map(|(_, lane)| lane).filter(|lane| fleet.at(*lane).is_some());
+    let few: Vec<u32> = nodes.take(FEW_MAX + 1).collect();
     (!verdicts.is_empty() && few.len() <= FEW_MAX).then_some(few)
 }
 
@@ -304,4 +306,30 @@ fn number_of<'f>(
 ) -> u32 {
     let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
     *numbers.entry(node.attribute(attribute)).or_insert(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{demand, join_with, resources};
+
+    #[test]
+    fn few_nodes_are_few_however_many_lanes_are_vacant() {
+        let mut fleet = Fleet::default();
+        for class in 1..=8 {
+            for node in 0..9 {
+                let (named, third) = (format!("n{class}-{node}"), (node % 3).to_string());
+                join_with(&mut fleet, &named, resources(class, 8), &[("third", &third)]);
+            }
+        }
+        assert!(fleet.lanes().len() > fleet.len() + FEW_MAX, "each capacity has a block");
+        let constraints = ["label.third = 0".parse().unwrap()];
+        let bound = Demand { constraints: &constraints, ..demand(1, 1) };
+        let profile = Profile::of(&fleet, &bound);
+        let few = profile.few().unwrap();
+        assert_eq!(few.len(), 24);
+        let meets = |lane: &u32| fleet.at(*lane).unwrap().labels["third"] == "0";
+        assert!(few.iter().all(meets));
+        assert_eq!(Profile::of(&fleet, &demand(1, 1)).few(), None, "nobody is left out");
+    }
 }
