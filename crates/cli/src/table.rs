@@ -261,7 +261,7 @@ pub(crate) fn jobs(jobs: &[JobView], now_ms: u64, all_namespaces: bool) -> Strin
 }
 
 /// How many tasks run of those that are wanted, and how many have ended.
-fn counts(specs: &[SpecView]) -> String {
+pub(crate) fn counts(specs: &[SpecView]) -> String {
     let sum =
         |count: fn(&SpecView) -> u32| specs.iter().map(|spec| u64::from(count(spec))).sum::<u64>();
     let mut text = format!("{}/{} running", sum(|spec| spec.running), sum(|spec| spec.instances));

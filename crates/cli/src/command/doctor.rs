@@ -1,6 +1,7 @@
 //! `longshore doctor`: looks for what is wrong, one thing after another, and says what to do.
 
 mod docker;
+mod jobs;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -231,12 +232,15 @@ async fn cluster(client: &Client, report: &mut Report) -> Result<(), Failure> {
             for finding in machines(&nodes) {
                 report.add(finding)?;
             }
-            Ok(())
         }
         Err(error) => {
-            report.add(Finding::failed("nodes", &Failure::asked("list the nodes", &error)))
+            report.add(Finding::failed("nodes", &Failure::asked("list the nodes", &error)))?;
         }
     }
+    report.add(match client.jobs(true).await {
+        Ok(jobs) => jobs::look(&jobs),
+        Err(error) => Finding::failed("jobs", &Failure::asked("list the jobs", &error)),
+    })
 }
 
 /// Why nobody can decide: no manager at all, none that leads, or one that cannot write to the log.
