@@ -24,8 +24,10 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// The two places.
 const NAMES: [&str; 2] = ["snapshot-a", "snapshot-b"];
-/// The key of the metadata that names the epoch. The index is the description.
+/// The keys of the metadata that name the epoch, and the message of the log that the state goes on behind. The index is the
+/// description.
 const EPOCH: &str = "epoch";
+const STREAM_SEQUENCE: &str = "stream-sequence";
 
 /// The bucket.
 pub(crate) struct Bucket {
@@ -62,8 +64,9 @@ impl Bucket {
             let object = object.map_err(|error| failed(&error))?;
             let index = object.description.as_deref().and_then(|index| index.parse().ok());
             // A manager of before has stored none.
-            let epoch = object.metadata.get(EPOCH).and_then(|epoch| epoch.parse().ok());
-            found.extend(index.map(|index| (Listed { index, epoch }, object)));
+            let number = |key| object.metadata.get(key).and_then(|number| number.parse().ok());
+            let (epoch, stream_sequence) = (number(EPOCH), number(STREAM_SEQUENCE));
+            found.extend(index.map(|index| (Listed { index, epoch, stream_sequence }, object)));
         }
         found.sort_unstable_by(|(one, _), (other, _)| other.compare(one));
         Ok(found)
@@ -130,7 +133,10 @@ impl Bucket {
         let metadata = ObjectMetadata {
             name: name.to_owned(),
             description: Some(head.index.to_string()),
-            metadata: HashMap::from([(EPOCH.to_owned(), head.epoch.to_string())]),
+            metadata: HashMap::from([
+                (EPOCH.to_owned(), head.epoch.to_string()),
+                (STREAM_SEQUENCE.to_owned(), head.stream_sequence.to_string()),
+            ]),
             ..ObjectMetadata::default()
         };
         let mut file = tokio::fs::File::open(from).await.map_err(|error| failed(&error))?;

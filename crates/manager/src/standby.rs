@@ -8,7 +8,7 @@ use std::time::Duration;
 use longshore_bus::Bus;
 use longshore_core::cluster::Cluster;
 use longshore_core::leadership::log::{Applied, LOOK_INTERVAL_MS, check_followed};
-use longshore_core::leadership::mend::{Listed, check_shared, is_to_be_cut};
+use longshore_core::leadership::mend::{Listed, check_shared, cut_before};
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::subject::{Level, Subject};
 use tokio::sync::watch;
@@ -163,10 +163,9 @@ async fn take_over(
     replicas: usize,
 ) -> Result<(), ManagerError> {
     let newest = catch_up_all(cluster, log, follower, core, replicas).await?;
-    let meta = &cluster.state().meta;
-    if is_to_be_cut(newest, meta) {
+    if let Some(before) = cut_before(newest, &cluster.state().meta) {
         // Whoever reads it from its beginning would not find what comes now to follow.
-        log.look().trim(meta.stream_sequence + 1).await?;
+        log.look().trim(before).await?;
     }
     Ok(())
 }

@@ -75,6 +75,8 @@ pub struct Listed {
     pub index: u64,
     /// The epoch that its state goes on from; unknown of one that a manager of before has stored.
     pub epoch: Option<u64>,
+    /// The message of the log that its state goes on behind; as unknown.
+    pub stream_sequence: Option<u64>,
 }
 
 impl Listed {
@@ -91,7 +93,8 @@ impl Listed {
 
 impl From<&Head> for Listed {
     fn from(head: &Head) -> Self {
-        Self { index: head.index, epoch: Some(head.epoch) }
+        let (epoch, stream_sequence) = (Some(head.epoch), Some(head.stream_sequence));
+        Self { index: head.index, epoch, stream_sequence }
     }
 }
 
@@ -128,7 +131,7 @@ pub fn may_join(
 /// # Errors
 /// How the log is broken.
 pub fn check_shared(newest: Option<Listed>, meta: &Meta) -> Result<(), Broken> {
-    let Some(Listed { index: snapshot, epoch }) = newest else { return Ok(()) };
+    let Some(Listed { index: snapshot, epoch, .. }) = newest else { return Ok(()) };
     if snapshot > meta.index {
         return Err(Broken::Lacks { snapshot, index: meta.index });
     }
@@ -138,14 +141,16 @@ pub fn check_shared(newest: Option<Listed>, meta: &Meta) -> Result<(), Broken> {
     }
 }
 
-/// Whether what stands in the log up to where a state goes on is to be removed: the state goes on behind records of which
-/// it has none, and the newest snapshot is of just this state. That is so once a log was healed, and whoever healed it may
-/// not have come so far.
-pub fn is_to_be_cut(newest: Option<Listed>, meta: &Meta) -> bool {
-    let is_of_this = |newest: Listed| {
+/// The first message that is to stay in the log where what stands before a state is to be removed: the state goes on behind
+/// records of which it has none, and the newest snapshot is of just this state. That is so once a log was healed, and whoever
+/// healed it may not have come so far. What was skipped since stays: whoever joins from that snapshot reads on behind it.
+pub fn cut_before(newest: Option<Listed>, meta: &Meta) -> Option<u64> {
+    let newest = newest.filter(|newest| {
         newest.index == meta.index && newest.epoch.is_none_or(|epoch| epoch == meta.epoch)
-    };
-    meta.index > 0 && meta.record_sequence == 0 && newest.is_some_and(is_of_this)
+    })?;
+    let goes_on_behind = newest.stream_sequence.unwrap_or(meta.stream_sequence);
+    let is_moved = meta.index > 0 && meta.record_sequence == 0;
+    is_moved.then(|| goes_on_behind.min(meta.stream_sequence) + 1)
 }
 
 /// What a manager's own disk shows of what was acknowledged.
@@ -262,7 +267,7 @@ mod tests {
     fn nobody_leads_over_a_log_that_has_less_than_a_snapshot() {
         let own = meta(41, b"forty-one");
         assert_eq!(check_shared(None, &own), Ok(()));
-        let listed = |index| Some(Listed { index, epoch: Some(2) });
+        let listed = |index| Some(Listed { index, epoch: Some(2), stream_sequence: Some(41) });
         assert_eq!(check_shared(listed(41), &own), Ok(()));
         let lacks = Broken::Lacks { snapshot: 46, index: 41 };
         assert_eq!(check_shared(listed(46), &own), Err(lacks.clone()));
@@ -271,13 +276,15 @@ mod tests {
         let healed = Head { links: vec![(41, Hash::of(b"forty-one"))], ..healed };
         assert!(may_join(&own, &lacks, &healed, Some(MONDAY), MONDAY));
         let joined = Meta { stream_sequence: 41, ..meta(46, b"forty-six") };
-        assert!(is_to_be_cut(listed(46), &joined));
-        assert!(
-            !is_to_be_cut(listed(37), &joined),
-            "only the log has what came after the snapshot"
-        );
-        assert!(!is_to_be_cut(listed(46), &Meta { record_sequence: 46, ..joined }));
-        assert!(!is_to_be_cut(None, &Meta::default()));
+        assert_eq!(cut_before(listed(46), &joined), Some(42));
+        let only_log = "only the log has what came after the snapshot";
+        assert_eq!(cut_before(listed(37), &joined), None, "{only_log}");
+        assert_eq!(cut_before(listed(46), &Meta { record_sequence: 46, ..joined.clone() }), None);
+        assert_eq!(cut_before(None, &Meta::default()), None);
+        let skipped = Meta { stream_sequence: 43, ..joined };
+        assert_eq!(cut_before(listed(46), &skipped), Some(42), "who joins reads 42 and 43, too");
+        let unknown = listed(46).map(|listed| Listed { stream_sequence: None, ..listed });
+        assert_eq!(cut_before(unknown, &skipped), Some(44), "by a manager of before");
     }
 
     #[test]
@@ -296,17 +303,17 @@ mod tests {
         assert!(may_join(&own, &broken, &head, Some(MONDAY), MONDAY));
         assert_eq!(check_shared(Some(listed), &chosen), Ok(()));
         assert!(!may_join(&chosen, &broken, &head, Some(MONDAY), MONDAY), "it is done");
-        assert!(is_to_be_cut(Some(listed), &chosen));
-        assert!(!is_to_be_cut(Some(listed), &own), "it is not what the snapshot is of");
+        assert_eq!(cut_before(Some(listed), &chosen), Some(47));
+        assert_eq!(cut_before(Some(listed), &own), None, "it is not what the snapshot is of");
         // A snapshot of before says nothing of its epoch.
         let unknown = Listed { epoch: None, ..listed };
         assert_eq!(check_shared(Some(unknown), &left), Ok(()));
-        assert!(is_to_be_cut(Some(unknown), &chosen));
+        assert_eq!(cut_before(Some(unknown), &chosen), Some(47));
     }
 
     #[test]
     fn the_snapshot_that_a_log_was_healed_with_is_the_newest_however_far_the_past_had_come() {
-        let listed = |index, epoch| Listed { index, epoch };
+        let listed = |index, epoch| Listed { index, epoch, stream_sequence: None };
         let healed = listed(41, Some(1_002));
         assert!(healed.compare(&listed(46, Some(2))).is_gt());
         assert!(listed(46, Some(2)).compare(&listed(41, Some(2))).is_gt());

@@ -6,7 +6,7 @@ use longshore_core::leadership::follow::{Followed, Follower, Stopped};
 use longshore_core::leadership::log::{
     Applied, Broken, Doubt, Info, LOOK_INTERVAL_MS, Verdict, check_followed, end,
 };
-use longshore_core::leadership::mend::{SNAPSHOTS_PATIENCE_MS, check_shared, is_to_be_cut};
+use longshore_core::leadership::mend::{SNAPSHOTS_PATIENCE_MS, check_shared, cut_before};
 
 use super::{
     ACK_TIMEOUT, Context, Ended, Manager, Output, Phase, Purpose, READ_TIMEOUT, RETRY_DELAY,
@@ -265,11 +265,8 @@ impl Manager {
 
     fn take_over(&mut self, ctx: &mut Context<'_>) {
         let meta = self.cluster.as_ref().map(|cluster| &cluster.state().meta);
-        match meta.filter(|meta| is_to_be_cut(self.shared.newest, meta)) {
-            Some(meta) => {
-                let before = meta.stream_sequence + 1;
-                self.ask(Request::Trim { before }, READ_TIMEOUT, Purpose::Cut, ctx);
-            }
+        match meta.and_then(|meta| cut_before(self.shared.newest, meta)) {
+            Some(before) => self.ask(Request::Trim { before }, READ_TIMEOUT, Purpose::Cut, ctx),
             None => self.begin_reign(ctx),
         }
     }

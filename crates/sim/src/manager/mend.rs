@@ -153,7 +153,7 @@ impl Manager {
                 Some(Response::Done) => {
                     mending.step = Step::Clearing { end, created };
                     let Meta { index, epoch, .. } = moved(Self::meta(ctx), end, self.chosen);
-                    let own = Listed { index, epoch: Some(epoch) };
+                    let own = Listed { index, epoch: Some(epoch), stream_sequence: Some(end) };
                     self.ask(Request::BucketKeepOnly(own), READ_TIMEOUT, Purpose::Mend, ctx);
                 }
                 _ => ctx.out.push(Output::Exit(Ended::Bucket)),
