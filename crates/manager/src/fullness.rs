@@ -1,5 +1,5 @@
 //! How full everything is that the cluster is written to: the log, the event stream, the managers' account, and
-//! this manager's own disk.
+//! this manager's own disk; and whether the bucket of snapshots answers, without which nothing is made shorter.
 //!
 //! | how full | what happens |
 //! |---|---|
@@ -20,12 +20,14 @@ use longshore_proto::alarm::Severity;
 use longshore_proto::codec;
 use longshore_proto::event::Event;
 use longshore_proto::quantity::format_bytes;
-use longshore_proto::subject::event_stream;
+use longshore_proto::subject::{event_stream, snapshot_stream};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::Clock;
 use crate::log::Look;
+use crate::streams::is_missing;
 
 /// How often everything is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -34,6 +36,10 @@ const RELIEVE_PERCENT: u64 = 50;
 /// From which part on it is worth a warning, an alarm, a refusal.
 const LEVELS: [(u64, Severity); 3] =
     [(95, Severity::Critical), (85, Severity::Alarm), (70, Severity::Warning)];
+/// How long the bucket of snapshots may give no answer before that is worth a word: longer than its servers elect.
+const SILENT_MAX: Duration = Duration::from_secs(15);
+/// How long one answer of the bucket may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// About what a message of the log has beside its record: its id, what it expects, and the stream's own.
 const MESSAGE_BYTES: u64 = 160;
 /// What must be free on this manager's disk, in bytes and in percent: less of both is worth a warning, or an alarm.
@@ -138,8 +144,18 @@ impl Watcher {
 
     /// Looks again and again.
     pub(crate) async fn watch(self) {
+        let mut answered_at = Instant::now();
         loop {
-            let findings = self.look().await;
+            let mut findings = self.look().await;
+            // While the log gives no answer either, it is not the bucket that is away.
+            let log_answers = findings.iter().any(|found| found.about == "log");
+            if !log_answers || self.bucket_answers().await {
+                answered_at = Instant::now();
+            }
+            if log_answers {
+                let stream = snapshot_stream(self.core.root());
+                findings.push(judge_bucket(&stream, answered_at.elapsed()));
+            }
             let critical = findings.iter().find(|found| found.severity == Severity::Critical);
             self.refusing.send_replace(critical.map(|found| found.text.clone()));
             for Finding { about, severity, text } in findings {
@@ -188,6 +204,20 @@ impl Watcher {
             _ => debug!("the disk's free space is not known"),
         }
         findings
+    }
+
+    /// Whether the bucket of snapshots can be read. One that is missing is made by whoever needs it.
+    async fn bucket_answers(&self) -> bool {
+        let mut context = jetstream::new(self.core.client().clone());
+        context.set_timeout(ANSWER_TIMEOUT);
+        match context.get_stream(snapshot_stream(self.core.root())).await {
+            Ok(_) => true,
+            Err(error) if is_missing(&error.kind()) => true,
+            Err(error) => {
+                debug!(%error, "the bucket of snapshots cannot be read");
+                false
+            }
+        }
     }
 
     async fn events(&self, context: &jetstream::Context) -> Result<Finding, String> {
@@ -285,6 +315,22 @@ fn judge_events(limit: u64, age: Option<Duration>, age_max: Duration) -> Finding
     }
 }
 
+fn judge_bucket(stream: &str, silent: Duration) -> Finding {
+    let about = "snapshots";
+    if silent < SILENT_MAX {
+        let text = "the bucket of snapshots answers".to_owned();
+        return Finding::new(about, Severity::Over, text);
+    }
+    let text = format!(
+        "the bucket of snapshots has not answered for {}: until it does, no snapshot is stored and the log grows, no manager \
+         joins from one, and whoever leads next waits for it first and then does not know whether the log has lost what a \
+         snapshot holds. See that a majority of the NATS servers that hold the stream {stream} is up (`nats stream info \
+         {stream}`), and that managers may read it",
+        rough(silent)
+    );
+    Finding::new(about, Severity::Alarm, text)
+}
+
 fn judge_disk(free: u64, total: u64, at: &str) -> Finding {
     let left = percent(free, total);
     let level = FREE.iter().find(|(bytes, percent, _)| free < *bytes && left < *percent);
@@ -356,6 +402,16 @@ mod tests {
         assert!(found.text.contains("the last 5 hours instead of 30 days"), "{found:?}");
         assert_eq!(judge_events(GIB, Some(month), month).severity, Severity::Over);
         assert_eq!(judge_events(GIB, None, month).severity, Severity::Over);
+    }
+
+    #[test]
+    fn a_bucket_of_snapshots_that_does_not_answer_is_told_of_with_what_that_means() {
+        let judge = |seconds| judge_bucket("OBJ_here-snapshot", Duration::from_secs(seconds));
+        assert_eq!(judge(14).severity, Severity::Over);
+        let found = judge(150);
+        assert_eq!(found.severity, Severity::Alarm);
+        assert!(found.text.contains("not answered for 2 minutes"), "{found:?}");
+        assert!(found.text.contains("`nats stream info OBJ_here-snapshot`"), "{found:?}");
     }
 
     #[test]

@@ -130,6 +130,31 @@ async fn a_log_that_cannot_be_trimmed_warns_alarms_and_keeps_the_rest_for_what_n
 }
 
 #[tokio::test]
+async fn a_bucket_of_snapshots_that_does_not_answer_is_told_of_until_it_does() {
+    let mut cluster = Cluster::start().await;
+    // A refused question is one without an answer, as it is where the bucket's servers are away.
+    let accounts = cluster.folder().join("nats/accounts.conf");
+    let usual = std::fs::read_to_string(&accounts).unwrap();
+    let shut = usual.replace("STREAM.INFO.OBJ_longshore-snapshot", "STREAM.INFO.nothing");
+    assert_ne!(shut, usual);
+    let cli = cluster.cli();
+    cli.run(&["doctor"]).await.succeeded();
+    for (conf, code, text) in
+        [(shut, 1, "the bucket of snapshots has not answered"), (usual, 0, "ok")]
+    {
+        cluster.nats.kill();
+        std::fs::write(&accounts, conf).unwrap();
+        cluster.nats.restart().await;
+        eventually(&format!("doctor says {text:?}"), 4 * SOON, async || {
+            let said = cli.run(&["doctor"]).await;
+            let says = said.code == Some(code) && said.stdout.contains(text);
+            if says { Ok(()) } else { Err(format!("{said:#?}")) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_limit_below_what_is_in_the_log_loses_nothing_and_keeps_nobody_from_leading() {
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
