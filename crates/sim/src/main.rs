@@ -21,7 +21,7 @@ struct Arguments {
     /// One seed alone.
     #[arg(long)]
     seed: Option<u64>,
-    /// Where the log of a single or a failed seed goes.
+    /// Where the log of a single seed goes, or that of the one that fails.
     #[arg(long)]
     log: Option<std::path::PathBuf>,
     /// Fail unless every kind of fault has happened.
@@ -120,12 +120,16 @@ fn tell(report: &Report, log: Option<&std::path::Path>) {
         report.records,
         report.trace.hash(),
     ));
-    let Some(violation) = &report.violation else { return };
-    say(&format!(
-        "FAILED at step {} ({} ms): {violation}",
-        report.trace.steps(),
-        report.simulated / MS
-    ));
+    let end = report.violation.as_ref().map(|violation| format!("\nFAILED: {violation}\n"));
+    if let Some(violation) = &report.violation {
+        say(&format!(
+            "FAILED at step {} ({} ms): {violation}",
+            report.trace.steps(),
+            report.simulated / MS
+        ));
+    } else if log.is_none() {
+        return;
+    }
     let path = match log {
         Some(path) => path.to_owned(),
         None => std::env::temp_dir().join(format!("longshore-sim-{}.log", report.seed)),
@@ -133,7 +137,7 @@ fn tell(report: &Report, log: Option<&std::path::Path>) {
     // A run that was not logged is run again: it is the same one.
     let again = report.trace.log().is_none().then(|| run(report.seed, None, true));
     let text = again.as_ref().unwrap_or(report).trace.log().unwrap_or_default();
-    match std::fs::write(&path, format!("{text}\nFAILED: {violation}\n")) {
+    match std::fs::write(&path, format!("{text}{}", end.unwrap_or_default())) {
         Ok(()) => say(&format!("step through it: {}", path.display())),
         Err(error) => say(&format!("the log cannot be written to {}: {error}", path.display())),
     }

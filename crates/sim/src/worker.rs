@@ -522,6 +522,11 @@ impl Worker {
                     self.input(Input::Registered { cluster_id: registered.cluster_id }, ctx);
                     return self.register_if_unknown(ctx);
                 }
+                if let Some(Answer::Brain(Reply::Registered(Err(refusal)))) = &answer
+                    && refusal.code == ErrorCode::WrongCluster
+                {
+                    return ctx.out.push(Output::Exit("its data directory is another cluster's"));
+                }
                 // Half the wait at least, and spread.
                 let wait = ctx.chaos.rng.u64(self.register_delay / 2..self.register_delay);
                 self.register_delay = (self.register_delay * 2).min(REGISTER_DELAY_MAX);

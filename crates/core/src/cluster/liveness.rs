@@ -24,6 +24,9 @@ const STALL_MS: u64 = 2_000;
 /// For how long it counts that another machine has asked for a node's name, in milliseconds: twice the longest
 /// wait between two of its tries.
 const CLAIM_MS: u64 = 60_000;
+/// For how long it is told that a worker of another cluster has asked to join: longer than who starts it again may wait
+/// between two of its tries.
+const FOREIGN_MS: u64 = 120_000;
 /// From how many nodes on it is believed that a mass silence is this side's fault.
 const CROWD: usize = 5;
 /// How many nodes or tasks an alarm names.
@@ -45,6 +48,8 @@ pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live, settings: &Settings, 
     live.claimed.retain(|_, at| now - *at < CLAIM_MS);
     fenced(draft, live);
     ahead(draft, live);
+    live.foreign.retain(|_, (_, at)| now - *at < FOREIGN_MS);
+    foreign(draft, live);
     if live.bus_lost_at.is_some() {
         live.alarms.insert(
             "bus",
@@ -137,6 +142,27 @@ fn ahead(draft: &mut Draft<'_>, live: &mut Live) {
          start it again, or, if the machine is gone, `longshore node rm NODE` (docs/operations.md, \"A lost log\")"
     );
     alarm::set(draft, live, "ahead", Severity::Critical, text);
+}
+
+/// Says that workers of another cluster ask to join: perhaps this one was begun because the log of theirs was lost.
+fn foreign(draft: &mut Draft<'_>, live: &mut Live) {
+    let shown = live.foreign.iter().take(SHOWN_MAX);
+    let shown: Vec<_> =
+        shown.map(|(name, (cluster, _))| format!("{name} of cluster {cluster}")).collect();
+    let count = live.foreign.len();
+    if count == 0 {
+        let text = "no worker of another cluster asks to join".to_owned();
+        return alarm::set(draft, live, "foreign", Severity::Over, text);
+    }
+    let more = count.saturating_sub(SHOWN_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let text = format!(
+        "workers of another cluster ask to join, and are refused: {}{more}; what they run runs on. If this cluster was begun \
+         because the log of theirs was lost, choose which is the truth (docs/operations.md, \"A lost log\"). Else point them \
+         to their own cluster, or give each a fresh data directory",
+        shown.join(", ")
+    );
+    alarm::set(draft, live, "foreign", Severity::Alarm, text);
 }
 
 /// Says that fenced jobs wait for an operator's word.

@@ -158,6 +158,8 @@ struct Live {
     place: bool,
     /// When another machine last asked to join under a node's name.
     claimed: BTreeMap<NodeName, Time>,
+    /// When a worker of another cluster last asked to join under a node's name, and of which one it is.
+    foreign: BTreeMap<NodeName, (ClusterId, Time)>,
     /// Whether the last look at silence came too late to judge by.
     stalled: bool,
     /// When ended tasks may be replaced.

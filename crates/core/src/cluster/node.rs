@@ -49,9 +49,16 @@ pub(super) fn register(
         }
     });
     match &reply {
-        Ok(_) => drop(live.claimed.remove(name)),
+        Ok(_) => {
+            live.claimed.remove(name);
+            live.foreign.remove(name);
+        }
         Err(refusal) if refusal.code == ErrorCode::NameTaken => {
             live.claimed.insert(name.clone(), draft.now.time);
+        }
+        Err(refusal) if refusal.code == ErrorCode::WrongCluster => {
+            let theirs = register.cluster_id.map(|theirs| (theirs, draft.now.time));
+            live.foreign.extend(theirs.map(|theirs| (name.clone(), theirs)));
         }
         Err(_) => {}
     }

@@ -319,6 +319,15 @@ impl Runtime {
         self.hangs_until = until;
     }
 
+    /// Somebody removes all containers of ours by force.
+    pub fn lose_all(&mut self, ctx: &mut Context<'_>) {
+        let ours = self.containers.iter().filter(|(_, made)| made.owner.is_some());
+        for id in ours.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            self.end(&id, 137, ctx);
+            self.destroy(&id, ctx);
+        }
+    }
+
     /// Somebody removes a container of ours by force.
     pub fn lose_one(&mut self, ctx: &mut Context<'_>) {
         let ours: Vec<String> = self

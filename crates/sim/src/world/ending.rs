@@ -26,7 +26,7 @@ impl World {
         self.look_after_machines()?;
         self.after(SECOND, Event::Tick);
         let Some(calm_at) = self.calm_at else { return Ok(()) };
-        self.operate();
+        self.operate()?;
         let calm_at = self.operator.calm_at(calm_at);
         let calm_for = self.now.saturating_sub(calm_at);
         let leads = self.managers.iter().any(|place| {

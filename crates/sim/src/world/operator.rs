@@ -1,7 +1,8 @@
 //! The operator, who does what `docs/operations.md` says.
 //!
 //! Of a log that is lost, once faults have stopped: where managers refuse, or workers follow what the log does not have, the
-//! manager that knows most is chosen, though another one may lead; whoever refuses after that gets a new data directory.
+//! manager that knows most is chosen, though another one may lead; whoever refuses after that gets a new data directory, and
+//! so does each worker that had joined a cluster which was begun meanwhile, once its containers are removed.
 //! Of a lost node whose fenced tasks wait, at any time: its machine is switched off, is said to have stopped, and is switched on again once that word is taken.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +12,8 @@ use longshore_proto::id::{CommandId, TaskId};
 use longshore_proto::state::NodeStatus;
 
 use super::{Checked, Event, Loses, World};
-use crate::disk::{Disk, ManagerContent};
+use crate::check::Note;
+use crate::disk::{Disk, ManagerContent, WorkerContent};
 use crate::fault::Fault;
 use crate::manager::{Manager, node_name, uuid};
 use crate::message::Process;
@@ -68,7 +70,7 @@ impl Operator {
 
 impl World {
     /// Looks once a second, once nothing breaks any more.
-    pub(super) fn operate(&mut self) {
+    pub(super) fn operate(&mut self) -> Checked {
         let leads = self
             .managers
             .iter()
@@ -83,12 +85,13 @@ impl World {
         let is_unhealed = self.chaos.counts.of(Fault::Healed) == 0;
         let is_behind = self.checks.truth.is_behind_workers();
         let is_lost = is_behind || refused && is_unhealed;
+        let strangers = if leads { self.strangers() } else { Vec::new() };
         if self.size.loses == Loses::Nothing
             || self.now - since < PATIENCE
-            || !(refused || is_lost)
+            || !(refused || is_lost || !strangers.is_empty())
             || self.operator.acts == ACTS_MAX
         {
-            return;
+            return Ok(());
         }
         let refused = std::mem::take(&mut self.operator.refused);
         self.operator.acted_at = self.now;
@@ -98,6 +101,9 @@ impl World {
             for number in refused {
                 self.give_new_directory(number);
             }
+            for number in strangers {
+                self.empty_machine(number)?;
+            }
         } else {
             if leads {
                 self.chaos.counts.count(Fault::OperatorGoesOn);
@@ -106,6 +112,30 @@ impl World {
             let all = (0..self.size.managers).collect();
             self.choose(if leads && !is_behind { &refused } else { &all });
         }
+        Ok(())
+    }
+
+    /// Workers that have joined another cluster than the one whose log this is.
+    fn strangers(&self) -> Vec<usize> {
+        let ours = self.checks.truth.state.meta.cluster;
+        let is_stranger = |number: &usize| {
+            let theirs = self.workers[*number].disk.content().saved.cluster_id;
+            theirs.is_some() && theirs != ours
+        };
+        (0..self.size.workers).filter(is_stranger).collect()
+    }
+
+    /// Removes the containers of a worker of another cluster, and gives it a new data directory.
+    fn empty_machine(&mut self, worker: usize) -> Checked {
+        self.trace.say(|| format!("operator: n{worker} gets a new data directory"));
+        let process = Process::Worker(worker);
+        self.kill(process);
+        self.runtime(worker, Runtime::lose_all)?;
+        let node_id = uuid(&mut self.chaos.rng);
+        let content = WorkerContent { node_id, ..WorkerContent::default() };
+        self.workers[worker].disk = Disk::with(content);
+        self.after(SECOND, Event::Start(process));
+        self.notes(&[Note::DiskLost { worker }])
     }
 
     /// Looks once a second for machines that fenced tasks wait for.

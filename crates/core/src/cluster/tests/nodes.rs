@@ -1,8 +1,9 @@
 //! What becomes of nodes: joining, silence, loss, return, and doubt.
 
+use longshore_proto::alarm::Severity;
 use longshore_proto::api::NameNode;
 use longshore_proto::error::ErrorCode;
-use longshore_proto::id::{BootId, ManagerId, NodeId, Revision};
+use longshore_proto::id::{BootId, ClusterId, ManagerId, NodeId, Revision};
 use longshore_proto::node::{Heartbeat, Register, Sync};
 use longshore_proto::spec::{OnNodeLoss, Resources};
 use longshore_proto::state::{NodeStatus, TaskState};
@@ -34,6 +35,44 @@ fn a_second_worker_of_a_living_nodes_name_is_refused() {
     world.pass(20_000, &[]);
     assert_eq!(status(&world, "n1"), NodeStatus::Lost);
     world.join("n1", NODE).unwrap();
+}
+
+#[test]
+fn workers_of_another_cluster_are_told_of_until_they_ask_no_more() {
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    let other = ClusterId(Uuid::from_u128(0xbad));
+    let foreign = |name: u128| Register {
+        cluster_id: Some(other),
+        ..wish(NodeId(Uuid::from_u128(name)), BootId(Uuid::from_u128(name + 1)), NODE)
+    };
+    for (name, id) in [("n2", 20), ("n3", 30), ("n4", 40), ("n5", 50)] {
+        let refused = world.register(name, foreign(id)).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::WrongCluster);
+    }
+    let told = |facts: &[Fact]| -> Vec<Severity> {
+        let told = facts.iter().filter_map(|fact| match fact {
+            Fact::AlarmChanged { about, severity, .. } if about == "foreign" => Some(*severity),
+            _ => None,
+        });
+        told.collect()
+    };
+    assert_eq!(told(&world.pass(2_000, &["n1"])), [Severity::Alarm]);
+    let shown = world.cluster.cluster_view(0).unwrap().alarms;
+    let expected = format!("n2 of cluster {other}, n3 of cluster {other}, n4 of cluster {other}");
+    assert!(
+        matches!(&shown[..], [text] if text.contains(&expected) && text.contains("and 1 more")),
+        "{shown:?}"
+    );
+    // One is given a fresh data directory, and the others go on asking for a while.
+    world.join("n2", NODE).unwrap();
+    world.pass(60_000, &["n1", "n2"]);
+    world.register("n3", foreign(30)).unwrap_err();
+    assert_eq!(told(&world.pass(100_000, &["n1", "n2"])), []);
+    let shown = world.cluster.cluster_view(0).unwrap().alarms;
+    assert!(matches!(&shown[..], [text] if text.contains("refused: n3 of")), "{shown:?}");
+    assert_eq!(told(&world.pass(30_000, &["n1", "n2"])), [Severity::Over]);
+    world.check_replay();
 }
 
 #[test]
