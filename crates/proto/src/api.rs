@@ -173,6 +173,10 @@ pub struct ListTasks {
     /// Whether those that have ended are wanted too.
     #[serde(default)]
     pub ended: bool,
+    /// Of those that have ended, whether the ones are wanted that were given up by their nodes while something is still
+    /// to run in their place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given_up: bool,
     /// Only those after this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<TaskId>,

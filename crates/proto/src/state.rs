@@ -207,7 +207,7 @@ pub enum JobStatus {
     Stopped,
     /// A batch job whose every task completed.
     Completed,
-    /// A batch job that has ended, with a task that failed for good.
+    /// Nothing of it runs or follows any more, and a task failed for good.
     Failed,
 }
 

@@ -170,7 +170,7 @@ pub(crate) struct Restart {
 /// `longshore ps`
 #[derive(Debug, Args)]
 pub(crate) struct Ps {
-    /// Show tasks that have ended, too
+    /// Show all tasks that have ended, and not only those that failed with something still to run in their place
     #[arg(short, long)]
     pub(crate) all: bool,
     /// Only those of this job

@@ -154,7 +154,8 @@ pub(super) async fn show(
     printer: Printer,
 ) -> Result<Vec<TaskView>, Failure> {
     printer.data(&table::job(job))?;
-    let question = ListTasks { job: Some(job.name.clone()), ..ListTasks::default() };
+    let question =
+        ListTasks { job: Some(job.name.clone()), given_up: true, ..ListTasks::default() };
     let tasks = client
         .tasks(question)
         .await

@@ -16,8 +16,13 @@ use crate::wait;
 /// Lists tasks.
 pub(crate) async fn list(client: &Client, wish: Ps, printer: Printer) -> Result<Exit, Failure> {
     let client = client.at(wish.at);
-    let question =
-        ListTasks { job: wish.job, node: wish.node, ended: wish.all, ..ListTasks::default() };
+    let question = ListTasks {
+        job: wish.job,
+        node: wish.node,
+        ended: wish.all,
+        given_up: true,
+        ..ListTasks::default()
+    };
     let tasks =
         client.tasks(question).await.map_err(|error| Failure::asked("list the tasks", &error))?;
     match wish.output {

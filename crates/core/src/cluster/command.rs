@@ -6,7 +6,8 @@ use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::id::{CommandId, TaskId};
 use longshore_proto::name::{JobKey, Namespace, UserName};
 use longshore_proto::permission::Role;
-use longshore_proto::spec::JobSpec;
+use longshore_proto::spec::{JobSpec, JobType};
+use longshore_proto::state::JobStatus;
 use longshore_proto::validate;
 
 use super::draft::Draft;
@@ -117,7 +118,10 @@ fn stop_job(draft: &mut Draft<'_>, key: &JobKey, actor: &str) -> Result<CommandA
         return Err(no_job(key));
     };
     let tasks_live = live_tasks(draft.state, key);
-    if !job.stop_requested && !job.status.is_terminal() {
+    // A service that has failed is still wanted, until somebody says that it is not.
+    let is_service = job.spec().is_some_and(|spec| spec.job_type == JobType::Service);
+    let is_wanted = !job.status.is_terminal() || is_service && job.status == JobStatus::Failed;
+    if !job.stop_requested && is_wanted {
         draft.record(Fact::JobStopRequested { job: key.clone(), actor: actor.to_owned() });
     }
     Ok(CommandAnswer::JobStopped(JobStopped { name: key.name.clone(), tasks_live }))

@@ -346,22 +346,27 @@ fn follow(
     task: &Task,
     policy: Option<&ReschedulePolicy>,
 ) -> Slot {
-    let Some(policy) = policy else { return Slot::Failed };
+    let Some((delay_ms, before)) = next_try(task, policy) else { return Slot::Failed };
+    let due = *live.backoff.entry(id).or_insert_with(|| draft.now.time + delay_ms);
+    if draft.now.time < due {
+        Slot::Waiting
+    } else {
+        Slot::Vacant(Vacancy { replaces: Some(id), failures: before.saturating_add(1) })
+    }
+}
+
+/// How long after the end of a task that its worker has given up another one follows, in milliseconds, and how many before
+/// that one came to nothing in a row; `None` if none follows.
+pub(super) fn next_try(task: &Task, policy: Option<&ReschedulePolicy>) -> Option<(u64, u32)> {
+    let policy = policy?;
     let ran_ms = match (task.started_at_ms, task.finished_at_ms()) {
         (Some(started), Some(finished)) => finished.saturating_sub(started),
         _ => 0,
     };
     let before = if ran_ms >= STEADY_MS { 0 } else { task.failures };
     if policy.attempts.is_some_and(|attempts| before >= attempts) {
-        return Slot::Failed;
+        return None;
     }
-    let due = *live.backoff.entry(id).or_insert_with(|| {
-        let doubled = policy.delay_ms.saturating_mul(1u64.checked_shl(before).unwrap_or(u64::MAX));
-        draft.now.time + doubled.min(policy.delay_ms_max)
-    });
-    if draft.now.time < due {
-        Slot::Waiting
-    } else {
-        Slot::Vacant(Vacancy { replaces: Some(id), failures: before.saturating_add(1) })
-    }
+    let doubled = policy.delay_ms.saturating_mul(1u64.checked_shl(before).unwrap_or(u64::MAX));
+    Some((doubled.min(policy.delay_ms_max), before))
 }

@@ -10,14 +10,15 @@ use longshore_proto::api::{
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, Namespace, NodeName};
-use longshore_proto::spec::JobSpec;
+use longshore_proto::quantity::format_duration;
+use longshore_proto::spec::{JobSpec, JobType, ReschedulePolicy};
 use longshore_proto::state::{NodeStatus, TaskState};
 
 use super::command::{no_job, no_task};
 use super::eligibility::{how_to_prove, no_node};
 use super::revise::no_version;
 use super::state::{Job, Node, Task};
-use super::{Cluster, drain};
+use super::{Cluster, drain, meaning};
 use crate::time::Time;
 
 impl Cluster {
@@ -63,7 +64,9 @@ impl Cluster {
     /// Tasks of one namespace, or of all.
     pub fn task_page(&self, namespace: Option<&Namespace>, list: &ListTasks) -> Page<TaskView> {
         let wanted = |id: &TaskId, task: &Task| {
-            (list.ended || !task.state.is_terminal())
+            (list.ended
+                || !task.state.is_terminal()
+                || list.given_up && self.what_follows(*id, task).is_some())
                 && namespace.is_none_or(|namespace| task.job.namespace == *namespace)
                 && list.job.as_ref().is_none_or(|job| task.job.name == *job)
                 && list.node.as_ref().is_none_or(|node| task.node.as_ref() == Some(node))
@@ -164,6 +167,10 @@ impl Cluster {
                 )
             })
         };
+        let told = || match (task.reason(), self.what_follows(id, task)) {
+            (Some(reason), Some(follows)) => Some(format!("{reason}; {follows}")),
+            (reason, follows) => reason.map(str::to_owned).or(follows),
+        };
         TaskView {
             id,
             namespace: task.job.namespace.clone(),
@@ -184,16 +191,39 @@ impl Cluster {
             },
             health: task.health.map(|health| health.status),
             exit_code: task.exit_code(),
-            reason: unproven()
-                .or_else(|| task.reason().map(str::to_owned))
-                .or_else(stopping)
-                .or_else(blocked),
+            reason: unproven().or_else(told).or_else(stopping).or_else(blocked),
             placement: self.state.placement(task),
             replaces: task.replaces,
             created_at_ms: task.created_at_ms,
             started_at_ms: task.started_at_ms,
             finished_at_ms: task.finished_at_ms(),
         }
+    }
+
+    /// What follows a task that its node has given up while something is to run in its place.
+    fn what_follows(&self, id: TaskId, task: &Task) -> Option<String> {
+        let job = self.state.jobs.get(&task.job).filter(|job| !job.stop_requested)?;
+        let spec = job.spec()?.spec(&task.spec).filter(|spec| task.slot < spec.instances)?;
+        let is_service = job.spec()?.job_type == JobType::Service;
+        let has_ended = match task.state {
+            TaskState::Failed => is_service || !job.status.is_terminal(),
+            TaskState::Completed => is_service,
+            _ => false,
+        };
+        let ids = self.state.slot(&task.job, &task.spec, task.slot);
+        let stands = has_ended && task.version >= job.run_version;
+        if !stands || self.state.current(ids) != Some(id) {
+            return None;
+        }
+        Some(match (meaning::next_try(task, spec.reschedule.as_ref()), &spec.reschedule) {
+            (Some((delay_ms, _)), _) => {
+                format!("another one follows after {}", format_duration(delay_ms))
+            }
+            (None, Some(ReschedulePolicy { attempts: Some(attempts @ 1..), .. })) => {
+                format!("none follows: `reschedule` allows {attempts} in a row")
+            }
+            (None, _) => "none follows: `reschedule` allows none".to_owned(),
+        })
     }
 
     fn job_view(&self, key: &JobKey, job: &Job) -> Option<JobView> {

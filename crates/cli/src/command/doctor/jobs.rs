@@ -1,4 +1,4 @@
-//! Jobs that do not run all that they want: what an operator is called for, even where the cluster itself is well.
+//! Jobs whose tasks do not all run: what an operator is called for, even where the cluster itself is well.
 
 use longshore_proto::api::JobView;
 use longshore_proto::name::{JobKey, Namespace};
@@ -13,10 +13,10 @@ const NAMED_MAX: usize = 5;
 
 /// What is to be said of all jobs.
 pub(super) fn look(jobs: &[JobView]) -> Finding {
-    let live = jobs.iter().filter(|job| !job.status.is_terminal()).count();
+    let wanted = jobs.iter().filter(|job| !job.status.is_terminal() || is_short(job)).count();
     let short: Vec<&JobView> = jobs.iter().filter(|job| is_short(job)).collect();
     if short.is_empty() {
-        return Finding::ok("jobs", format!("{live} live, and all that they want runs"));
+        return Finding::ok("jobs", format!("{wanted} wanted, and all their tasks run"));
     }
     let named = short.iter().take(NAMED_MAX);
     let mut named: Vec<String> =
@@ -27,7 +27,7 @@ pub(super) fn look(jobs: &[JobView]) -> Finding {
     Finding::warn(
         "jobs",
         format!(
-            "{} of {live} live do not run all that they want: {}",
+            "{} of {wanted} wanted do not run all their tasks: {}",
             short.len(),
             named.join(", ")
         ),
@@ -35,15 +35,12 @@ pub(super) fn look(jobs: &[JobView]) -> Finding {
     )
 }
 
-/// Whether tasks are wanted that do not run: those on their way, and those of a service that were given up.
+/// Whether tasks are wanted that do not run.
 fn is_short(job: &JobView) -> bool {
-    let given_up = job.specs.iter().any(|spec| spec.failed > 0);
-    match job.status {
-        JobStatus::Pending => true,
-        JobStatus::Running => job.job_type == JobType::Service && given_up,
-        JobStatus::Stopping | JobStatus::Stopped | JobStatus::Completed | JobStatus::Failed => {
-            false
-        }
+    match (job.job_type, job.status) {
+        (_, JobStatus::Stopping | JobStatus::Stopped) => false,
+        (JobType::Service, _) => job.specs.iter().any(|spec| spec.running < spec.instances),
+        (JobType::Batch, status) => status == JobStatus::Pending,
     }
 }
 
@@ -63,7 +60,8 @@ mod tests {
 
     #[test]
     fn a_job_that_is_short_of_tasks_is_named() {
-        let well = job(JobType::Service, JobStatus::Running);
+        let mut well = job(JobType::Service, JobStatus::Running);
+        well.specs[0].running = 2;
         let found = look(std::slice::from_ref(&well));
         assert_eq!((found.level, found.next), (Level::Ok, None));
         let waits = JobView {
@@ -72,24 +70,25 @@ mod tests {
         };
         let found = look(&[well, waits, job(JobType::Batch, JobStatus::Failed)]);
         assert_eq!(found.level, Level::Warn);
-        let told = "1 of 2 live do not run all that they want: shop/web (1/2 running, 1 pending)";
+        let told = "1 of 2 wanted do not run all their tasks: shop/web (1/2 running, 1 pending)";
         assert_eq!(found.detail, told);
         assert!(found.next.unwrap().contains("longshore job status"));
     }
 
     #[test]
-    fn a_service_that_has_given_a_task_up_is_short_and_a_batch_job_is_not() {
+    fn a_service_is_short_that_has_failed_or_lacks_a_task_and_a_batch_job_is_not() {
         for (job_type, level) in [(JobType::Service, Level::Warn), (JobType::Batch, Level::Ok)] {
-            let mut job = job(job_type, JobStatus::Running);
-            job.specs[0].failed = 1;
-            assert_eq!(look(&[job]).level, level);
+            for status in [JobStatus::Running, JobStatus::Failed] {
+                assert_eq!(look(&[job(job_type, status)]).level, level);
+            }
         }
+        assert_eq!(look(&[job(JobType::Service, JobStatus::Stopped)]).level, Level::Ok);
     }
 
     #[test]
     fn of_many_the_first_are_named() {
         let found = look(&vec![job(JobType::Batch, JobStatus::Pending); 9]);
-        assert!(found.detail.starts_with("9 of 9 live"), "{}", found.detail);
+        assert!(found.detail.starts_with("9 of 9 wanted"), "{}", found.detail);
         assert!(found.detail.ends_with(", 4 more"), "{}", found.detail);
     }
 }

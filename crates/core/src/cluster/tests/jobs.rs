@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use longshore_proto::api::{DrainNodes, NameNodes};
+use longshore_proto::api::{DrainNodes, ListTasks, NameNodes};
 use longshore_proto::error::ErrorCode;
 use longshore_proto::health::{Health, HealthReport};
-use longshore_proto::id::CommandId;
+use longshore_proto::id::{CommandId, TaskId};
 use longshore_proto::node::Want;
 use longshore_proto::spec::{JobType, Port, Protocol, ReschedulePolicy, Resources, TaskSpec};
 use longshore_proto::state::{JobStatus, TaskState};
@@ -246,6 +246,8 @@ fn a_service_task_that_failed_for_good_is_replaced_after_a_wait_that_doubles() {
         assert_eq!(world.task(id).failures, failures);
         world.report(id, 1, TaskState::Failed, Some(1));
         assert!(world.live("web").is_empty(), "not before the wait");
+        let told = format!("another one follows after {}s", wait_ms / 1_000);
+        assert_eq!(given_up(&world), [(id, told)], "what its job waits for is listed, and says so");
         world.pass(wait_ms - 500, &["n1"]);
         assert!(world.live("web").is_empty(), "not before the wait is over");
         world.pass(1_000, &["n1"]);
@@ -258,7 +260,19 @@ fn a_service_task_that_failed_for_good_is_replaced_after_a_wait_that_doubles() {
     world.pass(120_000, &["n1"]);
     assert!(world.live("web").is_empty(), "the policy allows no third replacement");
     assert_eq!(status(&world, "web"), JobStatus::Failed);
+    assert_eq!(given_up(&world), [(id, "none follows: `reschedule` allows 2 in a row".to_owned())]);
+    world.command(Command::StopJob(key("web"))).unwrap();
+    assert_eq!(given_up(&world), [], "nothing is to run in its place any more");
+    assert_eq!(status(&world, "web"), JobStatus::Stopped);
     world.check_replay();
+}
+
+/// The tasks that were given up with something still to run in their places, and why.
+fn given_up(world: &World) -> Vec<(TaskId, String)> {
+    let list = ListTasks { given_up: true, ..ListTasks::default() };
+    let page = world.cluster.task_page(None, &list);
+    let ended = page.items.into_iter().filter(|task| task.state.is_terminal());
+    ended.map(|task| (task.id, task.reason.unwrap_or_default())).collect()
 }
 
 #[test]
@@ -290,8 +304,10 @@ fn a_batch_job_with_a_task_that_failed_for_good_has_failed() {
     let ids = world.live("sums");
     world.report(ids[0], 1, TaskState::Failed, Some(3));
     assert_eq!(status(&world, "sums"), JobStatus::Pending);
+    assert_eq!(given_up(&world), [(ids[0], "none follows: `reschedule` allows none".to_owned())]);
     world.report(ids[1], 1, TaskState::Completed, Some(0));
     assert_eq!(status(&world, "sums"), JobStatus::Failed);
+    assert_eq!(given_up(&world), [], "a job that has ended waits for nothing");
 }
 
 #[test]
