@@ -273,6 +273,7 @@ impl Manager {
             keeping: &self.options.keeping,
             name: &self.options.name,
             chosen: heal || self.store.is_restored()?,
+            clock: self.clock,
         };
         Box::pin(mender.mend(broken, self.lease())).await
     }

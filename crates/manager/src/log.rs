@@ -145,10 +145,10 @@ impl Log {
         Ok(Self { context, stream, subject, look, trouble, position, known_at: None })
     }
 
-    /// When the log's stream was created, as the server says it; `None` when there is none.
-    pub(crate) async fn created(core: &Bus) -> Result<Option<String>, ManagerError> {
+    /// What the server says of the log; `None` when there is none.
+    pub(crate) async fn told(core: &Bus) -> Result<Option<judge::Info>, ManagerError> {
         let found = find(&context(core), &log_stream(core.root())).await?;
-        Ok(found.map(|stream| stream.cached_info().created.to_string()))
+        Ok(found.map(|stream| ends(stream.cached_info())))
     }
 
     /// The last message of the log; `None` when there is none, or no log.
@@ -442,6 +442,15 @@ fn doubt_ms(streams: &Streams) -> u64 {
     if streams.replicas > 1 { DOUBT_OF_SEVERAL_MS } else { DOUBT_OF_ONE_MS }
 }
 
+/// What a server says of the log's stream, for the core.
+fn ends(info: &Info) -> judge::Info {
+    judge::Info {
+        created: info.created.to_string(),
+        first: info.state.first_sequence,
+        last: info.state.last_sequence,
+    }
+}
+
 fn context(core: &Bus) -> jetstream::Context {
     let mut context = jetstream::new(core.client().clone());
     context.set_timeout(Duration::from_secs(5));
@@ -484,11 +493,7 @@ impl Look {
 
     /// Where the log ends, as it is told now.
     async fn end(&self, known: u64) -> Result<u64, ManagerError> {
-        let info = self.info().await?.map(|info| judge::Info {
-            created: info.created.to_string(),
-            first: info.state.first_sequence,
-            last: info.state.last_sequence,
-        });
+        let info = self.info().await?.map(|info| ends(&info));
         Ok(judge::end(&self.stream, info.as_ref(), &self.created, known)?)
     }
 

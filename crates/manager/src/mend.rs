@@ -12,12 +12,14 @@ use std::time::Duration;
 use longshore_bus::Bus;
 use longshore_core::cluster::record::Record;
 use longshore_core::cluster::state::Meta;
-use longshore_core::leadership::mend::{LOOK_INTERVAL_MS, PATIENCE_MS, Proof, may_heal, may_join};
+use longshore_core::leadership::mend::{
+    LOOK_INTERVAL_MS, PATIENCE_MS, Patience, Proof, may_heal, may_join,
+};
 use longshore_proto::name::UserName;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use crate::Clock;
 use crate::bucket::Bucket;
 use crate::error::{Broken, ManagerError};
 use crate::keeper::Keeping;
@@ -36,6 +38,7 @@ pub(crate) struct Mender<'a> {
     pub(crate) name: &'a UserName,
     /// Whether an operator has chosen this manager's store as the truth.
     pub(crate) chosen: bool,
+    pub(crate) clock: Clock,
 }
 
 impl Mender<'_> {
@@ -45,15 +48,22 @@ impl Mender<'_> {
         // What the reign that ended was writing is part of what this store holds.
         self.store.settled().await;
         let meta = self.store.load_meta()?;
-        let start = Instant::now();
+        let mut patience = Patience::default();
+        let mut complained = false;
         let mut lease = Some(lease);
         loop {
-            // Only who has seen that there is nothing to join from may heal.
+            // Only who has seen that there is nothing to join from may heal, or gives up.
             let may_join_later = match self.join(&meta, &broken).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => false,
                 Err(error) if error.passes() || matches!(error, ManagerError::Bucket { .. }) => {
-                    debug!(%error, "the bucket of snapshots cannot be read");
+                    debug!(%error, "it is not known whether there is a snapshot to join from");
+                    if !std::mem::replace(&mut complained, true) {
+                        warn!(
+                            "it is not known whether there is a snapshot to join from: {error}; trying again until it is, \
+                             and nothing is healed before that"
+                        );
+                    }
                     true
                 }
                 Err(error) => return Err(error),
@@ -64,7 +74,7 @@ impl Mender<'_> {
             {
                 return self.heal(&meta, broken, lease).await;
             }
-            if start.elapsed() >= Duration::from_millis(PATIENCE_MS) {
+            if patience.is_over(!may_join_later, self.clock.time()) {
                 return Err(broken.into());
             }
             tokio::time::sleep(Duration::from_millis(LOOK_INTERVAL_MS)).await;
@@ -99,16 +109,16 @@ impl Mender<'_> {
         }
         let (store, meta, broken) = (Arc::clone(self.store), meta.clone(), broken.clone());
         // Without a stream, records after the snapshot would be lost unseen.
-        let Some(created) = Log::created(self.core).await? else { return Ok(false) };
+        let Some(log) = Log::told(self.core).await? else { return Ok(false) };
         let joined = tokio::task::spawn_blocking(move || {
             let (head, entries) = snapshot::open(&file)?;
             let known = store.log_created()?;
-            if !may_join(&meta, &broken, &head, known.as_deref(), &created) {
+            if !may_join(&meta, &broken, &head, known.as_deref(), &log) {
                 return Ok(false);
             }
             info!(index = head.index, "joining from a snapshot");
             store.install(&head, entries, false)?;
-            store.set_log_created(&created)?;
+            store.set_log_created(&log.created)?;
             Ok(true)
         });
         joined.await.map_err(|_| ManagerError::Bug("the thread that reads snapshots ended"))?

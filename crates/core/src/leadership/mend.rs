@@ -12,11 +12,12 @@ use longshore_proto::id::ClusterId;
 use longshore_proto::name::UserName;
 use serde::{Deserialize, Serialize};
 
-use super::log::Broken;
+use super::log::{Broken, Info};
 use crate::cluster::record::Hash;
 use crate::cluster::state::{EPOCHS_RESTORED, Meta};
+use crate::time::Time;
 
-/// How long a manager that may not heal waits for one that may, in milliseconds.
+/// How long a manager that may not heal, and is told that there is nothing to join from, waits for one that may, in milliseconds.
 pub const PATIENCE_MS: u64 = 10_000;
 /// The wait between two looks for a snapshot, in milliseconds.
 pub const LOOK_INTERVAL_MS: u64 = 1_000;
@@ -98,28 +99,34 @@ impl From<&Head> for Listed {
     }
 }
 
-/// Whether a store takes a snapshot over. `known` and `created` say when the log's stream was made: as the store knows
-/// it, and as the servers say it now.
+/// Whether a store takes a snapshot over. `known` says when the log's stream was made, as the store knows it; `log` is what the
+/// servers say of it now.
 pub fn may_join(
     meta: &Meta,
     broken: &Broken,
     head: &Head,
     known: Option<&str>,
-    created: &str,
+    log: &Info,
 ) -> bool {
     // It is the own one where nothing but messages that were skipped came after it, and mends nothing. One that goes on
     // from a later epoch was stored to heal the log, by this manager or for it.
     let is_own = head.stream_sequence == meta.stream_sequence
         || meta.record_sequence == 0 && head.stream_sequence < meta.stream_sequence;
     let is_own = is_own && head.epoch <= meta.epoch;
-    if known == Some(created) && head.index == meta.index && is_own {
+    if known == Some(&*log.created) && head.index == meta.index && is_own {
         return false;
     }
     if meta.index == 0 {
         return true;
     }
     // Behind a log that was only trimmed stands the same past, further back than the snapshot's hashes tell.
-    let same_log = known == head.log_created.as_deref() && matches!(broken, Broken::Begins { .. });
+    let was_trimmed = match broken {
+        Broken::Begins { .. } => true,
+        // Whoever was reading when it was trimmed finds the same as a hole.
+        Broken::Gap { to, .. } => log.first > *to,
+        _ => false,
+    };
+    let same_log = known == head.log_created.as_deref() && was_trimmed;
     meta.cluster == Some(head.cluster) && head.continues(meta.index, meta.chain).unwrap_or(same_log)
 }
 
@@ -151,6 +158,25 @@ pub fn cut_before(newest: Option<Listed>, meta: &Meta) -> Option<u64> {
     let goes_on_behind = newest.stream_sequence.unwrap_or(meta.stream_sequence);
     let is_moved = meta.index > 0 && meta.record_sequence == 0;
     is_moved.then(|| goes_on_behind.min(meta.stream_sequence) + 1)
+}
+
+/// For how long it has been told, each time that a manager looked, that there is nothing to join from, and that it may not
+/// heal.
+#[derive(Debug, Clone, Default)]
+pub struct Patience {
+    since: Option<Time>,
+}
+
+impl Patience {
+    /// Whether a manager gives up after a look. Who could not look, because the bucket or the log did not answer, knows nothing
+    /// yet: nothing may be lost at all.
+    pub fn is_over(&mut self, is_told: bool, now: Time) -> bool {
+        if !is_told {
+            self.since = None;
+            return false;
+        }
+        now - *self.since.get_or_insert(now) >= PATIENCE_MS
+    }
 }
 
 /// What a manager's own disk shows of what was acknowledged.
@@ -222,8 +248,12 @@ mod tests {
         }
     }
 
+    fn log(first: u64) -> Info {
+        Info { created: MONDAY.into(), first, last: 9 }
+    }
+
     fn joins(meta: &Meta, broken: &Broken) -> bool {
-        may_join(meta, broken, &head(), Some(MONDAY), MONDAY)
+        may_join(meta, broken, &head(), Some(MONDAY), &log(1))
     }
 
     #[test]
@@ -238,7 +268,7 @@ mod tests {
         assert!(!joins(&stranger, &gap));
         let own = Meta { stream_sequence: 9, ..meta(7, b"seven") };
         assert!(!joins(&own, &gap), "the own snapshot mends nothing");
-        assert!(may_join(&own, &gap, &head(), Some("sunday"), MONDAY), "on a log that is new");
+        assert!(may_join(&own, &gap, &head(), Some("sunday"), &log(1)), "on a log that is new");
         let skipped = Meta { stream_sequence: 10, record_sequence: 0, ..own.clone() };
         assert!(!joins(&skipped, &gap), "what is skipped behind it would be read again and again");
         let elsewhere = Meta { stream_sequence: 10, record_sequence: 10, ..own };
@@ -249,7 +279,11 @@ mod tests {
     fn behind_a_trimmed_log_a_store_may_be_older_than_the_hashes_tell_but_not_contradict_them() {
         let trimmed = Broken::Begins { first: 8, known: 3, end: 9 };
         assert!(joins(&meta(3, b"three"), &trimmed));
-        assert!(!joins(&meta(3, b"three"), &Broken::Gap { from: 4, to: 8 }));
+        let gap = Broken::Gap { from: 4, to: 7 };
+        assert!(!joins(&meta(3, b"three"), &gap), "a hole");
+        let joins_behind =
+            |first| may_join(&meta(3, b"three"), &gap, &head(), Some(MONDAY), &log(first));
+        assert!(joins_behind(8) && !joins_behind(7), "it was being read when it was trimmed");
         assert!(!joins(&meta(6, b"other"), &trimmed), "another past");
     }
 
@@ -274,7 +308,7 @@ mod tests {
         // The one who healed the log has died before it removed what was left of it: whoever comes joins, and does that.
         let healed = Head { index: 46, stream_sequence: 41, ..head() };
         let healed = Head { links: vec![(41, Hash::of(b"forty-one"))], ..healed };
-        assert!(may_join(&own, &lacks, &healed, Some(MONDAY), MONDAY));
+        assert!(may_join(&own, &lacks, &healed, Some(MONDAY), &log(1)));
         let joined = Meta { stream_sequence: 41, ..meta(46, b"forty-six") };
         assert_eq!(cut_before(listed(46), &joined), Some(42));
         let only_log = "only the log has what came after the snapshot";
@@ -296,13 +330,13 @@ mod tests {
         let (listed, left) = (Listed::from(&head), meta(46, b"forty-six"));
         let broken = Broken::Left { snapshot: 41, healed: chosen.epoch, epoch: 2 };
         assert_eq!(check_shared(Some(listed), &left), Err(broken.clone()));
-        assert!(!may_join(&left, &broken, &head, Some(MONDAY), MONDAY), "it knows what was left");
+        assert!(!may_join(&left, &broken, &head, Some(MONDAY), &log(1)), "it knows what was left");
         // The one that was chosen has not moved its own store yet, and does so by joining.
         let own = Meta { stream_sequence: 46, ..meta(41, b"forty-one") };
         assert_eq!(check_shared(Some(listed), &own), Err(broken.clone()));
-        assert!(may_join(&own, &broken, &head, Some(MONDAY), MONDAY));
+        assert!(may_join(&own, &broken, &head, Some(MONDAY), &log(1)));
         assert_eq!(check_shared(Some(listed), &chosen), Ok(()));
-        assert!(!may_join(&chosen, &broken, &head, Some(MONDAY), MONDAY), "it is done");
+        assert!(!may_join(&chosen, &broken, &head, Some(MONDAY), &log(1)), "it is done");
         assert_eq!(cut_before(Some(listed), &chosen), Some(47));
         assert_eq!(cut_before(Some(listed), &own), None, "it is not what the snapshot is of");
         // A snapshot of before says nothing of its epoch.
@@ -319,6 +353,17 @@ mod tests {
         assert!(listed(46, Some(2)).compare(&listed(41, Some(2))).is_gt());
         assert!(listed(60, None).compare(&healed).is_gt(), "by a manager of before");
         assert!(listed(40, None).compare(&healed).is_lt());
+    }
+
+    #[test]
+    fn nobody_gives_up_while_what_it_could_join_from_does_not_answer() {
+        let mut patience = Patience::default();
+        assert!(!patience.is_over(true, Time(1_000)));
+        assert!(!patience.is_over(true, Time(10_999)));
+        assert!(patience.is_over(true, Time(11_000)));
+        assert!(!patience.is_over(false, Time(60_000)));
+        assert!(!patience.is_over(true, Time(61_000)), "it is told anew");
+        assert!(patience.is_over(true, Time(71_000)));
     }
 
     #[test]

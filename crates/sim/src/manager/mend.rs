@@ -6,9 +6,9 @@ use std::rc::Rc;
 use longshore_core::cluster::persist::{read_meta, write_meta};
 use longshore_core::cluster::record::Record;
 use longshore_core::cluster::state::Meta;
-use longshore_core::leadership::log::Broken;
+use longshore_core::leadership::log::{Broken, Info};
 use longshore_core::leadership::mend::{
-    LOOK_INTERVAL_MS, Listed, PATIENCE_MS, Proof, may_heal, may_join, moved,
+    LOOK_INTERVAL_MS, Listed, PATIENCE_MS, Patience, Proof, may_heal, may_join, moved,
 };
 
 use super::{Context, Ended, Manager, Output, Phase, Purpose, READ_TIMEOUT, RETRY_DELAY, Timer};
@@ -21,7 +21,7 @@ use crate::time::{MS, Micros};
 #[derive(Debug)]
 pub(super) struct Mending {
     broken: Broken,
-    since: Micros,
+    patience: Patience,
     step: Step,
 }
 
@@ -67,8 +67,8 @@ impl Manager {
             return;
         }
         let step = if ctx.disk.is_writing() { Step::Settling } else { Step::Waiting };
-        let since = ctx.now;
-        self.phase = Phase::Mending(Mending { broken, since, step });
+        let patience = Patience::default();
+        self.phase = Phase::Mending(Mending { broken, patience, step });
         self.mend(ctx);
     }
 
@@ -123,14 +123,14 @@ impl Manager {
                     self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::Mend, ctx);
                 }
                 Some(Response::Snapshot(None)) => self.prove(ctx),
-                // Only who has seen that there is nothing to join from may heal.
-                _ => self.mend_later(ctx),
+                // Only who has seen that there is nothing to join from may heal, or gives up.
+                _ => self.mend_later(false, ctx),
             },
             Step::Found(snapshot) => match response {
-                Some(Response::Info(Some(info))) => self.join(&snapshot, info.created, ctx),
+                Some(Response::Info(Some(info))) => self.join(&snapshot, info, ctx),
                 Some(Response::Info(None)) => self.prove(ctx),
                 // It cannot be told when the log was made, which passes.
-                _ => self.mend_later(ctx),
+                _ => self.mend_later(false, ctx),
             },
             Step::Proving => match response {
                 Some(Response::Last(last)) => self.proven(last, ctx),
@@ -213,10 +213,10 @@ impl Manager {
         ctx.disk.content().meta()
     }
 
-    fn join(&mut self, snapshot: &Rc<Snapshot>, created: String, ctx: &mut Context<'_>) {
+    fn join(&mut self, snapshot: &Rc<Snapshot>, log: Info, ctx: &mut Context<'_>) {
         let Phase::Mending(mending) = &self.phase else { return };
         let (meta, known) = (Self::meta(ctx), ctx.disk.content().log_created.clone());
-        if !may_join(&meta, &mending.broken, &snapshot.head, known.as_deref(), &created) {
+        if !may_join(&meta, &mending.broken, &snapshot.head, known.as_deref(), &log) {
             return self.prove(ctx);
         }
         self.step(Step::Installing);
@@ -225,7 +225,7 @@ impl Manager {
         let batches = vec![
             ManagerBatch::InstallBegins,
             ManagerBatch::Install(Rc::clone(snapshot)),
-            ManagerBatch::LogCreated(created),
+            ManagerBatch::LogCreated(log.created),
         ];
         self.write(batches, ctx);
     }
@@ -250,12 +250,14 @@ impl Manager {
             self.step(Step::Making);
             return self.ask(Request::LogMake, READ_TIMEOUT, Purpose::Mend, ctx);
         }
-        self.mend_later(ctx);
+        self.mend_later(true, ctx);
     }
 
-    fn mend_later(&mut self, ctx: &mut Context<'_>) {
+    /// Looks again a moment later, or gives up where it is told that nothing helps.
+    fn mend_later(&mut self, is_told: bool, ctx: &mut Context<'_>) {
         let Phase::Mending(mending) = &mut self.phase else { return };
-        if ctx.now - mending.since >= PATIENCE_MS * MS {
+        let now = self.clock.read(ctx.now).time;
+        if mending.patience.is_over(is_told, now) {
             return ctx.out.push(Output::Exit(Ended::Broken));
         }
         mending.step = Step::Waiting;
