@@ -130,12 +130,20 @@ faults! {
     CrowdCutOff "crowd cut off" Planned,
     /// One of several servers calls itself the leader, and knows less than was committed.
     ServerBehind "server behind" Planned,
+    /// The leader of one stream gives that up, and another one is elected.
+    LeaderMoves "leader of stream moves" Planned,
+    /// One of several servers dies; whoever is connected to it connects to another one.
+    ServerKilled "server killed" Planned,
+    /// One of several servers is cut off from the others, with whoever is connected to it.
+    ServerCutOff "server cut off" Planned,
     /// The log loses its newest messages.
     TailLost "log tail lost" Special,
     /// The log is gone, and the snapshots with it.
     LogLost "log lost" Special,
     /// The server dies, and has not synced the newest events.
     EventsUnsynced "events not synced" Consequence,
+    /// A server that is cut off answers for the log from what it knew.
+    AnsweredStale "answered by a server cut off" Consequence,
     /// A manager ends because another one has its name.
     NameTaken "name taken" Consequence,
     /// The log is trimmed behind a snapshot.

@@ -18,6 +18,7 @@ use longshore_proto::id::ManagerId;
 use longshore_proto::name::UserName;
 use uuid::Uuid;
 
+use crate::servers::Stream;
 use crate::time::{Micros, SECOND};
 
 /// The name of the log's stream.
@@ -143,6 +144,35 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Which stream it is about.
+    pub fn stream(&self) -> Stream {
+        match self {
+            Self::LogInfo
+            | Self::LogMake
+            | Self::Append { .. }
+            | Self::Get(_)
+            | Self::Last
+            | Self::Read(_)
+            | Self::Trim { .. } => Stream::Log,
+            Self::BucketList | Self::BucketGet | Self::BucketPut(..) | Self::BucketKeepOnly(_) => {
+                Stream::Snapshots
+            }
+            Self::EventsEnd | Self::Publish(_) => Stream::Events,
+            Self::NameLook(_)
+            | Self::NameWrite { .. }
+            | Self::Members
+            | Self::LeaseLook
+            | Self::LeaseWrite { .. } => Stream::Lease,
+        }
+    }
+
+    /// Whether it only asks what is in the log.
+    pub fn reads_log(&self) -> bool {
+        matches!(self, Self::LogInfo | Self::Get(_) | Self::Last | Self::Read(_))
+    }
+}
+
 /// JetStream's answer.
 #[derive(Debug, Clone)]
 pub enum Response {
@@ -242,6 +272,11 @@ impl Log {
         self.messages.get(at)
     }
 
+    /// A message, as far as a server has it that knows so much.
+    fn get_known(&self, sequence: u64, knows: u64) -> Option<Bytes> {
+        self.get(sequence).filter(|_| sequence <= knows).map(Rc::clone)
+    }
+
     fn info(&self, knows: u64) -> Info {
         let (before, last) = self.trimmed;
         // Who does not know of a message does not know either that it, or what was before it, was removed since.
@@ -313,8 +348,8 @@ pub struct JetStream {
     pub refuse_next: bool,
     /// Tell everybody that the lease is free, or theirs: for the proof that the log alone is the fence.
     pub lease_lies: bool,
-    /// Answer a question for the log's end from what a server knew a while ago.
-    pub is_behind: bool,
+    /// Answer the next question about the log from what a server knew a while ago: up to this sequence.
+    pub knows: Option<u64>,
     /// How often the log was trimmed.
     pub trims: u64,
 }
@@ -370,12 +405,10 @@ impl JetStream {
     /// Answers a question.
     pub fn answer(&mut self, request: Request, now: Micros) -> Response {
         self.expire(now);
+        let last = self.last();
+        let knows = self.knows.take().map_or(last, |knows| knows.min(last));
         match request {
-            Request::LogInfo => {
-                let behind = if self.is_behind { 2 } else { 0 };
-                let log = self.log.as_ref();
-                Response::Info(log.map(|log| log.info(log.last().saturating_sub(behind))))
-            }
+            Request::LogInfo => Response::Info(self.log.as_ref().map(|log| log.info(knows))),
             Request::LogMake => {
                 let log = self.log.get_or_insert_with(|| {
                     self.logs_made += 1;
@@ -385,17 +418,18 @@ impl JetStream {
             }
             Request::Append { expected, id, payload } => self.append(expected, id, payload, now),
             Request::Get(sequence) => match &self.log {
-                Some(log) => Response::Message(log.get(sequence).map(Rc::clone)),
+                Some(log) => Response::Message(log.get_known(sequence, knows)),
                 None => Response::Refused,
             },
             Request::Last => {
-                Response::Last(self.log.as_ref().and_then(|log| log.messages.back().map(Rc::clone)))
+                Response::Last(self.log.as_ref().and_then(|log| log.get_known(knows, knows)))
             }
             Request::Read(from) => match &self.log {
                 Some(log) => {
                     let from = from.max(log.first);
                     let skipped = usize::try_from(from - log.first).unwrap_or(usize::MAX);
-                    let messages = log.messages.iter().skip(skipped).take(BATCH);
+                    let known = usize::try_from((knows + 1).saturating_sub(from)).unwrap_or(BATCH);
+                    let messages = log.messages.iter().skip(skipped).take(BATCH.min(known));
                     Response::Messages((from..).zip(messages.map(Rc::clone)).collect())
                 }
                 None => Response::Refused,

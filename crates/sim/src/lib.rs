@@ -36,6 +36,7 @@ pub mod message;
 pub mod run;
 pub mod runtime;
 pub mod sabotage;
+pub mod servers;
 pub mod time;
 pub mod trace;
 pub mod worker;

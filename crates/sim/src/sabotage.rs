@@ -53,6 +53,8 @@ pub enum Sabotage {
     LeadOverLostTail,
     /// A leader does not look at which record workers follow.
     TrustShortLog,
+    /// A manager believes one of several servers as soon as it would believe the only one.
+    BelieveOneServer,
     /// The lease carries no limit of life.
     LeaseWithoutEnd,
     /// A leader places tasks on nodes that are gone.
@@ -91,7 +93,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::IgnoreTheFence,
         Self::SpeakBeforeCommit,
         Self::AcknowledgeUnread,
@@ -112,6 +114,7 @@ impl Sabotage {
         Self::ForgetAskers,
         Self::LeadOverLostTail,
         Self::TrustShortLog,
+        Self::BelieveOneServer,
         Self::LeaseWithoutEnd,
         Self::PlaceOnLostNodes,
         Self::KillAtOnce,

@@ -64,6 +64,7 @@ bites! {
     bounds: ForgetAskers => "I-21";
     forks: LeadOverLostTail => "I-22";
     lost_ends: TrustShortLog => "I-16";
+    false_alarms: BelieveOneServer => "I-22";
     lease: LeaseWithoutEnd => "I-24";
     placement: PlaceOnLostNodes => "I-28";
     graceful_stop: KillAtOnce => "I-29";

@@ -26,7 +26,7 @@
 //! | I-19 | containers of others are never touched | [`node`] |
 //! | I-20 | no container is stopped without a committed reason, however long nothing can be committed | [`node`] |
 //! | I-21 | histories, askers and questions stay bounded | [`decision`], [`node`] |
-//! | I-22 | whoever has applied what the log does not hold never leads | [`log`] |
+//! | I-22 | whoever has applied what the log does not hold never leads; whoever has not is not refused | [`log`], here |
 //! | I-23 | damage is detected | elsewhere: the stores' own tests |
 //! | I-24 | the lease always ends by itself; that two hold it breaks nothing | [`node`], and the fault "lease doubled" |
 //! | I-25, I-26, I-27 | rights, decoding, secrets | elsewhere: `tests/permissions`, `proto` |
@@ -361,6 +361,14 @@ impl Checks {
     /// Whether something was lost that was acknowledged.
     pub fn is_lossy(&self) -> bool {
         self.is_lossy
+    }
+
+    /// I-22: a manager has ended because the log contradicts its store, which it does only where something was lost.
+    pub fn refused(&self, manager: usize) -> Result<(), Violation> {
+        match self.cut_at {
+            Some(_) => Ok(()),
+            None => violated("I-22", format!("m{manager} refuses a log that has lost nothing")),
+        }
     }
 
     /// What leaders have decided of tasks that stand together, as often as they did.

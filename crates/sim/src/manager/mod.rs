@@ -6,7 +6,8 @@
 //!  Ending ◄── fenced, or the lease is another's ────────────┴────────────┘
 //! ```
 //!
-//! While the next record is decided and appended, those before may still be landing: on their way to the disk.
+//! While the next record is decided and appended, as somebody waits for its answer, those before may still be landing: on their
+//! way to the disk.
 //!
 //! | module | what lives there |
 //! |---|---|

@@ -88,6 +88,10 @@ impl Manager {
             let Some(message) = self.gateway.pop_front() else { break };
             self.take(message, ctx);
         }
+        // Where nobody waits for an answer, all that there is waits for the disk and becomes one record.
+        if !landed && !self.queue.has_requests() {
+            return;
+        }
         self.queue.extend(self.hearing.look(self.connected, self.connections));
         let (now, seed) = (self.clock.read(ctx.now), *uuid(ctx.rng).as_bytes());
         let Some(cluster) = &mut self.cluster else { return };

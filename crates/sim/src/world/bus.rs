@@ -9,8 +9,12 @@ use crate::fault::Fault;
 use crate::jetstream::{Request, Response};
 use crate::manager::Manager;
 use crate::message::{Answer, Message, Process, Question};
+use crate::servers::Answering;
 use crate::time::{MS, Micros, SECOND};
 use crate::worker::Worker;
+
+/// How many messages a server does not know that is behind.
+const BEHIND: u64 = 2;
 
 impl World {
     /// A sign of life counts as heard once it is on the leader's machine.
@@ -74,6 +78,23 @@ impl World {
         self.bus_up && self.link(process).is_none_or(|link| link.is_up && link.has_session)
     }
 
+    /// The server that a process is connected to; nothing of a client, which has one of the majority.
+    fn home(&self, process: Process) -> Option<usize> {
+        self.link(process).map(|link| link.home)
+    }
+
+    /// Whether no server between two processes is cut off from the other's.
+    pub(super) fn share_servers(&self, one: Process, other: Process) -> bool {
+        self.servers.connect(self.home(one), self.home(other))
+    }
+
+    /// Whether JetStream answers a manager from all that was committed.
+    pub(super) fn has_jetstream(&self, manager: usize) -> bool {
+        let process = Process::Manager(manager);
+        let serves = self.home(process).is_some_and(|home| self.servers.serve(home, self.now));
+        self.jetstream_up && self.can_talk(process) && serves
+    }
+
     /// Everybody who hears what is said to the leader.
     pub(super) fn listeners(&self) -> Vec<Process> {
         let listening = |place: &Place<Manager, ManagerContent>| {
@@ -103,6 +124,7 @@ impl World {
         if !self.can_talk(from) {
             return;
         }
+        listeners.retain(|listener| self.share_servers(from, *listener));
         if listeners.is_empty() {
             let answer = Message::Answer { number, answer: Answer::NoResponders };
             let wait = self.latency();
@@ -120,7 +142,8 @@ impl World {
     }
 
     pub(super) fn send(&mut self, from: Process, to: Process, message: Message) {
-        if self.cuts.contains(&(from, to)) || self.chaos.strikes(Fault::MessageLost) {
+        let is_cut = self.cuts.contains(&(from, to)) || !self.share_servers(from, to);
+        if is_cut || self.chaos.strikes(Fault::MessageLost) {
             return;
         }
         if self.chaos.strikes(Fault::MessageTwice) {
@@ -182,6 +205,16 @@ impl World {
         if !self.bus_up {
             return Ok(());
         }
+        let home = self.home(Process::Manager(from)).unwrap_or_default();
+        let stale = match self.servers.answering(home, request.stream(), self.now) {
+            Answering::Truly => None,
+            Answering::Stale(end) if request.reads_log() => {
+                self.chaos.counts.count(Fault::AnsweredStale);
+                Some(end)
+            }
+            // What would be committed is not, and nobody says so.
+            Answering::Stale(_) | Answering::Never => return Ok(()),
+        };
         let mut is_asked = true;
         if let Request::Publish(messages) = &mut request
             && self.chaos.strikes(Fault::EventsDropped)
@@ -195,7 +228,9 @@ impl World {
         let response = if self.jetstream_up {
             self.jetstream.refuse_next = matches!(request, Request::Append { .. })
                 && self.chaos.strikes(Fault::RefusedWrongly);
-            self.jetstream.is_behind = self.server_behind && self.chaos.rng.bool();
+            let is_behind = self.server_behind && request.reads_log() && self.chaos.rng.bool();
+            let behind = is_behind.then(|| self.jetstream.last().saturating_sub(BEHIND));
+            self.jetstream.knows = stale.or(behind);
             let (before, trims) = (self.jetstream.last(), self.jetstream.trims);
             let heals = match &request {
                 Request::BucketPut(snapshot, None) => snapshot.meta(),
@@ -305,12 +340,12 @@ impl World {
     }
 
     pub(super) fn session_begins(&mut self, process: Process, serial: u64) -> Checked {
-        let bus_up = self.bus_up;
+        let (bus_up, home) = (self.bus_up, self.servers.pick(&mut self.chaos.rng));
         let Some(link) = self.link_mut(process) else { return Ok(()) };
         if link.serial != serial || !link.is_up || !bus_up {
             return Ok(());
         }
-        link.has_session = true;
+        (link.has_session, link.home) = (true, home);
         self.release_held(process);
         match process {
             Process::Manager(number) => {

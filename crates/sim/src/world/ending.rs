@@ -27,7 +27,8 @@ impl World {
         self.after(SECOND, Event::Tick);
         let Some(calm_at) = self.calm_at else { return Ok(()) };
         self.operate()?;
-        let calm_at = self.operator.calm_at(calm_at);
+        // What is late is a fault until it is there: a manager's old word keeps its name from its successor.
+        let calm_at = self.operator.calm_at(calm_at).max(self.late_until);
         let calm_for = self.now.saturating_sub(calm_at);
         let leads = self.managers.iter().any(|place| {
             place.process.as_ref().is_some_and(|process| process.settled_state().is_some())
@@ -92,8 +93,7 @@ impl World {
         let mut stores = BTreeMap::new();
         let mut shared = BTreeSet::new();
         for (number, place) in self.managers.iter().enumerate() {
-            let hears =
-                self.jetstream_up && !place.paused && self.can_talk(Process::Manager(number));
+            let hears = !place.paused && self.has_jetstream(number);
             let present = place.process.as_ref().filter(|process| hears && process.is_present());
             let Some(store) = present.map(Manager::store) else { continue };
             if stores.insert(place.name, store).is_some_and(|other| other != store) {
@@ -109,8 +109,7 @@ impl World {
         for (number, place) in self.managers.iter().enumerate() {
             if let Some(process) = &place.process {
                 look.forgotten.insert(number, process.forgotten());
-                let hears =
-                    self.can_talk(Process::Manager(number)) && !place.paused && self.jetstream_up;
+                let hears = !place.paused && self.has_jetstream(number);
                 look.leaders.extend((process.is_listening() && hears).then(|| process.id()));
             }
         }
@@ -125,13 +124,13 @@ impl World {
             look.questions.insert(number, process.questions());
             let Some(leader) = leader else { continue };
             let (m, w) = (Process::Manager(leader), Process::Worker(number));
-            let clear = self.can_talk(m)
+            let clear = self.has_jetstream(leader)
                 && self.can_talk(w)
+                && self.share_servers(m, w)
                 && !self.cuts.contains(&(m, w))
                 && !place.paused
                 && !self.managers[leader].paused
                 && process.is_registered()
-                && self.jetstream_up
                 && !self.jetstream.is_full;
             let state = self.managers[leader].process.as_ref().and_then(Manager::settled_state);
             let node = state.and_then(|state| state.nodes.get(&node_name(number)));

@@ -10,11 +10,12 @@ use crate::manager::{Manager, uuid};
 use crate::message::Process;
 use crate::runtime::Runtime;
 use crate::sabotage::Sabotage;
+use crate::servers::LEADS_ALONE;
 use crate::time::{MS, Micros, SECOND};
 use crate::worker::Worker;
 
 /// For how long a server that is cut off from the others calls itself their leader.
-const BEHIND_MAX: Micros = 10 * SECOND;
+const BEHIND_MAX: Micros = LEADS_ALONE;
 
 impl World {
     pub(super) fn kill(&mut self, process: Process) {
@@ -175,17 +176,16 @@ impl World {
                     self.jetstream.lose_events(lost);
                     self.checks.events_lost(self.jetstream.events());
                 }
-                for process in self.everybody() {
-                    if let Some(link) = self.link_mut(process) {
-                        link.serial += 1;
-                        link.held.clear();
-                    }
-                    let serial = self.link(process).map_or(0, |link| link.serial);
-                    self.after(0, Event::SessionBreaks(process, serial));
-                }
+                self.everybody().into_iter().for_each(|process| self.hang_up(process));
             }
             Fault::JetStreamDown => self.jetstream_up = false,
             Fault::ServerBehind => self.server_behind = self.size.servers > 1,
+            Fault::LeaderMoves => self.servers.move_leader(self.now, &mut self.chaos.rng),
+            Fault::ServerKilled => self.kill_server(),
+            Fault::ServerCutOff => {
+                let log_end = self.jetstream.last();
+                self.servers.cut_off(log_end, self.now, &mut self.chaos.rng);
+            }
             Fault::LogFull => self.jetstream.is_full = true,
             Fault::LeaseDoubled => self.jetstream.lease_lies = true,
             Fault::CrowdCutOff => {
@@ -219,6 +219,26 @@ impl World {
         };
         self.after(lasts, Event::Heal(fault, target, other));
         Ok(())
+    }
+
+    /// A server dies, and whoever is connected to it notices at once.
+    fn kill_server(&mut self) {
+        let Some(server) = self.servers.kill(self.now, &mut self.chaos.rng) else { return };
+        for process in self.everybody() {
+            if self.link(process).is_some_and(|link| link.home == server && link.has_session) {
+                self.hang_up(process);
+            }
+        }
+    }
+
+    /// A process's server ends its connection.
+    fn hang_up(&mut self, process: Process) {
+        if let Some(link) = self.link_mut(process) {
+            link.serial += 1;
+            link.held.clear();
+        }
+        let serial = self.link(process).map_or(0, |link| link.serial);
+        self.after(0, Event::SessionBreaks(process, serial));
     }
 
     /// The log loses all of the last reign, and whoever knew of that loses its disk. Workers know, and nobody asks them.
@@ -275,6 +295,8 @@ impl World {
             }
             Fault::JetStreamDown => self.jetstream_up = true,
             Fault::ServerBehind => self.server_behind = false,
+            Fault::ServerKilled => self.servers.restart(self.now, &mut self.chaos.rng),
+            Fault::ServerCutOff => self.servers.join(self.now, &mut self.chaos.rng),
             Fault::LogFull => self.jetstream.is_full = false,
             Fault::LeaseDoubled => self.jetstream.lease_lies = false,
             Fault::CrowdCutOff => {
@@ -305,6 +327,7 @@ impl World {
         self.calm_at = Some(self.now);
         self.jetstream_up = true;
         self.server_behind = false;
+        self.servers.calm();
         self.jetstream.is_full = false;
         self.jetstream.lease_lies = false;
         self.cuts.clear();

@@ -34,6 +34,7 @@ use crate::manager::{self, Manager, uuid};
 use crate::message::{Message, Process};
 use crate::runtime::{self, Runtime, VerbAnswer};
 use crate::sabotage::Sabotage;
+use crate::servers::Servers;
 use crate::time::{Clock, MS, Micros, SECOND};
 use crate::trace::Trace;
 use crate::worker::{self, Worker};
@@ -71,7 +72,7 @@ pub struct Size {
     pub chaos: Micros,
     /// What the log loses, in the midst of it.
     pub loses: Loses,
-    /// How many servers hold the log: one that is behind is doubted for longer where there are several.
+    /// How many servers hold the streams: one that is behind is doubted for longer where there are several.
     pub servers: usize,
     /// After how many records a snapshot is made, and the log trimmed behind it.
     pub snapshot_records: u64,
@@ -134,13 +135,15 @@ struct Link {
     is_up: bool,
     has_session: bool,
     serial: u64,
+    /// The server that it is connected to.
+    home: usize,
     /// What it wanted to say while it could not.
     held: Vec<Event>,
 }
 
 impl Link {
     fn new() -> Self {
-        Self { is_up: true, has_session: true, serial: 0, held: Vec::new() }
+        Self { is_up: true, has_session: true, serial: 0, home: 0, held: Vec::new() }
     }
 }
 
@@ -211,6 +214,7 @@ pub struct World {
     jetstream: JetStream,
     jetstream_up: bool,
     server_behind: bool,
+    servers: Servers,
     bus_up: bool,
     /// Whether somebody runs a second manager under a name that another one has.
     has_namesake: bool,
@@ -224,6 +228,8 @@ pub struct World {
     /// When all had settled, and how long before that something last happened that is not the cluster's doing.
     settled_at: Option<(Micros, Micros)>,
     appended_at: Micros,
+    /// When the last question arrives that is late.
+    late_until: Micros,
     is_over: bool,
 }
 
@@ -236,6 +242,9 @@ impl World {
         let mut size = Size::of(&mut rng);
         if matches!(sabotage, Some(Sabotage::LeadOverLostTail | Sabotage::TrustShortLog)) {
             size.loses = Loses::Tail;
+        }
+        if sabotage == Some(Sabotage::BelieveOneServer) {
+            (size.loses, size.servers) = (Loses::Nothing, 3);
         }
         let settings = settings(&mut rng);
         // One more is for a second one under a name that another one has.
@@ -257,6 +266,7 @@ impl World {
                 disk_bytes: 1 << 30,
             })
             .collect();
+        let servers = Servers::new(size.servers, &mut rng);
         let mut world = Self {
             now: 0,
             events: BTreeMap::new(),
@@ -275,6 +285,7 @@ impl World {
             jetstream: JetStream::default(),
             jetstream_up: true,
             server_behind: false,
+            servers,
             bus_up: true,
             has_namesake: false,
             cuts: BTreeSet::new(),
@@ -284,6 +295,7 @@ impl World {
             operator: operator::Operator::default(),
             settled_at: None,
             appended_at: 0,
+            late_until: 0,
             is_over: false,
         };
         world.begin();

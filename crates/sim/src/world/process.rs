@@ -1,5 +1,7 @@
 //! Processes: they start, take their steps, and what they want of the world is done.
 
+use longshore_core::leadership::log::DOUBT_OF_ONE_MS;
+
 use super::{Checked, Event, World};
 use crate::ask::AskOutput;
 use crate::check::Note;
@@ -8,6 +10,7 @@ use crate::fault::Fault;
 use crate::manager::{self, Ended, Manager, Options};
 use crate::message::{Message, Process};
 use crate::runtime::{self, Runtime};
+use crate::sabotage::Sabotage;
 use crate::time::{MS, SECOND};
 use crate::worker::{self, Worker};
 
@@ -27,9 +30,10 @@ impl World {
         if runs {
             return Ok(());
         }
-        let bus_up = self.bus_up;
+        let (bus_up, home) = (self.bus_up, self.servers.pick(&mut self.chaos.rng));
         if let Some(link) = self.link_mut(process) {
             link.has_session = bus_up && link.is_up;
+            link.home = home;
         }
         let connected = self.can_talk(process);
         match process {
@@ -49,7 +53,10 @@ impl World {
                     name: place.name,
                     settings: self.settings.clone(),
                     snapshot_records: self.size.snapshot_records,
-                    doubt_ms: self.size.doubt() / MS,
+                    doubt_ms: match self.sabotage {
+                        Some(Sabotage::BelieveOneServer) => DOUBT_OF_ONE_MS,
+                        _ => self.size.doubt() / MS,
+                    },
                     chosen: std::mem::take(&mut place.chosen),
                 };
                 let started = Manager::start(number, clock, options, connected, &mut ctx);
@@ -143,7 +150,9 @@ impl World {
                         continue;
                     }
                     let wait = if self.chaos.strikes(Fault::QuestionLate) {
-                        self.chaos.rng.u64(2 * SECOND..9 * SECOND)
+                        let wait = self.chaos.rng.u64(2 * SECOND..9 * SECOND);
+                        self.late_until = self.late_until.max(self.now + wait);
+                        wait
                     } else {
                         self.latency()
                     };
@@ -163,7 +172,10 @@ impl World {
                 manager::Output::Exit(why) => {
                     self.trace.say(|| format!("m{number} ends: {why:?}"));
                     match why {
-                        Ended::Broken => self.operator.refused(number),
+                        Ended::Broken => {
+                            self.checks.refused(number)?;
+                            self.operator.refused(number);
+                        }
                         Ended::NameTaken => self.chaos.counts.count(Fault::NameTaken),
                         _ => {}
                     }
