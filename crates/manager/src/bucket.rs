@@ -1,6 +1,8 @@
 //! Snapshots in NATS: an object store in the managers' account, with room for two of them.
 //!
-//! The older of the two is overwritten, so that one whole snapshot stands at every moment.
+//! All but the newest are removed before the next one is stored, so that one whole snapshot stands at every moment. Each has a
+//! name of its own: what a manager that has been overtaken stores late comes beside the newest, and not in its place, behind
+//! which the log is trimmed already.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,7 +10,9 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::object_store::{Config, ObjectInfo, ObjectMetadata, ObjectStore};
-use async_nats::jetstream::stream::StorageType;
+use async_nats::jetstream::stream::{StorageType, Stream};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE;
 use futures_util::StreamExt;
 use longshore_bus::Bus;
 use longshore_core::leadership::mend::{Head, Listed, SNAPSHOTS_PATIENCE_MS};
@@ -22,8 +26,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The wait before the bucket is asked again.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// The two places.
-const NAMES: [&str; 2] = ["snapshot-a", "snapshot-b"];
 /// The keys of the metadata that name the epoch, and the message of the log that the state goes on behind. The index is the
 /// description.
 const EPOCH: &str = "epoch";
@@ -32,6 +34,8 @@ const STREAM_SEQUENCE: &str = "stream-sequence";
 /// The bucket.
 pub(crate) struct Bucket {
     objects: ObjectStore,
+    /// What it is kept in.
+    stream: Stream<()>,
 }
 
 impl Bucket {
@@ -40,8 +44,13 @@ impl Bucket {
         let context = jetstream::new(core.client().clone());
         let stream = snapshot_stream(core.root());
         let name = stream.strip_prefix("OBJ_").unwrap_or(&stream);
+        let of = async |objects| {
+            let stream = context.get_stream_no_info(&stream).await;
+            let stream = stream.map_err(|error| failed(&error))?;
+            Ok(Self { objects, stream })
+        };
         if let Ok(objects) = context.get_object_store(name).await {
-            return Ok(Self { objects });
+            return of(objects).await;
         }
         let config = Config {
             bucket: name.to_owned(),
@@ -51,9 +60,11 @@ impl Bucket {
             ..Config::default()
         };
         let made = context.create_object_store(config).await;
-        let objects =
-            made.map_err(|error| ManagerError::Stream { stream, detail: error.to_string() })?;
-        Ok(Self { objects })
+        let objects = made.map_err(|error| ManagerError::Stream {
+            stream: stream.clone(),
+            detail: error.to_string(),
+        })?;
+        of(objects).await
     }
 
     /// What is there, the newest first.
@@ -120,18 +131,14 @@ impl Bucket {
         Ok(true)
     }
 
-    /// Stores a snapshot in the place of the older one. Gives the name of that place.
-    pub(crate) async fn upload(
-        &self,
-        head: &Head,
-        from: &Path,
-    ) -> Result<&'static str, ManagerError> {
-        let present = self.list().await?;
-        let keep = present.first().map(|(_, object)| object.name.clone());
-        let name = NAMES.into_iter().find(|name| keep.as_deref() != Some(*name));
-        let name = name.unwrap_or(NAMES[0]);
+    /// Stores a snapshot beside the newest one, and removes all others. Gives its name.
+    pub(crate) async fn upload(&self, head: &Head, from: &Path) -> Result<String, ManagerError> {
+        for (_, older) in self.list().await?.into_iter().skip(1) {
+            self.remove(&older).await?;
+        }
+        let name = format!("snapshot-{}-{}-{}", head.epoch, head.index, head.stream_sequence);
         let metadata = ObjectMetadata {
-            name: name.to_owned(),
+            name: name.clone(),
             description: Some(head.index.to_string()),
             metadata: HashMap::from([
                 (EPOCH.to_owned(), head.epoch.to_string()),
@@ -144,13 +151,25 @@ impl Bucket {
         Ok(name)
     }
 
-    /// Removes every snapshot but the one in a place: those of a past that was left may be of later records, and whoever
+    /// Removes every snapshot but one: those of a past that was left may be of later records, and whoever
     /// joins would take them for the newest.
     pub(crate) async fn keep_only(&self, name: &str) -> Result<(), ManagerError> {
         for (_, object) in self.list().await? {
             if object.name != name {
-                self.objects.delete(&object.name).await.map_err(|error| failed(&error))?;
+                self.remove(&object).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Removes a snapshot, its name first, so that nobody finds one that is no longer whole. The library's way leaves a word of
+    /// each behind for ever, which every listing would read.
+    async fn remove(&self, object: &ObjectInfo) -> Result<(), ManagerError> {
+        let name = URL_SAFE.encode(&object.name);
+        for part in [format!("M.{name}"), format!("C.{}", object.nuid)] {
+            let subject = format!("$O.{}.{part}", object.bucket);
+            let purged = self.stream.purge().filter(subject).await;
+            purged.map_err(|error| failed(&error))?;
         }
         Ok(())
     }

@@ -147,8 +147,8 @@ impl Mender<'_> {
                 .await
                 .map_err(|_| ManagerError::Bug("the thread that writes snapshots ended"))??;
             let bucket = Bucket::open(self.core, self.keeping.replicas).await?;
-            let place = bucket.upload(&head, &path).await?;
-            bucket.keep_only(place).await?;
+            let name = bucket.upload(&head, &path).await?;
+            bucket.keep_only(&name).await?;
             // Only now, because what stands in the stream may be the only copy until then.
             log.look().trim(end + 1).await?;
             // A server that knew too little may have told the end: behind it old records would stand still.

@@ -108,8 +108,8 @@ pub enum Request {
     BucketList,
     /// The newest snapshot.
     BucketGet,
-    /// Store a snapshot in one of the two places; where none is named, in that of the older one.
-    BucketPut(Rc<Snapshot>, Option<usize>),
+    /// Remove these snapshots and store another one; where none is named, that heals the log, and all but the newest go.
+    BucketPut(Rc<Snapshot>, Option<Vec<Listed>>),
     /// Remove every snapshot but those like this one.
     BucketKeepOnly(Listed),
     /// Where the event stream ends.
@@ -197,8 +197,8 @@ pub enum Response {
     Messages(Vec<(u64, Bytes)>),
     /// It is done.
     Done,
-    /// To [`Request::BucketList`]: what is in each place.
-    Bucket([Option<Listed>; 2]),
+    /// To [`Request::BucketList`]: the newest first.
+    Bucket(Vec<Listed>),
     /// To [`Request::EventsEnd`].
     EventsEnd(End),
     /// To [`Request::BucketGet`].
@@ -219,20 +219,6 @@ pub enum Response {
         /// Who holds it.
         holder: Option<Holder>,
     },
-}
-
-/// Where the newest snapshot is.
-pub fn newest_place(there: [Option<Listed>; 2]) -> Option<usize> {
-    match there {
-        [Some(first), Some(second)] => Some(usize::from(second.compare(&first).is_gt())),
-        [None, None] => None,
-        [first, _] => Some(usize::from(first.is_none())),
-    }
-}
-
-/// Where the next one goes: in the place of the older one.
-pub fn place_for_next(there: [Option<Listed>; 2]) -> usize {
-    newest_place(there).map_or(0, |newest| 1 - newest)
 }
 
 /// What is written under a name.
@@ -340,7 +326,7 @@ pub struct JetStream {
     lease_sequence: u64,
     names: BTreeMap<UserName, NameKey>,
     names_written: u64,
-    bucket: [Option<Rc<Snapshot>>; 2],
+    bucket: Vec<Rc<Snapshot>>,
     events: Events,
     /// Whether the log takes nothing more.
     pub is_full: bool,
@@ -377,7 +363,7 @@ impl JetStream {
 
     /// The servers lose everything.
     pub fn lose_all(&mut self) {
-        (self.log, self.bucket, self.events) = (None, [None, None], Events::default());
+        (self.log, self.bucket, self.events) = (None, Vec::new(), Events::default());
     }
 
     /// The server loses the newest events, which it does not sync one by one.
@@ -445,19 +431,22 @@ impl JetStream {
             }
             Request::BucketList => Response::Bucket(self.listed()),
             Request::BucketGet => {
-                let newest =
-                    newest_place(self.listed()).and_then(|place| self.bucket[place].as_ref());
+                let newest = self.bucket.iter().max_by(|one, other| {
+                    Listed::from(&one.head).compare(&Listed::from(&other.head))
+                });
                 Response::Snapshot(newest.map(Rc::clone))
             }
-            Request::BucketPut(snapshot, place) => {
-                let place = place.unwrap_or_else(|| place_for_next(self.listed()));
-                self.bucket[place] = Some(snapshot);
+            Request::BucketPut(snapshot, removed) => {
+                let mut removed =
+                    removed.unwrap_or_else(|| self.listed().into_iter().skip(1).collect());
+                // One that was stored before has the same name.
+                removed.push((&snapshot.head).into());
+                self.bucket.retain(|there| !removed.contains(&(&there.head).into()));
+                self.bucket.push(snapshot);
                 Response::Done
             }
             Request::BucketKeepOnly(kept) => {
-                for place in &mut self.bucket {
-                    place.take_if(|snapshot| Listed::from(&snapshot.head) != kept);
-                }
+                self.bucket.retain(|snapshot| Listed::from(&snapshot.head) == kept);
                 Response::Done
             }
             Request::EventsEnd => Response::EventsEnd(self.events.end()),
@@ -496,8 +485,11 @@ impl JetStream {
         }
     }
 
-    fn listed(&self) -> [Option<Listed>; 2] {
-        self.bucket.each_ref().map(|place| place.as_ref().map(|snapshot| (&snapshot.head).into()))
+    fn listed(&self) -> Vec<Listed> {
+        let mut listed: Vec<Listed> =
+            self.bucket.iter().map(|snapshot| (&snapshot.head).into()).collect();
+        listed.sort_unstable_by(|one, other| other.compare(one));
+        listed
     }
 
     fn append(&mut self, expected: u64, id: u64, payload: Bytes, now: Micros) -> Response {

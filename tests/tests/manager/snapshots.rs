@@ -67,6 +67,11 @@ async fn a_new_manager_joins_from_a_snapshot_and_the_tail_of_a_trimmed_log() {
         if first > 100 { Ok(()) } else { Err(format!("{first} to {last}")) }
     })
     .await;
+    // Of those that were removed nothing is left: each of the two has a name, and its content.
+    let core = cluster.bus(ManagerCore, "m2").await;
+    let bucket = jetstream::new(core.client().clone()).get_stream("OBJ_longshore-snapshot").await;
+    let state = bucket.unwrap().cached_info().state.clone();
+    assert!((2..=4).contains(&state.subjects_count), "{state:?}");
     cluster.start_manager("m1", &OFTEN);
     cluster.manager("m1").says("joining from a snapshot", SOON).await;
     cluster.manager("m1").says("this one stands by", SOON).await;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::check::Note;
 use crate::disk::ManagerBatch;
-use crate::jetstream::{Bytes, LOG, Request, Response, newest_place};
+use crate::jetstream::{Bytes, LOG, Request, Response};
 use crate::message::Message;
 use crate::sabotage::Sabotage;
 use crate::time::MS;
@@ -111,7 +111,7 @@ impl Manager {
         }
         match response {
             Some(Response::Bucket(there)) => {
-                self.shared.newest = newest_place(there).and_then(|place| there[place]);
+                self.shared.newest = there.first().copied();
             }
             _ if ctx.now - self.shared.since < SNAPSHOTS_PATIENCE_MS * MS => {
                 return ctx.out.push(Output::Wake(ctx.now + RETRY_DELAY, Timer::Retry));

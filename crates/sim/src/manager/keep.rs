@@ -8,7 +8,7 @@ use longshore_core::cluster::Input;
 use longshore_proto::name::UserName;
 
 use super::{Context, Manager, Output, Purpose, READ_TIMEOUT, Timer};
-use crate::jetstream::{Request, Response, Snapshot, newest_place, place_for_next};
+use crate::jetstream::{Request, Response, Snapshot};
 use crate::time::{MS, SECOND};
 
 const KEEP_RETRY_DELAY: u64 = 10 * SECOND;
@@ -78,13 +78,12 @@ impl Manager {
         let keeping = &mut self.keeping;
         let request = match (std::mem::take(&mut keeping.step), response) {
             (Step::Listing, Some(Response::Bucket(there))) => {
-                let newest = newest_place(there).and_then(|place| there[place]);
-                if newest.is_some_and(|newest| newest.index >= point.head.index) {
+                if there.first().is_some_and(|newest| newest.index >= point.head.index) {
                     keeping.shared = Some(point.head.index);
                     return;
                 }
                 keeping.step = Step::Putting;
-                Request::BucketPut(point, Some(place_for_next(there)))
+                Request::BucketPut(point, Some(there.into_iter().skip(1).collect()))
             }
             (Step::Putting, Some(Response::Done)) => {
                 keeping.step = Step::Trimming;

@@ -246,6 +246,9 @@ impl World {
         if sabotage == Some(Sabotage::BelieveOneServer) {
             (size.loses, size.servers) = (Loses::Nothing, 3);
         }
+        if sabotage == Some(Sabotage::ShareTheName) {
+            size.loses = Loses::Nothing;
+        }
         let settings = settings(&mut rng);
         // One more is for a second one under a name that another one has.
         let managers = (0..=size.managers).map(|name| {
@@ -322,6 +325,15 @@ impl World {
             Loses::Nothing => {}
             Loses::Tail => self.at(self.size.chaos / 2, Event::Fault(Fault::TailLost, 0)),
             Loses::All => self.at(self.size.chaos / 2, Event::Fault(Fault::LogLost, 0)),
+        }
+        // What finds these is rare, and must be there to be found.
+        let needed = match self.sabotage {
+            Some(Sabotage::BelieveOneServer) => Some(Fault::ServerBehind),
+            Some(Sabotage::ShareTheName) => Some(Fault::NameTwice),
+            _ => None,
+        };
+        if let Some(fault) = needed {
+            self.at(self.size.chaos / 2, Event::Fault(fault, 15 * SECOND));
         }
         self.at(self.size.chaos, Event::Calm);
         self.at(SECOND, Event::Tick);
