@@ -25,12 +25,17 @@ use longshore_proto::event::Event;
 use longshore_proto::subject::{Pattern, Subject, event_stream};
 use longshore_proto::{PROTOCOL_VERSION, TASK_HEADER, VERSION_HEADER};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::store::Store;
 
 /// The wait before another try when the stream does not take them.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// The least time from one batch that takes all there is to the next one. A batch costs as much as the commit of a record,
+/// on the same server: where one record follows the other, their events go together, while the first that come after a
+/// silence leave at once.
+const BATCH_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Publishes what the history holds, for as long as it is polled. `committed` tells of new records.
 pub(crate) async fn publish(
@@ -61,6 +66,7 @@ pub(crate) async fn publish(
             }
         }
         committed.mark_unchanged();
+        let begun_at = Instant::now();
         let reader = Arc::clone(&store);
         let limit = u32::try_from(progress.batch()).ok();
         let list = ListEvents { after: progress.after(), limit, ..ListEvents::default() };
@@ -106,6 +112,7 @@ pub(crate) async fn publish(
                 }
                 Ok(()) = connections.changed() => progress.lose(),
             }
+            tokio::time::sleep_until(begun_at + BATCH_INTERVAL).await;
         }
     }
 }
