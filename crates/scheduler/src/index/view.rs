@@ -203,7 +203,8 @@ impl View {
         }
         let journal = ground.fleet.journal();
         let heard = self.heard.replace(journal.end());
-        match heard.and_then(|heard| journal.since(heard)) {
+        let Company { kin, image } = self.nodes.company;
+        match heard.and_then(|heard| journal.since_of(heard, [kin, image])) {
             Some(changes) => changes.for_each(|change| self.nodes.hear(ground, &change)),
             None => self.nodes.count_company(ground),
         }
