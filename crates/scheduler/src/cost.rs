@@ -191,6 +191,9 @@ pub(crate) struct Rank {
 }
 
 impl Rank {
+    /// Nobody's.
+    pub(crate) const NONE: Self = Self { first: f64::INFINITY, second: 0.0, key: Key::NONE };
+
     /// The rank of a key in a part of the fleet whose costs are multiplied by `apart`.
     pub(crate) fn new(kind: SchedulerKind, key: Key, apart: f64) -> Self {
         match kind {
@@ -201,6 +204,13 @@ impl Rank {
 
     /// Whether this one is picked before the other.
     pub(crate) fn order(&self, other: &Self) -> Ordering {
+        // As with keys: most often this tells.
+        if self.first < other.first {
+            return Ordering::Less;
+        }
+        if self.first > other.first {
+            return Ordering::Greater;
+        }
         (self.first.total_cmp(&other.first))
             .then_with(|| self.second.total_cmp(&other.second))
             .then_with(|| self.key.order(&other.key))

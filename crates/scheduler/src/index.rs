@@ -65,7 +65,7 @@ use pools::Pools;
 use profile::{Profile, ProfileKey};
 pub(crate) use race::Race;
 use subject::{Company, Owned};
-use view::{Path, View};
+use view::{Notes, Path, View};
 
 /// Views are forgotten, the longest unused first, when they hold more than this or are more than so many.
 const VIEW_BYTES_MAX: usize = 128 << 20;
@@ -97,7 +97,7 @@ pub(crate) struct Index {
     columns: Columns,
     pools: Pools,
     /// What searches write down on their way.
-    bounds: Vec<Vec<f32>>,
+    notes: Notes,
     /// For the guard alone: what it counts, and of which census.
     popular: Option<(u64, Popular)>,
     profiles: Vec<(ProfileKey, Arc<Profile>)>,
@@ -132,7 +132,7 @@ impl Index {
             level: Level::new(),
             columns: Columns::default(),
             pools: Pools::default(),
-            bounds: Vec::new(),
+            notes: Notes::default(),
             popular: None,
             profiles: Vec::new(),
             views: Vec::new(),
@@ -174,7 +174,7 @@ impl Index {
         let mut is_found = false;
         if ask != Ask::All && !pays && view.is_sooner_searched(&ground, path) {
             let cells = self.pools.of(fleet, &self.columns, view.profile());
-            is_found = view.find(&ground, cells, &mut self.bounds, ask == Ask::Reason);
+            is_found = view.find(&ground, cells, &mut self.notes, ask == Ask::Reason);
         }
         if !is_found {
             self.columns.catch_up_blocks(fleet);

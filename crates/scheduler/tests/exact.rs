@@ -314,6 +314,72 @@ proptest! {
     }
 }
 
+/// Spread over many racks, of which most are crowded and some have no room: a node of a crowded one may be the best.
+fn play_racks(seed: u64, racks: u64, weight: u8) -> Result<(), TestCaseError> {
+    let mut dice = Dice(seed);
+    let mut fleet = Fleet::default();
+    let (mut scheduler, mut reasonless) = (Scheduler::default(), Scheduler::default());
+    let (capacities, none) =
+        ([resources(4000, 8192, 0), resources(8000, 4096, 0)], BTreeMap::new());
+    let nodes = 4 * racks;
+    for number in 0..nodes {
+        let machine = Machine {
+            datacenter: &Datacenter::standard(),
+            labels: &BTreeMap::from([("rack".to_owned(), (number / 4).to_string())]),
+            attributes: &none,
+            mount_paths: &[],
+            status: NodeStatus::Ready,
+            eligibility: Eligibility::Open,
+            capacity: *dice.of(&capacities),
+            tasks_max: 8,
+        };
+        fleet.upsert(&node_name(number), &machine);
+        fleet.set_measured(&node_name(number), Some(Resources::ZERO));
+        // Whole racks are used alike, so that some are cheap and others are full.
+        let cpu_millis = 450 * (number / 4 % 9) + dice.roll(400);
+        fleet.reserve(&node_name(number), &Demand::of_resources(resources(cpu_millis, 512, 0)));
+    }
+    let spread = [Spread { attribute: "label.rack".parse().unwrap(), weight }];
+    let kinds: Vec<Kind> = (0..2).map(|number| Kind::random(&mut dice, number)).collect();
+    let demands = [(250, 256), (700, 1024)].into_iter().zip(&kinds).map(|((cpu, memory), kind)| {
+        let kin = Some(GroupId::of_spec(&kind.job, &kind.spec));
+        Demand { spread: &spread, kin, ..Demand::of_resources(resources(cpu, memory, 0)) }
+    });
+    let demands: Vec<Demand<'_>> = demands.collect();
+    let mut held: Vec<(usize, NodeName)> = Vec::new();
+    for step in 0..400 {
+        if dice.happens(45) && !held.is_empty() {
+            let at = usize::try_from(dice.roll(held.len() as u64)).unwrap();
+            let (kind, node) = held.swap_remove(at);
+            fleet.release(&node, &demands[kind]);
+        }
+        let at = usize::try_from(dice.roll(2)).unwrap();
+        let fast = scheduler.place(&fleet, &demands[at], Policy::Epvm);
+        let slow = plain::place(&fleet, &demands[at], Policy::Epvm);
+        prop_assert_eq!(&fast, &slow, "step {} of seed {}", step, seed);
+        let picked = reasonless.pick(&fleet, &demands[at], Policy::Epvm).map(|node| &node.name);
+        prop_assert_eq!(picked, slow.as_ref().ok().map(|one| &one.node), "step {}", step);
+        if let Ok(placement) = fast {
+            fleet.reserve(&placement.node, &demands[at]);
+            held.push((at, placement.node));
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn both_ways_agree_on_spread_over_racks(
+        seed: u64,
+        racks in 3u64..90,
+        weight in prop::sample::select(vec![1u8, 3, 10, 50, 100]),
+    ) {
+        play_racks(seed, racks, weight)?;
+    }
+}
+
 /// More of a kind on one node than a view counts by itself.
 #[test]
 fn both_ways_agree_on_crowds_of_a_kind() {

@@ -12,16 +12,13 @@ use crate::index::{kernel, tree};
 /// One figure of each node of a block.
 pub(crate) type Lane64 = [f64; BLOCK];
 
-/// The figures of one node, close together for whoever looks at it alone.
+/// The figures of one node, close together for whoever looks at it alone. What tells that it is behind, as most are, lies
+/// in one line of the processor's caches, and what else is asked of the others in the next one.
 #[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct Figures {
     /// What costs are made of, by what is used.
     pub(crate) live: [f64; DIMENSIONS],
-    /// What is free.
-    pub(crate) free: [f64; DIMENSIONS],
-    /// What costs are made of, by what is committed alone.
-    pub(crate) committed: [f64; DIMENSIONS],
     pub(crate) tie: u64,
     /// The class of its capacity.
     pub(crate) class: u32,
@@ -29,6 +26,10 @@ pub(crate) struct Figures {
     pub(crate) standing: Verdict,
     /// Whether it has no fresh measurement.
     pub(crate) is_stale: bool,
+    /// What is free.
+    pub(crate) free: [f64; DIMENSIONS],
+    /// What costs are made of, by what is committed alone.
+    pub(crate) committed: [f64; DIMENSIONS],
 }
 
 impl Figures {

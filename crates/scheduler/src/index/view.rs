@@ -19,6 +19,7 @@ use crate::index::profile::Profile;
 use crate::index::subject::{Company, Owned};
 use crate::index::tree::{self, Tree};
 use search::Found;
+pub(crate) use search::Notes;
 
 /// When more nodes have changed than so many for each block, all blocks are scanned instead of looking at each
 /// change: that is what a block costs where its nodes are computed side by side, and where one by one.
@@ -160,13 +161,13 @@ impl View {
         &mut self,
         ground: &Ground<'_>,
         cells: (&Cells, bool),
-        bounds: &mut Vec<Vec<f32>>,
+        notes: &mut Notes,
         with_reason: bool,
     ) -> bool {
         if with_reason && !self.nodes.count(ground) {
             return false;
         }
-        self.found = self.search(ground, cells, bounds, with_reason);
+        self.found = self.search(ground, cells, notes, with_reason);
         if self.found.is_none() {
             self.patience = PATIENCE;
         }

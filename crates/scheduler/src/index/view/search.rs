@@ -3,15 +3,16 @@
 //!
 //! Whoever may be the best is judged as everybody else is, by the same figures; cells only say who need not be.
 
-use crate::cost::{Key, dot};
+use crate::cost::{Rank, dot};
 use crate::filter::Verdict;
 use crate::fleet::GroupId;
 use crate::fleet::lanes::BLOCK;
-use crate::index::Ground;
-use crate::index::cells::{CELL, Cells, Kind, least_of};
+use crate::index::cells::{CELL, Cell, Cells, Kind, least_of};
+use crate::index::columns::rounded_down;
 use crate::index::judgement::Judgement;
 use crate::index::kernel;
 use crate::index::view::{Pick, View};
+use crate::index::{Ground, number};
 
 /// A search gives up after so much effort, or one for so many nodes, if that is more: where many are alike, or few of the
 /// cheap ones can take the task, what a view remembers is quicker; but to make a view takes the longer the more nodes there
@@ -19,8 +20,13 @@ use crate::index::view::{Pick, View};
 const EFFORT_MIN: usize = 2048;
 const LANES_PER_EFFORT: usize = 16;
 const LOOK_EFFORT: usize = 4;
-/// Where no more nodes than this can be the best, each is looked at.
-const FEW_MAX: usize = 256;
+/// Where the least crowded domains have no more nodes than this, each is looked at.
+const LEVEL_FEW_MAX: usize = 128;
+/// So many of the cells that may have the best node are looked into in the order of their bounds: after that, hardly any is
+/// left.
+const CELLS_IN_ORDER: usize = 32;
+/// So many of a cell are looked at in the order of what they seem to cost, before as many have been found as are asked for.
+const IN_ORDER_MAX: usize = 4;
 /// Nobody is searched for among more nodes than this that have no fresh measurement.
 const STALE_MAX: usize = 64;
 /// How many times as much as its rough cost a node may cost at most, and the other way round, with much to spare: a
@@ -35,37 +41,66 @@ pub(crate) struct Found {
     pub(super) next: Option<Pick>,
 }
 
-/// The best two nodes so far.
-#[derive(Debug, Clone, Copy)]
-struct Best {
-    keys: [Key; 2],
-    weights: [f64; 2],
+/// What searches write down on their way, in memory that is there from the last one.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// What nobody in each cell costs less than, by group.
+    bounds: Vec<Vec<f32>>,
+    /// The cells that may have the best node, by the bits of that bound (which are in the order of what they stand for),
+    /// with their group and their number.
+    ahead: Vec<(u32, u32, u32)>,
 }
 
-impl Best {
-    const NONE: Self = Self { keys: [Key::NONE; 2], weights: [1.0; 2] };
+/// Where a node stands, and what its costs are multiplied by for its points and for its domain.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    rank: Rank,
+    weight: f64,
+    apart: f64,
+}
 
-    fn add(&mut self, key: Key, weight: f64) {
-        if key.is_before(&self.keys[0]) {
-            self.keys = [key, self.keys[0]];
-            self.weights = [weight, self.weights[0]];
-        } else if key.is_before(&self.keys[1]) {
-            self.keys[1] = key;
-            self.weights[1] = weight;
+impl Standing {
+    const NONE: Self = Self { rank: Rank::NONE, weight: 1.0, apart: 1.0 };
+
+    fn lane(&self) -> u32 {
+        self.rank.key.lane
+    }
+
+    fn is_before(&self, other: &Self) -> bool {
+        self.rank.order(&other.rank).is_lt()
+    }
+}
+
+/// The best two nodes so far.
+#[derive(Debug, Clone, Copy)]
+struct Best([Standing; 2]);
+
+impl Best {
+    const NONE: Self = Self([Standing::NONE; 2]);
+
+    fn add(&mut self, one: Standing) {
+        let [first, second] = self.0;
+        if one.is_before(&first) {
+            self.0 = [one, first];
+        } else if one.is_before(&second) {
+            self.0[1] = one;
         }
     }
 
     fn pick(&self, at: usize) -> Option<Pick> {
-        let (lane, weight) = (self.keys[at].lane, self.weights[at]);
-        self.keys[at].is_some().then_some(Pick { lane, apart: 1.0, weight })
+        let Standing { rank, weight, apart } = self.0[at];
+        let lane = rank.key.lane;
+        rank.key.is_some().then_some(Pick { lane, apart, weight })
     }
 }
 
-/// Who is in the least crowded domains.
+/// How crowded domains are, where tasks are spread.
 #[derive(Debug, Clone, Copy)]
-struct Level<'s> {
+struct Crowding<'s> {
     points: &'s [i32],
     least: i32,
+    /// At least what costs in any domain are multiplied by that is not among the least crowded.
+    apart_least: f32,
 }
 
 /// A search under way.
@@ -76,8 +111,11 @@ struct Search<'s> {
     cells: &'s Cells,
     with_next: bool,
     kin: Option<GroupId>,
-    /// Where tasks of its kind are spread: only those are looked at.
-    level: Option<Level<'s>>,
+    crowding: Option<Crowding<'s>>,
+    /// Whether somebody in a least crowded domain can take the task, as far as is known: the others are measured by that.
+    is_level_met: bool,
+    /// Whether everybody in the least crowded domains has been looked at.
+    is_level_done: bool,
     /// At least what points make of any cost, but for those that cells tell apart, and with those.
     weight_least: f64,
     weight_of_all: f64,
@@ -100,7 +138,7 @@ impl View {
         &mut self,
         ground: &Ground<'_>,
         (cells, tells_apart): (&Cells, bool),
-        bounds: &mut Vec<Vec<f32>>,
+        notes: &mut Notes,
         with_next: bool,
     ) -> Option<Found> {
         let is_spread = !self.nodes.profile.shape().is_in_order();
@@ -114,14 +152,20 @@ impl View {
         self.nodes.fit_rough_factors(ground, cells);
         let nodes = &self.nodes;
         let points = nodes.domain_points();
-        let level = points.iter().min().map(|least| Level { points, least: *least });
+        let crowding = points.iter().min().map(|least| Crowding {
+            points,
+            least: *least,
+            apart_least: rounded_down(nodes.apart_min(ground)),
+        });
         let mut search = Search {
             ground,
             nodes,
             cells,
             with_next,
             kin: nodes.company.kin.filter(|_| nodes.demand.anti_affinity > 0),
-            level,
+            crowding,
+            is_level_met: false,
+            is_level_done: false,
             weight_least: nodes.weight_least(ground, tells_apart),
             weight_of_all: nodes.weight_least(ground, false),
             most: f32::INFINITY,
@@ -133,17 +177,17 @@ impl View {
         for lane in cells.stale() {
             search.look(*lane, ground.columns.node(*lane as usize).class, true);
         }
-        let is_done = search.look_at_few();
-        if !is_done || level.is_some() {
-            let (least, group, cell) = cells.bounds(ground.level, &nodes.rough_factors, bounds);
-            if !is_done {
-                search.sweep(bounds, group, cell)?;
-            }
-            // Whoever is in a more crowded domain must be behind.
-            let apart = f64::from(least) / SLACK * search.weight_least * nodes.apart_min(ground);
-            if level.is_some() && apart <= search.last().first {
+        if let Some(few) = nodes.profile.few() {
+            few.iter().for_each(|lane| search.look_if_fresh(*lane));
+        } else {
+            search.look_at_level();
+            if search.is_level_done && !search.is_level_met {
                 return None;
             }
+            search.sweep(notes)?;
+        }
+        if !search.is_level_sure() {
+            return None;
         }
         let (fresh, stale) = (search.fresh, search.stale);
         let best = self.choose(ground, fresh.pick(0), stale.pick(0));
@@ -160,8 +204,15 @@ impl View {
 
 impl Search<'_> {
     /// Whoever comes after this is not asked for.
-    fn last(&self) -> &Key {
-        &self.fresh.keys[usize::from(self.with_next)]
+    fn last(&self) -> &Standing {
+        &self.fresh.0[usize::from(self.with_next)]
+    }
+
+    /// What costs on a node are multiplied by for the domain that it is in.
+    fn apart(&self, lane: usize) -> f64 {
+        let Some(Crowding { points, least, .. }) = self.crowding else { return 1.0 };
+        let points = self.nodes.profile.domain(lane).map_or(least, |domain| points[domain]);
+        self.ground.weights.of(points - least)
     }
 
     /// Looks at one node that nothing stands in the way of, of a class of capacity; all of those without a fresh
@@ -169,58 +220,32 @@ impl Search<'_> {
     fn look(&mut self, lane: u32, class: u32, of_stale: bool) {
         self.effort += 1;
         let (at, nodes, ground) = (lane as usize, self.nodes, self.ground);
-        let profile = &nodes.profile;
-        if profile.allowed(at / BLOCK) >> (at % BLOCK) & 1 == 0 {
-            return;
-        }
-        if let Some(Level { points, least }) = self.level
-            && profile.domain(at).is_none_or(|domain| points[domain] != least)
-        {
+        if nodes.profile.allowed(at / BLOCK) >> (at % BLOCK) & 1 == 0 {
             return;
         }
         self.effort += LOOK_EFFORT - 1;
         let node = ground.columns.node(at);
+        let Some(factors) = nodes.factors.get(class as usize) else { return };
+        // Most are behind without what lies further away.
+        if !of_stale && dot(&node.live, factors) * self.weight_of_all > self.last().rank.first {
+            return;
+        }
         if !nodes.has_room_at(node) {
             return;
         }
-        // What follows lies further away, and most are behind without it.
-        let Some(factors) = nodes.factors.get(class as usize) else { return };
-        if !of_stale && dot(&node.live, factors) * self.weight_of_all > self.last().first {
-            return;
-        }
+        let apart = self.apart(at);
+        self.is_level_met |= apart == 1.0;
         let weight = nodes.weight_now(ground, lane, self.kin);
         let key = nodes.key_weighing(ground, at, node, weight);
+        let one = Standing { rank: Rank::new(ground.kind, key, apart), weight, apart };
         if of_stale {
-            return self.stale.add(key, weight);
+            return self.stale.add(one);
         }
-        if key.is_before(self.last()) {
-            self.fresh.add(key, weight);
-            let most = self.last().first / self.weight_least * SLACK;
+        if one.is_before(self.last()) && self.fresh.0.iter().all(|known| known.lane() != lane) {
+            self.fresh.add(one);
+            let most = self.last().rank.first / self.weight_least * SLACK;
             self.most = (most as f32).next_up() + f32::MIN_POSITIVE;
         }
-    }
-
-    /// Looks at all who can be the best, where they are few. False where they are not.
-    fn look_at_few(&mut self) -> bool {
-        let profile = &self.nodes.profile;
-        if let Some(few) = profile.few() {
-            few.iter().for_each(|lane| self.look_if_fresh(*lane));
-            return true;
-        }
-        let Some(Level { points, least }) = self.level else { return false };
-        let shape = profile.shape();
-        let crowd = || (0..points.len()).filter(move |domain| points[*domain] == least);
-        let mut nodes = 0;
-        for domain in crowd() {
-            nodes += shape.domain_lanes(domain).len();
-            if nodes > FEW_MAX {
-                return false;
-            }
-        }
-        for domain in crowd() {
-            shape.domain_lanes(domain).iter().for_each(|lane| self.look_if_fresh(*lane));
-        }
-        true
     }
 
     fn look_if_fresh(&mut self, lane: u32) {
@@ -230,13 +255,63 @@ impl Search<'_> {
         }
     }
 
-    /// Looks through all cells whose bound is not too high, that with the lowest one first.
-    fn sweep(&mut self, bounds: &[Vec<f32>], group: usize, cell: usize) -> Option<()> {
+    /// Looks at everybody in the least crowded domains where they are few, and else in one of these where it is small: the
+    /// others then need be looked at only where they may be as good.
+    fn look_at_level(&mut self) {
+        let Some(Crowding { points, least, .. }) = self.crowding else { return };
+        let shape = self.nodes.profile.shape();
+        let level = || (0..points.len()).filter(move |domain| points[*domain] == least);
+        let mut nodes = 0;
+        self.is_level_done = level().all(|domain| {
+            nodes += shape.domain_lanes(domain).len();
+            nodes <= LEVEL_FEW_MAX
+        });
+        let some = if self.is_level_done { usize::MAX } else { 1 };
+        let lanes = level().take(some).map(|domain| shape.domain_lanes(domain));
+        for lanes in lanes.filter(|lanes| lanes.len() <= LEVEL_FEW_MAX) {
+            lanes.iter().for_each(|lane| self.look_if_fresh(*lane));
+        }
+    }
+
+    /// Whether somebody in a least crowded domain can take the task: how crowded the others are is measured by that.
+    fn is_level_sure(&self) -> bool {
+        let Some(Crowding { points, least, .. }) = self.crowding else { return true };
+        let profile = &self.nodes.profile;
+        let can = |lane: &u32| {
+            let at = *lane as usize;
+            let node = self.ground.columns.node(at);
+            let is_open = node.standing == Verdict::FEASIBLE;
+            is_open && profile.verdict(at) == Verdict::FEASIBLE.0 && self.nodes.has_room_at(node)
+        };
+        let mut level = (0..points.len()).filter(|domain| points[*domain] == least);
+        self.is_level_met
+            || level.any(|domain| profile.shape().domain_lanes(domain).iter().any(can))
+    }
+
+    /// The bound up to which cells are looked into.
+    fn most_of_cells(&self) -> f32 {
+        match self.crowding {
+            Some(Crowding { apart_least, .. }) if self.is_level_done => self.most / apart_least,
+            _ => self.most,
+        }
+    }
+
+    /// Looks through all cells whose bound is not too high, those with the lowest ones first.
+    fn sweep(&mut self, notes: &mut Notes) -> Option<()> {
+        let bounds = &mut notes.bounds;
+        let level = self.ground.level;
+        let (least, group, cell) = self.cells.bounds(level, &self.nodes.rough_factors, bounds);
+        if least > self.most_of_cells() {
+            return Some(());
+        }
         let first = (group, cell);
         self.look_into(group, cell)?;
+        if self.crowding.is_some() {
+            return self.sweep_crowded(notes, first);
+        }
         for (group, bounds) in bounds.iter().enumerate() {
             for (block, bounds) in bounds.as_chunks::<CELL>().0.iter().enumerate() {
-                let mut bits = kernel::at_most(self.ground.level, bounds, self.most);
+                let mut bits = kernel::at_most(level, bounds, self.most);
                 while bits != 0 {
                     let bit = bits.trailing_zeros() as usize;
                     bits &= bits - 1;
@@ -250,6 +325,32 @@ impl Search<'_> {
         Some(())
     }
 
+    /// The same where domains are crowded. In the cells with the lowest bounds most nodes are: it takes several to find one
+    /// that is not, so it pays to begin with those that promise most.
+    fn sweep_crowded(&mut self, notes: &mut Notes, first: (usize, usize)) -> Option<()> {
+        let Notes { bounds, ahead } = notes;
+        let most = self.most_of_cells();
+        ahead.clear();
+        for (group, bounds) in bounds.iter().enumerate() {
+            for (cell, bound) in bounds.iter().enumerate() {
+                if *bound <= most && (group, cell) != first {
+                    ahead.push((bound.to_bits(), number(group), number(cell)));
+                }
+            }
+        }
+        let in_order = ahead.len().min(CELLS_IN_ORDER);
+        if in_order < ahead.len() {
+            ahead.select_nth_unstable(in_order);
+        }
+        ahead[..in_order].sort_unstable();
+        for &(bound, group, cell) in ahead.iter() {
+            if f32::from_bits(bound) <= self.most_of_cells() {
+                self.look_into(group as usize, cell as usize)?;
+            }
+        }
+        Some(())
+    }
+
     fn look_into(&mut self, group: usize, cell: usize) -> Option<()> {
         let Some(cell) = self.cells.cell(group, cell) else { return Some(()) };
         let nodes = self.nodes;
@@ -257,16 +358,24 @@ impl Search<'_> {
         let Some(Kind { class, .. }) = nodes.rough_kinds.get(group).copied() else {
             return Some(());
         };
+        let level = self.ground.level;
         let mut costs = [0.0; CELL];
-        let mut bits = cell.within(self.ground.level, factors, self.most, &mut costs);
-        if self.most == f32::INFINITY {
-            // Most often it is the one that seems to be: then hardly any other need be looked at.
-            let first = least_of(&costs);
-            let slot = costs.iter().position(|cost| *cost == first).unwrap_or(0);
-            if bits >> slot & 1 == 1 {
-                self.look(cell.lane(slot), class, false);
-                bits &= !(1 << slot);
-            }
+        let mut bits = cell.within(level, factors, self.most, &mut costs);
+        if let Some(crowding) = self.crowding {
+            self.set_apart(crowding, cell, bits, &mut costs);
+            bits &= kernel::at_most(level, &costs, self.most);
+        }
+        // Whoever seems to be the best most often is: then hardly any other need be looked at.
+        let mut in_order = 0;
+        while self.most == f32::INFINITY && bits != 0 && in_order < IN_ORDER_MAX {
+            let lowest = kernel::at_most(level, &costs, least_of(&costs)) & bits;
+            let slot = if lowest == 0 { bits } else { lowest }.trailing_zeros() as usize;
+            self.look(cell.lane(slot), class, false);
+            costs[slot] = f32::INFINITY;
+            (bits, in_order) = (bits & !(1 << slot), in_order + 1);
+        }
+        if in_order > 0 {
+            bits &= kernel::at_most(level, &costs, self.most);
         }
         while bits != 0 {
             let slot = bits.trailing_zeros() as usize;
@@ -277,15 +386,32 @@ impl Search<'_> {
         }
         (self.effort <= self.effort_max).then_some(())
     }
+
+    /// Raises the rough costs of those who are in crowded domains. Those who have been looked at cost too much for everybody.
+    fn set_apart(&self, crowding: Crowding<'_>, cell: &Cell, bits: u64, costs: &mut [f32; CELL]) {
+        let Crowding { points, least, apart_least } = crowding;
+        let level = if self.is_level_done { f32::INFINITY } else { 1.0 };
+        let mut bits = bits;
+        while bits != 0 {
+            let slot = bits.trailing_zeros() as usize;
+            bits &= bits - 1;
+            let domain = self.nodes.profile.domain(cell.lane(slot) as usize);
+            let is_crowded = domain.is_some_and(|domain| points[domain] != least);
+            costs[slot] *= if is_crowded { apart_least } else { level };
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use longshore_proto::name::{JobKey, Namespace};
     use longshore_proto::spec::{Resources, SchedulerKind, Spread};
 
     use crate::index::{Ask, Index};
     use crate::testing::{demand, join, join_with, name, port, resources};
-    use crate::{Demand, Fleet, Policy, plain};
+    use crate::{Demand, Fleet, GroupId, Policy, plain};
 
     /// So many measured nodes, of which no two are loaded alike.
     fn fleet(nodes: u64) -> Fleet {
@@ -326,6 +452,32 @@ mod tests {
         let spread = [Spread::usual("label.zone".parse().unwrap())];
         let apart = Demand { spread: &spread, ..demand(3, 5) };
         assert!(found(&fleet, &apart, SchedulerKind::Epvm, Ask::Best).is_some());
+    }
+
+    #[test]
+    fn a_node_of_a_crowded_domain_is_found_where_it_is_the_best() {
+        let mut fleet = fleet(400);
+        for node in (0..400).step_by(2) {
+            fleet.reserve(&name(&format!("n{node}")), &demand(300, 300));
+        }
+        let job = JobKey { namespace: Namespace::standard(), name: "web".parse().unwrap() };
+        let kin = Some(GroupId::of_spec(&job, &"main".parse().unwrap()));
+        for weight in [1, 50] {
+            let spread = [Spread { attribute: "label.zone".parse().unwrap(), weight }];
+            let apart = Demand { spread: &spread, kin, ..demand(3, 5) };
+            let mut zones = BTreeSet::new();
+            for _ in 0..12 {
+                fleet.reserve(&name("n399"), &apart);
+                let placed = plain::place(&fleet, &apart, Policy::Epvm).unwrap().node;
+                for ask in [Ask::Best, Ask::Reason] {
+                    let found = found(&fleet, &apart, SchedulerKind::Epvm, ask);
+                    assert_eq!(found, Some(placed.to_string()), "weight {weight}");
+                }
+                zones.insert(fleet.node(&placed).unwrap().labels["zone"].clone());
+            }
+            // All tasks of its kind are in zone b, where more is free: that decides if each counts for little.
+            assert_eq!(zones.contains("b"), weight == 1, "weight {weight}: {zones:?}");
+        }
     }
 
     #[test]
