@@ -163,15 +163,25 @@ impl Synced {
 
 /// A stream like the log's on a server of its own, set up like the cluster's but without users: managers may make
 /// no other streams than theirs.
-struct Raw {
+#[derive(Debug)]
+pub(crate) struct Raw {
     url: String,
     folder: PathBuf,
     jetstream: jetstream::Context,
     _server: Child,
 }
 
+/// The least that a command takes where one waits for the other: a service on a connection of its own that publishes
+/// each request, waits for the acknowledgement, writes it to its own disk, synced, and answers.
+#[derive(Debug)]
+pub(crate) struct Bare {
+    client: async_nats::Client,
+    _serving: AbortOnDropHandle<Result<(), Failure>>,
+}
+
 impl Raw {
-    async fn start(folder: &Path) -> Result<Self, Failure> {
+    /// Starts the server, and makes the stream.
+    pub(crate) async fn start(folder: &Path) -> Result<Self, Failure> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let (conf, store) = (folder.join("raw.conf"), folder.join("raw"));
         let text = format!(
@@ -201,34 +211,13 @@ impl Raw {
         Ok(Self { url, folder: folder.to_owned(), jetstream, _server: server })
     }
 
-    /// The least that a command takes where one waits for the other: a service on a connection of its own that publishes
-    /// each request, waits for the acknowledgement, writes it to its own disk, synced, and answers. Gives the requests
-    /// that one client has answered per second.
+    /// Gives the requests that one client of a [bare service](Bare) has answered per second, one after the other.
     async fn serve(&self, bytes: f64) -> Result<f64, Failure> {
-        let service = async_nats::connect(&self.url).await?;
-        let mut requests = service.subscribe("bare").await?;
-        service.flush().await?;
-        let mut file = Synced(std::fs::File::create(self.folder.join("bare"))?);
-        let _serving = AbortOnDropHandle::new(tokio::spawn(async move {
-            let jetstream = jetstream::new(service.clone());
-            while let Some(request) = requests.next().await {
-                let payload = request.payload.clone();
-                jetstream.publish(STREAM, payload.clone()).await?.await?;
-                let written = tokio::task::spawn_blocking(move || {
-                    file.write(&payload)?;
-                    Ok::<_, std::io::Error>(file)
-                });
-                file = written.await??;
-                let reply = request.reply.ok_or("no answer is wanted")?;
-                service.publish(reply, Bytes::new()).await?;
-            }
-            Ok::<_, Failure>(())
-        }));
-        let client = async_nats::connect(&self.url).await?;
+        let bare = Bare::start(self).await?;
         let payload = payload(bytes);
         let (start, mut answered) = (Instant::now(), 0.0);
         while start.elapsed() < ROUND {
-            client.request("bare", payload.clone()).await?;
+            bare.ask(payload.clone()).await?;
             answered += 1.0;
         }
         let rate = answered / start.elapsed().as_secs_f64();
@@ -258,6 +247,38 @@ impl Raw {
         let stored = stored.load(Ordering::Relaxed) as f64;
         self.jetstream.get_stream(STREAM).await?.purge().await?;
         Ok(stored / start.elapsed().as_secs_f64())
+    }
+}
+
+impl Bare {
+    /// Begins to listen.
+    pub(crate) async fn start(raw: &Raw) -> Result<Self, Failure> {
+        let service = async_nats::connect(&raw.url).await?;
+        let mut requests = service.subscribe("bare").await?;
+        service.flush().await?;
+        let mut file = Synced(std::fs::File::create(raw.folder.join("bare"))?);
+        let serving = AbortOnDropHandle::new(tokio::spawn(async move {
+            let jetstream = jetstream::new(service.clone());
+            while let Some(request) = requests.next().await {
+                let payload = request.payload.clone();
+                jetstream.publish(STREAM, payload.clone()).await?.await?;
+                let written = tokio::task::spawn_blocking(move || {
+                    file.write(&payload)?;
+                    Ok::<_, std::io::Error>(file)
+                });
+                file = written.await??;
+                let reply = request.reply.ok_or("no answer is wanted")?;
+                service.publish(reply, Bytes::new()).await?;
+            }
+            Ok::<_, Failure>(())
+        }));
+        Ok(Self { client: async_nats::connect(&raw.url).await?, _serving: serving })
+    }
+
+    /// Waits until a request is answered.
+    pub(crate) async fn ask(&self, payload: Bytes) -> Result<(), Failure> {
+        self.client.request("bare", payload).await?;
+        Ok(())
     }
 }
 

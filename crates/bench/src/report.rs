@@ -165,7 +165,8 @@ fn page(figures: &[Figure]) -> String {
          user each, stores in memory, and containers that are entries of a map: NATS, the manager and all workers share this \
          machine's cores, so that a real cluster, whose workers have their own, is quicker. A decision is a small job that \
          is submitted while all else goes on, until it is granted: in the log, on the disk, its task placed if there was room in \
-         the record.\n",
+         the record. A bare service on a server of its own, asked as often meanwhile, shows how much of that is the machine's: \
+         what any answer takes that stands in a synced log and on a synced disk, while all cores are taken.\n",
     );
     text
 }

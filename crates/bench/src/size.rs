@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use longshore_bench::Failure;
 use longshore_bench::load::{Place, Workers};
 use longshore_bench::report::{Figure, progress, quantile};
@@ -21,12 +22,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::ground::{Api, Ground, Manager, own, processor_time, service};
+use crate::log::{Bare, Raw};
 use crate::raw::milliseconds;
 
 /// How many tasks a job has.
 const TASKS_PER_JOB: u32 = 1_000;
 /// How often a decision is asked for while something else goes on.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+/// How many bytes a request to the bare service has: about what the record of a small job has.
+const BARE_BYTES: usize = 1_200;
 /// How long the cluster is watched when everything runs.
 const CALM: Duration = Duration::from_secs(30);
 /// How long any part may take.
@@ -86,11 +90,16 @@ async fn measure_on(
     put("all workers joined", seconds, start.elapsed().as_secs_f64());
     progress(&format!("{count} workers joined in {:.1} s", start.elapsed().as_secs_f64()));
 
+    // What the least that could decide would wait meanwhile is the machine's own share of that.
+    let raw = Raw::start(ground.folder()).await?;
+    let bare = Bare::start(&raw).await?;
+
     // Everything is submitted at once; a stream of small jobs beside it shows what others would wait meanwhile.
     let wanted = u64::from(tasks);
     let start = Instant::now();
     let before = Taken::of(ground, &manager)?;
     let probe = Probe::start(&api, "loaded");
+    let beside = Beside::start(bare);
     for at in 0..tasks.div_ceil(TASKS_PER_JOB) {
         let instances = TASKS_PER_JOB.min(tasks - at * TASKS_PER_JOB);
         submit(&api, &format!("size-{at}"), instances).await?;
@@ -109,17 +118,23 @@ async fn measure_on(
     .await?;
     let known = start.elapsed();
     let loaded = probe.end(&fleet).await?;
+    let bare_ms = beside.end().await?;
+    drop(raw);
     put("submit to all running", seconds, known.as_secs_f64());
     put("tasks brought to running", rate, f64::from(tasks) / known.as_secs_f64());
     put("decision while they start, median", milli, quantile(&loaded.decided_ms, 0.5));
     put("decision while they start, p99", milli_100, quantile(&loaded.decided_ms, 0.99));
+    put("a bare service while they start, median", milli, quantile(&bare_ms, 0.5));
+    put("a bare service while they start, p99", milli, quantile(&bare_ms, 0.99));
     put("decision to container while they start, p99", milli, quantile(&loaded.started_ms, 0.99));
     progress(&format!(
-        "{tasks} containers in {:.1} s, known to run in {:.1} s; decisions meanwhile {:.1} ms at the median, {:.1} ms at p99",
+        "{tasks} containers in {:.1} s, known to run in {:.1} s; decisions meanwhile {:.1} ms at the median, {:.1} ms at p99, and a bare service's answers {:.1} and {:.1} ms",
         containers.as_secs_f64(),
         known.as_secs_f64(),
         quantile(&loaded.decided_ms, 0.5),
-        quantile(&loaded.decided_ms, 0.99)
+        quantile(&loaded.decided_ms, 0.99),
+        quantile(&bare_ms, 0.5),
+        quantile(&bare_ms, 0.99)
     ));
     until("the event stream has everything", &mut fleet, async |_| {
         let (stored, told) = (newest(&api).await?, published(ground).await?);
@@ -317,6 +332,39 @@ impl Probe {
                 self.api.ask(own(), ApiVerb::JobStop, &NameJob { name: job }).await?;
         }
         Ok(waits)
+    }
+}
+
+/// Requests to a bare service, as often as small jobs are asked for.
+struct Beside {
+    enough: CancellationToken,
+    asking: JoinHandle<Result<Vec<f64>, String>>,
+}
+
+impl Beside {
+    fn start(bare: Bare) -> Self {
+        let enough = CancellationToken::new();
+        let asking = tokio::spawn({
+            let enough = enough.clone();
+            async move {
+                let payload = Bytes::from(vec![7u8; BARE_BYTES]);
+                let mut answered_ms = Vec::new();
+                while !enough.is_cancelled() {
+                    let at = Instant::now();
+                    bare.ask(payload.clone()).await.map_err(|error| error.to_string())?;
+                    answered_ms.push(milliseconds(at.elapsed()));
+                    tokio::time::sleep_until((at + PROBE_INTERVAL).into()).await;
+                }
+                Ok(answered_ms)
+            }
+        });
+        Self { enough, asking }
+    }
+
+    /// Stops them, and tells what each had to wait, in milliseconds.
+    async fn end(self) -> Result<Vec<f64>, Failure> {
+        self.enough.cancel();
+        Ok(self.asking.await??)
     }
 }
 
