@@ -16,6 +16,9 @@ pub const DOUBT_OF_ONE_MS: u64 = 2_000;
 /// The same, of whoever of several servers calls itself the leader. One that was asleep, or is cut off from the
 /// others, calls itself so for up to ten seconds longer than it is, and knows less than was committed.
 pub const DOUBT_OF_SEVERAL_MS: u64 = 12_000;
+/// After so long without an answer that the log is broken, in milliseconds, a doubt begins anew: it may have been another
+/// server that said so, another time. One look without an answer does not take so long.
+const SILENCE_MS: u64 = 8_000;
 
 /// For how long what a manager knows of the log is taken for what stands there, in milliseconds. Nobody else takes the
 /// lease in so short a time, cuts the log or finds it cut, and writes on.
@@ -217,35 +220,37 @@ pub enum Verdict {
 #[derive(Debug, Clone)]
 pub struct Doubt {
     patience_ms: u64,
-    since: Option<Time>,
+    /// Since when it is told, and when it was told last.
+    told: Option<(Time, Time)>,
 }
 
 impl Doubt {
     /// Believes what is told for so long.
     pub fn new(patience_ms: u64) -> Self {
-        Self { patience_ms, since: None }
+        Self { patience_ms, told: None }
     }
 
     /// Whether anything is in doubt.
     pub fn is_open(&self) -> bool {
-        self.since.is_some()
+        self.told.is_some()
     }
 
-    /// Judges an answer; no answer is none, and changes nothing.
+    /// Judges an answer; no answer is none, and changes nothing unless there is none for long.
     ///
     /// # Errors
     /// What is broken, and whether that is believed.
     pub fn judge(&mut self, told: Result<u64, Broken>, now: Time) -> Result<u64, Verdict> {
         match told {
             Ok(end) => {
-                self.since = None;
+                self.told = None;
                 Ok(end)
             }
             // That the log was trimmed is no mistake of a server that knows too little.
             Err(broken @ Broken::Begins { .. }) => Err(Verdict::Believed(broken)),
             Err(broken) => {
-                let is_new = self.since.is_none();
-                let since = *self.since.get_or_insert(now);
+                let before = self.told.filter(|(_, last)| now - *last < SILENCE_MS);
+                let (since, is_new) = (before.map_or(now, |(since, _)| since), before.is_none());
+                self.told = Some((since, now));
                 if now - since >= self.patience_ms {
                     Err(Verdict::Believed(broken))
                 } else {
@@ -326,6 +331,23 @@ mod tests {
         assert_eq!(doubt.judge(Ok(7), Time(3_100)), Ok(7));
         assert!(!doubt.is_open());
         assert_eq!(doubt.judge(short(), Time(9_000)), doubted(true));
+    }
+
+    #[test]
+    fn what_was_told_before_a_long_silence_is_not_believed_for_that() {
+        let mut doubt = Doubt::new(12_000);
+        let short = || Err(Broken::Shortened { end: 6, known: 7 });
+        let is_new = |verdict| matches!(verdict, Err(Verdict::Doubted { is_new: true, .. }));
+        assert!(is_new(doubt.judge(short(), Time(1_000))));
+        assert!(!is_new(doubt.judge(short(), Time(8_000))), "one look had no answer");
+        assert!(
+            is_new(doubt.judge(short(), Time(17_000))),
+            "the manager slept, or nobody answered"
+        );
+        for at in [22_000, 27_000] {
+            assert!(matches!(doubt.judge(short(), Time(at)), Err(Verdict::Doubted { .. })));
+        }
+        assert!(matches!(doubt.judge(short(), Time(29_000)), Err(Verdict::Believed(_))));
     }
 
     #[test]
