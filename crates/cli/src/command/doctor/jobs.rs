@@ -13,7 +13,8 @@ const NAMED_MAX: usize = 5;
 
 /// What is to be said of all jobs.
 pub(super) fn look(jobs: &[JobView]) -> Finding {
-    let wanted = jobs.iter().filter(|job| !job.status.is_terminal() || is_short(job)).count();
+    let runs = |job: &JobView| matches!(job.status, JobStatus::Pending | JobStatus::Running);
+    let wanted = jobs.iter().filter(|job| runs(job) || is_short(job)).count();
     let short: Vec<&JobView> = jobs.iter().filter(|job| is_short(job)).collect();
     if short.is_empty() {
         return Finding::ok("jobs", format!("{wanted} wanted, and all their tasks run"));
