@@ -16,8 +16,9 @@ use longshore_proto::health::{HealthCheck, Probe};
 use longshore_proto::name::{Datacenter, JobName, LoginName, Namespace, SpecName};
 use longshore_proto::platform::Platform;
 use longshore_proto::spec::{
-    Affinity, JobSpec, JobType, MigrateOrder, MigratePolicy, Mount, MountSource, OnNodeLoss,
+    Affinity, ExchangeOrder, JobSpec, JobType, MigratePolicy, Mount, MountSource, OnNodeLoss,
     PullPolicy, ReschedulePolicy, Resources, RestartPolicy, SchedulerKind, Spread, TaskSpec,
+    UpdatePolicy,
 };
 use longshore_proto::validate;
 use serde::Deserialize;
@@ -117,6 +118,7 @@ struct TaskFile {
     restart: Option<Restart>,
     reschedule: Option<Reschedule>,
     migrate: Option<Migrate>,
+    update: Option<Update>,
     #[serde(default = "field::stop_grace_ms_usual", deserialize_with = "field::stop_grace")]
     stop_grace: u64,
     #[serde(default)]
@@ -416,7 +418,7 @@ struct Reschedule {
 #[serde(deny_unknown_fields)]
 struct Migrate {
     #[serde(default)]
-    order: MigrateOrder,
+    order: ExchangeOrder,
     #[serde(default, deserialize_with = "field::parallel")]
     parallel: Option<u32>,
 }
@@ -425,6 +427,25 @@ impl From<Migrate> for MigratePolicy {
     fn from(table: Migrate) -> Self {
         let usual = Self::usual();
         Self { order: table.order, parallel: table.parallel.unwrap_or(usual.parallel) }
+    }
+}
+
+/// `{ order = "start-first", parallel = 2 }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Update {
+    order: Option<ExchangeOrder>,
+    #[serde(default, deserialize_with = "field::parallel")]
+    parallel: Option<u32>,
+}
+
+impl From<Update> for UpdatePolicy {
+    fn from(table: Update) -> Self {
+        let usual = Self::usual();
+        Self {
+            order: table.order.unwrap_or(usual.order),
+            parallel: table.parallel.unwrap_or(usual.parallel),
+        }
     }
 }
 
@@ -529,6 +550,7 @@ impl TaskFile {
             restart: self.restart.map(|restart| restart.0),
             reschedule: self.reschedule.map(ReschedulePolicy::from),
             migrate: self.migrate.map(MigratePolicy::from),
+            update: self.update.map(UpdatePolicy::from),
             stop_grace_ms: self.stop_grace,
             constraints,
             affinities: affinities.collect(),

@@ -247,6 +247,7 @@ pub(crate) struct Spec<'a> {
     pending: u32,
     completed: u32,
     failed: u32,
+    outdated: u32,
 }
 
 impl<'a> From<&'a JobView> for Job<'a> {
@@ -276,6 +277,7 @@ impl<'a> From<&'a SpecView> for Spec<'a> {
             pending: spec.pending,
             completed: spec.completed,
             failed: spec.failed,
+            outdated: spec.outdated,
         }
     }
 }
@@ -467,6 +469,7 @@ pub(crate) mod tests {
                 completed: 0,
                 failed: 0,
                 starting: 0,
+                outdated: 0,
             }],
             created_at_ms: 1_700_000_000_000,
         }
@@ -543,7 +546,7 @@ pub(crate) mod tests {
                 "status": "pending", "priority": 50, "datacenters": ["dc1"],
                 "specs": [{
                     "name": "main", "image": "busybox:1", "instances": 2, "running": 1, "starting": 0, "pending": 1,
-                    "completed": 0, "failed": 0,
+                    "completed": 0, "failed": 0, "outdated": 0,
                 }],
                 "created_at": "2023-11-14T22:13:20.000Z",
             })

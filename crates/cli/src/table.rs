@@ -270,6 +270,7 @@ pub(crate) fn counts(specs: &[SpecView]) -> String {
         (sum(|spec| spec.pending), "pending"),
         (sum(|spec| spec.completed), "completed"),
         (sum(|spec| spec.failed), "failed"),
+        (sum(|spec| spec.outdated), "of an older version"),
     ];
     for (count, what) in rest.into_iter().filter(|(count, _)| *count > 0) {
         let _ = write!(text, ", {count} {what}");
@@ -294,12 +295,21 @@ pub(crate) fn job(job: &JobView) -> String {
     ]);
     let rows = job.specs.iter().map(|spec| {
         let on_their_way = [spec.instances, spec.running, spec.starting, spec.pending];
-        let numbers = on_their_way.into_iter().chain([spec.completed, spec.failed]);
+        let numbers = on_their_way.into_iter().chain([spec.outdated, spec.completed, spec.failed]);
         let names = [spec.name.to_string(), spec.image.clone()];
         names.into_iter().chain(numbers.map(|number| number.to_string())).collect()
     });
-    let heads =
-        ["SPEC", "IMAGE", "INSTANCES", "RUNNING", "STARTING", "PENDING", "COMPLETED", "FAILED"];
+    let heads = [
+        "SPEC",
+        "IMAGE",
+        "INSTANCES",
+        "RUNNING",
+        "STARTING",
+        "PENDING",
+        "OUTDATED",
+        "COMPLETED",
+        "FAILED",
+    ];
     format!("{head}\n{}", lines(&heads, rows.collect(), None))
 }
 

@@ -468,6 +468,14 @@ pub struct SpecView {
     pub completed: u32,
     /// How many failed for good and were not replaced.
     pub failed: u32,
+    /// How many of those that run are of an older version that is still to be exchanged.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub outdated: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// A node as it is shown.

@@ -17,7 +17,9 @@ use crate::health::HealthCheck;
 use crate::name::{Datacenter, JobKey, JobName, Namespace, SpecName};
 use crate::platform::Platform;
 
-pub use self::policy::{MigrateOrder, MigratePolicy, ReschedulePolicy, RestartMode, RestartPolicy};
+pub use self::policy::{
+    ExchangeOrder, MigratePolicy, ReschedulePolicy, RestartMode, RestartPolicy, UpdatePolicy,
+};
 
 /// A job as submitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +158,9 @@ pub struct TaskSpec {
     /// How it goes where its node is to be emptied; absent means [`MigratePolicy::usual`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrate: Option<MigratePolicy>,
+    /// How its tasks are exchanged for those of a newer version; absent means [`UpdatePolicy::usual`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdatePolicy>,
     /// How long it may take to end after the stop signal before it is killed, in milliseconds.
     #[serde(default = "TaskSpec::default_stop_grace_ms")]
     pub stop_grace_ms: u64,
@@ -468,6 +473,7 @@ impl TaskSpec {
             restart: None,
             reschedule: None,
             migrate: None,
+            update: None,
             stop_grace_ms: Self::default_stop_grace_ms(),
             constraints: Vec::new(),
             affinities: Vec::new(),

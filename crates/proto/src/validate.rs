@@ -197,6 +197,9 @@ fn task_spec(spec: &TaskSpec) -> Result<(), ApiError> {
     if spec.migrate.is_some_and(|migrate| migrate.parallel == 0) {
         return refuse(&field("migrate.parallel"), "is 0".into(), "use 1 or more");
     }
+    if spec.update.is_some_and(|update| update.parallel == 0) {
+        return refuse(&field("update.parallel"), "is 0".into(), "use 1 or more");
+    }
     if spec.stop_grace_ms > DURATION_MS_MAX {
         return refuse(
             &field("stop_grace_ms"),

@@ -9,8 +9,8 @@ use longshore_proto::id::CommandId;
 use longshore_proto::name::{JobKey, Namespace};
 use longshore_proto::plan::Rebalance;
 use longshore_proto::spec::{
-    JobSpec, JobType, OnNodeLoss, Port, ReschedulePolicy, Resources, RestartMode, RestartPolicy,
-    TaskSpec,
+    ExchangeOrder, JobSpec, JobType, OnNodeLoss, Port, ReschedulePolicy, Resources, RestartMode,
+    RestartPolicy, TaskSpec, UpdatePolicy,
 };
 
 use crate::ask::{AskOutput, AskTimer, Asks};
@@ -277,6 +277,14 @@ fn job(rng: &mut fastrand::Rng) -> JobSpec {
                 };
                 spec.ports = vec![port];
             }
+            spec.update = rng.bool().then(|| UpdatePolicy {
+                order: if rng.bool() {
+                    ExchangeOrder::StartFirst
+                } else {
+                    ExchangeOrder::StopFirst
+                },
+                parallel: rng.u32(1..4),
+            });
             spec.reschedule = rng.bool().then(|| ReschedulePolicy {
                 attempts: Some(rng.u32(0..3)),
                 delay_ms: rng.u64(500..3_000),

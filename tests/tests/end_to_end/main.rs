@@ -8,6 +8,7 @@
 //! | [`ends`] | exit codes, failures and their reasons, restarts, stops |
 //! | [`exec`] | commands in containers, and what a node chooses, refuses and finds |
 //! | [`reach`] | files out of tasks and into them, their ports, and logs without end |
+//! | [`rollout`] | versions that replace each other, and one that does not come up |
 //! | [`survival`] | programs that die and come back, and containers that do not notice |
 //! | [`nodes`] | nodes that die, return, or cannot use Docker |
 //! | [`cut`] | a node whose network is cut |
@@ -23,6 +24,7 @@ mod look;
 mod maintenance;
 mod nodes;
 mod reach;
+mod rollout;
 mod survival;
 mod terminal;
 mod verbs;

@@ -37,6 +37,7 @@ fn the_schema_and_the_page_have_every_field_and_no_other() {
         ("name = \"a\"\ntask = [{ restart = { x = 1 } }]", "/$defs/restart"),
         ("name = \"a\"\ntask = [{ reschedule = { x = 1 } }]", "/$defs/reschedule"),
         ("name = \"a\"\ntask = [{ migrate = { x = 1 } }]", "/$defs/migrate"),
+        ("name = \"a\"\ntask = [{ update = { x = 1 } }]", "/$defs/update"),
         ("name = \"a\"\ntask = [{ affinities = [{ x = 1 }] }]", "/$defs/affinity"),
         ("name = \"a\"\ntask = [{ spread = [{ x = 1 }] }]", "/$defs/spread"),
         ("name = \"a\"\ntask = [{ mounts = [{ x = 1 }] }]", "/$defs/mount"),

@@ -28,6 +28,7 @@ const WHOLE: &str = r#"
     restart = { mode = "always", attempts = 5, window = "10m", delay = "1s", max_delay = "5m" }
     reschedule = { attempts = 3, delay = "5s", max_delay = "5m" }
     migrate = { order = "stop-first", parallel = 2 }
+    update = { order = "start-first", parallel = 3 }
     stop_grace = "10s"
     pull = "never"
     constraints = ["label.rack in r1, r2", "attribute.os = linux"]
@@ -135,7 +136,8 @@ fn every_field_is_read() {
             delay_ms: 5_000,
             delay_ms_max: 300_000,
         }),
-        migrate: Some(MigratePolicy { order: MigrateOrder::StopFirst, parallel: 2 }),
+        migrate: Some(MigratePolicy { order: ExchangeOrder::StopFirst, parallel: 2 }),
+        update: Some(UpdatePolicy { order: ExchangeOrder::StartFirst, parallel: 3 }),
         stop_grace_ms: 10_000,
         // The job's first, and each once.
         constraints: ["attribute.os = linux", "label.rack in r1, r2"]
@@ -298,6 +300,8 @@ fn odd_values_name_the_field_the_line_and_the_cure() {
         ("restart = { mode = \"always\", attempts = -1 }", "attempts", "whole number"),
         ("migrate = { parallel = \"x\" }", "parallel", "write a whole number from 1"),
         ("migrate = { parallel = 0 }", "parallel", "write a whole number from 1"),
+        ("update = { parallel = 0 }", "parallel", "write a whole number from 1"),
+        ("update = { order = \"both\" }", "order", "start-first"),
         ("reschedule = { max_delay = 5 }", "max_delay", "write 500ms"),
         ("env = { A = 1 }", "env", "in quotes"),
         ("pull = \"daily\"", "pull", "if-missing"),

@@ -17,7 +17,7 @@ use longshore_proto::api::{DRAIN_WAITS_MAX, DrainWait};
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, NodeName, SpecName};
 use longshore_proto::plan::TaskRef;
-use longshore_proto::spec::{JobSpec, JobType, MigrateOrder, MigratePolicy, OnNodeLoss};
+use longshore_proto::spec::{ExchangeOrder, JobSpec, JobType, MigratePolicy, OnNodeLoss};
 use longshore_proto::state::{NodeStatus, TaskState};
 use longshore_scheduler::{Policy, Reason};
 
@@ -124,7 +124,8 @@ pub(super) fn followers(state: &State) -> Vec<(TaskId, Arc<Group>, u64)> {
     let mut followers = Vec::new();
     for ((_, _, key, spec, version), tasks) in &state.waiting {
         let job = state.jobs.get(key).and_then(|job| job.versions.get(version));
-        let Some(job) = job.filter(|job| policy(job, spec).order == MigrateOrder::StopFirst) else {
+        let Some(job) = job.filter(|job| policy(job, spec).order == ExchangeOrder::StopFirst)
+        else {
             continue;
         };
         let mut ids = tasks.iter().filter(|id| has_made_way(state, **id)).peekable();
@@ -159,7 +160,7 @@ fn coming_as(state: &State, id: TaskId) -> Option<Arc<Group>> {
     }
     let job = state.jobs.get(&task.job).filter(|job| !job.stop_requested)?.spec()?;
     let goes_on = task.slot < job.spec(&task.spec)?.instances;
-    let ends_first = policy(job, &task.spec).order == MigrateOrder::StopFirst;
+    let ends_first = policy(job, &task.spec).order == ExchangeOrder::StopFirst;
     let slot = state.slot(&task.job, &task.spec, task.slot);
     let has_other = slot.iter().any(|id| state.tasks.get(id).is_some_and(Task::is_wanted));
     if job.job_type != JobType::Service || !goes_on || !ends_first || has_other {
@@ -277,7 +278,7 @@ impl Standing {
             Self::Idle
         } else if job.job_type == JobType::Batch {
             Self::MayFinish
-        } else if policy(job, &task.spec).order == MigrateOrder::StopFirst {
+        } else if policy(job, &task.spec).order == ExchangeOrder::StopFirst {
             Self::StopFirst
         } else {
             Self::StartFirst
@@ -289,20 +290,20 @@ impl Standing {
 pub(super) fn policy(job: &JobSpec, spec: &SpecName) -> MigratePolicy {
     let policy = job.spec(spec).and_then(|spec| spec.migrate);
     let policy = policy.unwrap_or_else(MigratePolicy::usual);
-    let order = if job.fence { MigrateOrder::StopFirst } else { policy.order };
+    let order = if job.fence { ExchangeOrder::StopFirst } else { policy.order };
     MigratePolicy { order, ..policy }
 }
 
 /// How many of a part are on the move: have a successor that is not up yet, or, where they end first, live and are not
 /// up. A slot whose task has ended stands still: it is not wanted any more, failed for good, or waits for another try.
-fn moving(state: &State, key: &JobKey, spec: &SpecName, order: MigrateOrder) -> u32 {
+fn moving(state: &State, key: &JobKey, spec: &SpecName, order: ExchangeOrder) -> u32 {
     let slots = state.jobs.get(key).and_then(|job| job.slots.get(spec));
     let task = |id: &TaskId| state.tasks.get(id);
     let moves = |ids: &&SlotTasks| match order {
-        MigrateOrder::StartFirst => {
+        ExchangeOrder::StartFirst => {
             ids.len() > 1 && ids.iter().filter_map(task).filter(|task| task.is_wanted()).count() > 1
         }
-        MigrateOrder::StopFirst => {
+        ExchangeOrder::StopFirst => {
             let current = state.current(ids).and_then(|id| state.tasks.get(&id));
             current
                 .is_some_and(|task| !(task.state.is_terminal() || task.is_wanted() && task.is_up()))

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, SpecName};
-use longshore_proto::spec::{JobSpec, JobType, ReschedulePolicy, TaskSpec};
+use longshore_proto::spec::{
+    ExchangeOrder, JobSpec, JobType, ReschedulePolicy, TaskSpec, UpdatePolicy,
+};
 use longshore_proto::state::TaskState;
 
 use super::Live;
@@ -27,9 +29,12 @@ pub(super) enum Slot {
     Kept {
         /// Whether it runs what is wanted now.
         current: bool,
-        /// Whether it runs.
-        running: bool,
+        /// How far it has come.
+        reached: Reached,
     },
+    /// It runs, but not what is wanted now, and goes on until a successor is up: one is on its way, or has come to
+    /// nothing and no other follows yet.
+    Exchanging,
     /// It is ending, and its place is taken until it has.
     Stopping,
     /// It has completed, and that is what was wanted.
@@ -40,6 +45,31 @@ pub(super) enum Slot {
     Waiting,
     /// It is gone, and may be replaced.
     Vacant(Vacancy),
+}
+
+/// How far a task that is kept has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// It does not run yet.
+    Idle,
+    /// It runs, and has not been found healthy, though that is asked for.
+    Running,
+    /// It does its work.
+    Up,
+}
+
+impl Reached {
+    fn of(task: &Task) -> Self {
+        match task.state {
+            _ if task.is_up() => Self::Up,
+            TaskState::Running => Self::Running,
+            _ => Self::Idle,
+        }
+    }
+
+    fn is_running(self) -> bool {
+        self != Self::Idle
+    }
 }
 
 /// What is known of a place that may be filled.
@@ -54,7 +84,8 @@ pub(super) struct Vacancy {
 /// A [`Slot`] in little room, for there are many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Kept { current: bool, running: bool },
+    Kept { current: bool, reached: Reached },
+    Exchanging,
     Stopping,
     Completed,
     Failed,
@@ -75,8 +106,10 @@ pub(super) struct Part {
     outdated_idle: u32,
     /// How many are kept and run what is wanted now, or will.
     current: u32,
-    /// How many of those run.
+    /// How many of those run, and how many of them are up.
     current_running: u32,
+    current_up: u32,
+    exchanging: u32,
     stopping: u32,
     completed: u32,
     failed: u32,
@@ -134,7 +167,11 @@ impl Part {
                 (self.kinds.get(number).copied(), meaning(draft, live, job, of, *number));
             let found = found.map(Kind::from);
             // The end of a wait is noticed by the next look at the clock.
-            let is_due = (known, found) == (Some(Kind::Waiting), Some(Kind::Vacant));
+            let is_due = matches!(
+                (known, found),
+                (Some(Kind::Waiting), Some(Kind::Vacant))
+                    | (Some(Kind::Exchanging), Some(Kind::Kept { current: false, .. }))
+            );
             assert!(
                 known == found || is_due,
                 "slot {number} of {:?}: {known:?}, not {found:?}",
@@ -154,16 +191,21 @@ impl Part {
     }
 
     fn kept(&self) -> u32 {
-        self.current + self.outdated_count()
+        self.current + self.outdated_count() + self.exchanging
     }
 
     fn outdated_count(&self) -> u32 {
         u32::try_from(self.outdated.len()).unwrap_or(u32::MAX)
     }
 
-    /// Whether nothing is ending or on its way up.
-    pub(super) fn is_settled(&self) -> bool {
-        self.stopping == 0 && self.current == self.current_running
+    /// How many are under way: ending, on their way up or not well, missing, or, of a service, given up.
+    pub(super) fn under_way(&self, wanted: u32, job_type: JobType) -> u32 {
+        let given_up = match job_type {
+            JobType::Service => self.waiting + self.failed,
+            JobType::Batch => 0,
+        };
+        let missing = wanted.saturating_sub(self.filled() + self.stopping);
+        self.stopping + (self.current - self.current_up) + self.exchanging + given_up + missing
     }
 
     /// Whether something that is outdated does not run.
@@ -179,7 +221,8 @@ impl Part {
     /// The last before a number that is kept.
     pub(super) fn last_kept(&self, before: u32) -> Option<u32> {
         let mut kinds = self.kinds.range(..before).rev();
-        kinds.find(|(_, kind)| matches!(kind, Kind::Kept { .. })).map(|(number, _)| *number)
+        let is_kept = |kind: &Kind| matches!(kind, Kind::Kept { .. } | Kind::Exchanging);
+        kinds.find(|(_, kind)| is_kept(kind)).map(|(number, _)| *number)
     }
 
     /// The first place that may be filled.
@@ -209,14 +252,16 @@ impl Part {
         }
         match slot {
             None => {}
-            Some(Slot::Kept { current: true, running }) => {
+            Some(Slot::Kept { current: true, reached }) => {
                 self.current += 1;
-                self.current_running += u32::from(running);
+                self.current_running += u32::from(reached.is_running());
+                self.current_up += u32::from(reached == Reached::Up);
             }
-            Some(Slot::Kept { current: false, running }) => {
-                self.outdated.insert(number, running);
-                self.outdated_idle += u32::from(!running);
+            Some(Slot::Kept { current: false, reached }) => {
+                self.outdated.insert(number, reached.is_running());
+                self.outdated_idle += u32::from(!reached.is_running());
             }
+            Some(Slot::Exchanging) => self.exchanging += 1,
             Some(Slot::Stopping) => self.stopping += 1,
             Some(Slot::Completed) => self.completed += 1,
             Some(Slot::Failed) => self.failed += 1,
@@ -227,14 +272,16 @@ impl Part {
 
     fn uncount(&mut self, number: u32, before: Kind) {
         match before {
-            Kind::Kept { current: true, running } => {
+            Kind::Kept { current: true, reached } => {
                 self.current -= 1;
-                self.current_running -= u32::from(running);
+                self.current_running -= u32::from(reached.is_running());
+                self.current_up -= u32::from(reached == Reached::Up);
             }
-            Kind::Kept { current: false, running } => {
+            Kind::Kept { current: false, reached } => {
                 self.outdated.remove(&number);
-                self.outdated_idle -= u32::from(!running);
+                self.outdated_idle -= u32::from(!reached.is_running());
             }
+            Kind::Exchanging => self.exchanging -= 1,
             Kind::Stopping => self.stopping -= 1,
             Kind::Completed => self.completed -= 1,
             Kind::Failed => self.failed -= 1,
@@ -247,8 +294,8 @@ impl Part {
     pub(super) fn add_to(&self, tally: &mut Tally) {
         let outdated_running = self.outdated_count() - self.outdated_idle;
         tally.live += self.kept() + self.stopping;
-        tally.running += self.current_running + outdated_running;
-        tally.outdated += self.outdated_count();
+        tally.running += self.current_running + outdated_running + self.exchanging;
+        tally.outdated += self.outdated_count() + self.exchanging;
         tally.completed += self.completed;
         tally.failed += self.failed;
         tally.waiting += self.waiting;
@@ -258,7 +305,8 @@ impl Part {
 impl From<Slot> for Kind {
     fn from(slot: Slot) -> Self {
         match slot {
-            Slot::Kept { current, running } => Self::Kept { current, running },
+            Slot::Kept { current, reached } => Self::Kept { current, reached },
+            Slot::Exchanging => Self::Exchanging,
             Slot::Stopping => Self::Stopping,
             Slot::Completed => Self::Completed,
             Slot::Failed => Self::Failed,
@@ -281,37 +329,29 @@ fn meaning(
     let wanted = job.spec(name);
     let id = state.current(ids)?;
     let task = state.tasks.get(&id)?;
-    let current = wanted
-        .is_some_and(|wanted| state.task_spec(task).is_some_and(|has| same_container(has, wanted)));
-    // A container that was started without a fencing token never gets one.
-    let current = current && state.task_job_spec(task).is_some_and(|has| has.fence == job.fence);
-    // What waits has nothing to lose: it is what is wanted now, or makes room for that. And what waits to be placed all
-    // at once must be of one version, or it would never be whole.
-    let current = current
-        && (task.state != TaskState::Pending
-            || task.version == stored.version
-            || wanted.is_some_and(|wanted| {
-                !wanted.all_at_once && is_placed_alike(state, task, (job, wanted))
-            }));
-    let of_this_run = task.version >= stored.run_version;
+    let is_wanted = is_wanted(state, stored, task, (job, wanted));
     Some(match task.state {
         _ if !task.state.is_terminal() && task.is_to_stop() => Slot::Stopping,
         TaskState::Pending
         | TaskState::Assigned
         | TaskState::Preparing
         | TaskState::Running
-        | TaskState::Stopping => Slot::Kept {
-            current: current && of_this_run,
-            running: task.state == TaskState::Running,
-        },
-        TaskState::Completed if job.job_type == JobType::Batch && current && of_this_run => {
-            Slot::Completed
+        | TaskState::Stopping
+            if !is_wanted && is_exchanging(draft, live, id, (stored, job, wanted)) =>
+        {
+            Slot::Exchanging
         }
+        TaskState::Pending
+        | TaskState::Assigned
+        | TaskState::Preparing
+        | TaskState::Running
+        | TaskState::Stopping => Slot::Kept { current: is_wanted, reached: Reached::of(task) },
+        TaskState::Completed if job.job_type == JobType::Batch && is_wanted => Slot::Completed,
         // That it had to go is not its fault, however it went.
         _ if task.displaced_by().is_some() => {
             Slot::Vacant(Vacancy { replaces: Some(id), failures: task.failures })
         }
-        TaskState::Completed | TaskState::Failed if current && of_this_run => {
+        TaskState::Completed | TaskState::Failed if is_wanted => {
             let policy = wanted.and_then(|wanted| wanted.reschedule.as_ref());
             follow(draft, live, id, task, policy)
         }
@@ -319,6 +359,78 @@ fn meaning(
         TaskState::Stopped | TaskState::Completed | TaskState::Failed => {
             Slot::Vacant(Vacancy::default())
         }
+    })
+}
+
+/// Whether a task is of what is wanted now.
+pub(super) fn is_wanted(
+    state: &State,
+    stored: &Job,
+    task: &Task,
+    (job, wanted): (&JobSpec, Option<&TaskSpec>),
+) -> bool {
+    let Some(wanted) = wanted else { return false };
+    let is_same = state.task_spec(task).is_some_and(|has| same_container(has, wanted));
+    // A container that was started without a fencing token never gets one.
+    let has_token = state.task_job_spec(task).is_some_and(|has| has.fence == job.fence);
+    // What waits has nothing to lose: it is what is wanted now, or makes room for that. And what waits to be placed all
+    // at once must be of one version, or it would never be whole.
+    let is_placed = task.state != TaskState::Pending
+        || task.version == stored.version
+        || !wanted.all_at_once && is_placed_alike(state, task, (job, wanted));
+    is_same && has_token && is_placed && task.version >= stored.run_version
+}
+
+/// How the tasks of a part are exchanged: those of a batch job and of a fenced one never start before the ones before them
+/// have ended.
+pub(super) fn update(job: &JobSpec, wanted: Option<&TaskSpec>) -> UpdatePolicy {
+    let policy = wanted.and_then(|spec| spec.update).unwrap_or_else(UpdatePolicy::usual);
+    let ends_first = job.fence || job.job_type == JobType::Batch;
+    UpdatePolicy {
+        order: if ends_first { ExchangeOrder::StopFirst } else { policy.order },
+        ..policy
+    }
+}
+
+/// Whether a task that runs, and is not what is wanted, has a successor under way, or waits until another one follows
+/// those that came to nothing.
+fn is_exchanging(
+    draft: &Draft<'_>,
+    live: &mut Live,
+    id: TaskId,
+    (stored, job, wanted): (&Job, &JobSpec, Option<&TaskSpec>),
+) -> bool {
+    let state = &*draft.state;
+    let Some(task) = state.tasks.get(&id).filter(|task| task.state == TaskState::Running) else {
+        return false;
+    };
+    if wanted.is_none() || update(job, wanted).order == ExchangeOrder::StopFirst {
+        return false;
+    }
+    let others = state.slot(&task.job, &task.spec, task.slot).iter().filter(|other| **other != id);
+    if others.filter_map(|other| state.tasks.get(other)).any(Task::is_wanted) {
+        return true;
+    }
+    let Some((_, last)) = failed_successor(state, id, (stored, job, wanted)) else { return false };
+    let policy = wanted.and_then(|wanted| wanted.reschedule.as_ref());
+    let Some((delay_ms, _)) = next_try(last, policy) else { return true };
+    let due = *live.backoff.entry(id).or_insert_with(|| draft.now.time + delay_ms);
+    draft.now.time < due
+}
+
+/// The last successor of a task, if it was of what is wanted now and has come to nothing.
+pub(super) fn failed_successor<'a>(
+    state: &'a State,
+    id: TaskId,
+    (stored, job, wanted): (&Job, &JobSpec, Option<&TaskSpec>),
+) -> Option<(TaskId, &'a Task)> {
+    let task = state.tasks.get(&id)?;
+    let slot = state.slot(&task.job, &task.spec, task.slot).iter().rev();
+    let mut others = slot.filter_map(|other| Some((*other, state.tasks.get(other)?)));
+    let last = others.find(|(_, other)| other.replaces == Some(id));
+    last.filter(|(_, last)| {
+        matches!(last.state, TaskState::Failed | TaskState::Completed)
+            && is_wanted(state, stored, last, (job, wanted))
     })
 }
 

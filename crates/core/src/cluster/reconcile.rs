@@ -1,21 +1,21 @@
 //! Wanted against actual tasks, per job: what is missing is created, what is too much is stopped, what is gone
-//! is replaced, what is outdated is exchanged one at a time, and the job's status follows.
+//! is replaced, what is outdated is exchanged a few at a time, and the job's status follows.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, SpecName};
-use longshore_proto::spec::{JobSpec, JobType, OnNodeLoss, TaskSpec};
+use longshore_proto::spec::{ExchangeOrder, JobSpec, JobType, OnNodeLoss, TaskSpec};
 use longshore_proto::state::{Eligibility, JobStatus, NodeStatus, TaskState};
 
 use super::Live;
 use super::changes::touch_slot;
 use super::command::stop_one;
 use super::draft::Draft;
-use super::meaning::{self, Part, Slot, Vacancy};
+use super::meaning::{self, Part, Reached, Slot, Vacancy};
 use super::record::Fact;
-use super::state::State;
+use super::state::{State, Task};
 
 /// A job that ended so long ago is forgotten, in milliseconds of the leader's clock.
 const JOB_MEMORY_MS: u64 = 24 * 3_600_000;
@@ -97,7 +97,7 @@ fn part(
     };
     let fits = lose(draft, key, job, name, &numbers)
         && exchange(draft, key, name, &numbers)
-        && call_off(draft, key, name, &numbers);
+        && call_off(draft, (key, job, name), &numbers);
     if !fits {
         return Outcome::Full;
     }
@@ -115,13 +115,20 @@ fn part(
         candidate = slots.last_kept(number);
     }
 
-    // Outdated: what does not run yet at once, what runs one at a time, and only while nothing else moves.
+    // Outdated: what does not run yet at once, what runs only while few enough are under way.
+    let policy = meaning::update(job, wanted_spec);
     let mut next = slots.next_outdated(0);
     while let Some((number, running)) = next {
-        let settled = slots.filled() == wanted && slots.is_settled();
-        if !running || settled {
+        let has_turn =
+            slots.filled() <= wanted && slots.under_way(wanted, job.job_type) < policy.parallel;
+        if !running || has_turn {
             if draft.is_full() {
                 return Outcome::Full;
+            }
+            if running && policy.order == ExchangeOrder::StartFirst {
+                start_successor(draft, live, (key, job, name), number, slots);
+                next = number.checked_add(1).and_then(|from| slots.next_outdated(from));
+                continue;
             }
             let reason = why_exchanged(draft.state, key, name, number, wanted_spec);
             stop_slot(draft, key, name, number, reason, slots);
@@ -155,7 +162,7 @@ fn part(
             failures,
         });
         live.place = true;
-        slots.set(number, Some(Slot::Kept { current: true, running: false }));
+        slots.set(number, Some(Slot::Kept { current: true, reached: Reached::Idle }));
         missing -= 1;
     }
 
@@ -210,26 +217,69 @@ fn exchange(draft: &mut Draft<'_>, key: &JobKey, name: &SpecName, numbers: &[u32
     true
 }
 
-/// A successor that has no node yet ends when its predecessor may stay where it is after all. False when the record is
-/// full.
-fn call_off(draft: &mut Draft<'_>, key: &JobKey, name: &SpecName, numbers: &[u32]) -> bool {
+/// Starts what is wanted now beside a task that runs what was wanted before, which ends once it is up.
+fn start_successor(
+    draft: &mut Draft<'_>,
+    live: &mut Live,
+    (key, job, name): (&JobKey, &JobSpec, &SpecName),
+    number: u32,
+    slots: &mut Part,
+) {
     let state = &*draft.state;
+    let Some(stored) = state.jobs.get(key) else { return };
+    let Some(id) = state.current(state.slot(key, name, number)) else { return };
+    let of = (&**stored, job, job.spec(name));
+    let failures = meaning::failed_successor(state, id, of)
+        .map_or(0, |(_, last)| last.failures.saturating_add(1));
+    let version = stored.version;
+    let task = draft.minter.task_id();
+    let (job, spec) = (key.clone(), name.clone());
+    draft.record(Fact::TaskCreated {
+        task,
+        job,
+        spec,
+        slot: number,
+        version,
+        replaces: Some(id),
+        failures,
+    });
+    live.backoff.remove(&id);
+    live.place = true;
+    slots.set(number, Some(Slot::Exchanging));
+}
+
+/// A successor that is not up ends when it is not what is wanted any more, and one that has no node yet when its
+/// predecessor is, and may stay where it is after all. False when the record is full.
+fn call_off(
+    draft: &mut Draft<'_>,
+    (key, job, name): (&JobKey, &JobSpec, &SpecName),
+    numbers: &[u32],
+) -> bool {
+    let state = &*draft.state;
+    let Some(stored) = state.jobs.get(key) else { return true };
+    let is_wanted = |task: &Task| meaning::is_wanted(state, stored, task, (job, job.spec(name)));
     let may_stay = |id: TaskId| {
-        let task = state.tasks.get(&id).filter(|task| task.is_wanted());
+        let task = state.tasks.get(&id).filter(|task| task.is_wanted() && is_wanted(task));
         let node = task.and_then(|task| state.nodes.get(task.node.as_ref()?));
         node.is_some_and(|node| node.eligibility != Eligibility::Draining)
     };
-    let is_idle = |id: &TaskId| {
-        let task = state.tasks.get(id).filter(|task| task.state == TaskState::Pending);
-        task.and_then(|task| task.replaces).is_some_and(may_stay)
+    let reason = |id: &TaskId| {
+        let task = state.tasks.get(id).filter(|task| task.is_wanted() && !task.is_up())?;
+        let before = task.replaces?;
+        if !is_wanted(task) && state.tasks.get(&before).is_some_and(Task::is_wanted) {
+            Some("its spec has changed")
+        } else {
+            let is_idle = task.state == TaskState::Pending && may_stay(before);
+            is_idle.then_some("its predecessor stays where it is")
+        }
     };
     let slots = numbers.iter().map(|number| state.slot(key, name, *number));
-    let paired = slots.filter(|ids| ids.len() > 1);
-    for id in paired.flatten().copied().filter(is_idle).collect::<Vec<_>>() {
+    let paired = slots.filter(|ids| ids.len() > 1).flatten();
+    for (id, reason) in paired.filter_map(|id| Some((*id, reason(id)?))).collect::<Vec<_>>() {
         if draft.is_full() {
             return false;
         }
-        stop_one(draft, id, "its predecessor stays where it is".to_owned());
+        stop_one(draft, id, reason.to_owned());
     }
     true
 }
@@ -249,6 +299,7 @@ pub(super) fn same_container(one: &TaskSpec, other: &TaskSpec) -> bool {
         all_at_once: false,
         reschedule: None,
         migrate: None,
+        update: None,
         ..spec.clone()
     };
     one == other || of_container(one) == of_container(other)

@@ -9,7 +9,7 @@ use longshore_proto::error::ApiError;
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, Namespace, NodeName, SpecName};
 use longshore_proto::plan::{self, Footing, Move, RebalancePlan, TaskRef};
-use longshore_proto::spec::{JobSpec, JobType, MigrateOrder, MountSource, OnNodeLoss, TaskSpec};
+use longshore_proto::spec::{ExchangeOrder, JobSpec, JobType, MountSource, OnNodeLoss, TaskSpec};
 use longshore_proto::state::TaskState;
 use longshore_scheduler::plan::preempt::{self, Occupant, Wanted};
 use longshore_scheduler::plan::rebalance::{self, Bounds, Movable};
@@ -351,7 +351,7 @@ pub(super) fn may_move(job: &Job, version: &JobSpec, spec: &TaskSpec) -> bool {
     !job.stop_requested
         && version.job_type == JobType::Service
         && version.on_node_loss == OnNodeLoss::Replace
-        && policy.order == MigrateOrder::StartFirst
+        && policy.order == ExchangeOrder::StartFirst
         && !keeps_data(spec)
         && wanted.is_some_and(|wanted| same_container(spec, wanted))
 }

@@ -211,8 +211,14 @@ impl Cluster {
             _ => false,
         };
         let ids = self.state.slot(&task.job, &task.spec, task.slot);
-        let stands = has_ended && task.version >= job.run_version;
-        if !stands || self.state.current(ids) != Some(id) {
+        let current = self.state.current(ids)?;
+        let of = (&**job, &**job.spec()?, Some(spec));
+        let stands = || {
+            current == id
+                || meaning::failed_successor(&self.state, current, of)
+                    .is_some_and(|(last, _)| last == id)
+        };
+        if !has_ended || task.version < job.run_version || !stands() {
             return None;
         }
         Some(match (meaning::next_try(task, spec.reschedule.as_ref()), &spec.reschedule) {
@@ -227,19 +233,23 @@ impl Cluster {
     }
 
     fn job_view(&self, key: &JobKey, job: &Job) -> Option<JobView> {
-        let spec = job.spec()?;
-        let specs = spec.specs.iter().map(|spec| {
+        let present = job.spec()?;
+        let specs = present.specs.iter().map(|spec| {
             let latest = job
                 .slots
                 .get(&spec.name)
                 .into_iter()
                 .flat_map(BTreeMap::values)
                 .filter_map(|ids| self.state.current(ids));
-            let states: Vec<TaskState> = latest
+            let latest: Vec<&Task> = latest
                 .filter_map(|id| self.state.tasks.get(&id))
                 .filter(|task| task.version >= job.run_version || !task.state.is_terminal())
-                .map(|task| task.state)
                 .collect();
+            let states: Vec<TaskState> = latest.iter().map(|task| task.state).collect();
+            let is_outdated = |task: &&&Task| {
+                let of = (&**present, Some(spec));
+                task.state == TaskState::Running && !meaning::is_wanted(&self.state, job, task, of)
+            };
             let count = |wanted: &[TaskState]| {
                 u32::try_from(states.iter().filter(|state| wanted.contains(state)).count())
                     .unwrap_or(u32::MAX)
@@ -253,16 +263,18 @@ impl Cluster {
                 starting: count(&[TaskState::Assigned, TaskState::Preparing]),
                 completed: count(&[TaskState::Completed]),
                 failed: count(&[TaskState::Failed]),
+                outdated: u32::try_from(latest.iter().filter(is_outdated).count())
+                    .unwrap_or(u32::MAX),
             }
         });
         Some(JobView {
             namespace: key.namespace.clone(),
             name: key.name.clone(),
-            job_type: spec.job_type,
+            job_type: present.job_type,
             version: job.version,
             status: job.status,
-            priority: spec.priority,
-            datacenters: spec.datacenters.clone(),
+            priority: present.priority,
+            datacenters: present.datacenters.clone(),
             specs: specs.collect(),
             created_at_ms: job.created_at_ms,
         })

@@ -10,7 +10,7 @@ use longshore_proto::id::TaskId;
 use longshore_proto::name::{Datacenter, JobKey, NodeName, SpecName};
 use longshore_proto::node::TASKS_MAX_USUAL;
 use longshore_proto::plan::{LISTED_MAX, NODES_ADDED_MAX, Outlook, Placed, Unplaced, WhatIf};
-use longshore_proto::spec::{JobSpec, JobType, MigrateOrder, OnNodeLoss, Resources};
+use longshore_proto::spec::{ExchangeOrder, JobSpec, JobType, OnNodeLoss, Resources};
 use longshore_proto::state::{Eligibility, NodeStatus};
 use longshore_proto::validate;
 use longshore_scheduler::plan::gang::{self, Short};
@@ -144,7 +144,7 @@ impl Trial {
             }
             if held.has_successor {
                 self.leave(place, false);
-            } else if group.job.job_type == JobType::Service && order == MigrateOrder::StartFirst {
+            } else if group.job.job_type == JobType::Service && order == ExchangeOrder::StartFirst {
                 self.linger(place);
             } else {
                 self.leave(place, true);

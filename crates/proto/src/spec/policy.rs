@@ -79,27 +79,54 @@ pub struct ReschedulePolicy {
 pub struct MigratePolicy {
     /// Which of the two comes first.
     #[serde(default)]
-    pub order: MigrateOrder,
+    pub order: ExchangeOrder,
     /// How many of the part move at once, at least 1; all drains share it.
     #[serde(default = "MigratePolicy::default_parallel")]
     pub parallel: u32,
 }
 
-/// What comes first when a task moves.
+/// What comes first when a task takes the place of another one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum MigrateOrder {
-    /// The start there: both run for a while.
+pub enum ExchangeOrder {
+    /// The start of the new one: both run for a while.
     #[default]
     StartFirst,
-    /// The end here: neither runs for a while.
+    /// The end of the old one: neither runs for a while.
     StopFirst,
+}
+
+/// How the tasks of a service are exchanged for those of a newer version of their spec. As soon as that many are under
+/// way, are not well, or have come to nothing, no other one is touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdatePolicy {
+    /// Which of the two comes first. Batch tasks and those of fenced jobs always end first.
+    #[serde(default = "UpdatePolicy::default_order")]
+    pub order: ExchangeOrder,
+    /// How many of the part are exchanged at once, at least 1.
+    #[serde(default = "UpdatePolicy::default_parallel")]
+    pub parallel: u32,
+}
+
+impl UpdatePolicy {
+    /// One after the other, each ended before the next one is started: needs no room beside it.
+    pub fn usual() -> Self {
+        Self { order: Self::default_order(), parallel: Self::default_parallel() }
+    }
+
+    fn default_order() -> ExchangeOrder {
+        ExchangeOrder::StopFirst
+    }
+
+    fn default_parallel() -> u32 {
+        1
+    }
 }
 
 impl MigratePolicy {
     /// One after the other, each started there before it is stopped here.
     pub fn usual() -> Self {
-        Self { order: MigrateOrder::default(), parallel: Self::default_parallel() }
+        Self { order: ExchangeOrder::default(), parallel: Self::default_parallel() }
     }
 
     fn default_parallel() -> u32 {

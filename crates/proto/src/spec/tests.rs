@@ -36,6 +36,7 @@ fn what_is_not_said_takes_no_room() {
         "anti_affinity",
         "distinct_hosts",
         "migrate",
+        "update",
         "all_at_once",
         "mounts",
         "container",

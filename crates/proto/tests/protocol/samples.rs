@@ -152,6 +152,7 @@ pub(crate) fn job_view() -> JobView {
             completed: 0,
             failed: 0,
             starting: 0,
+            outdated: 0,
         }],
         created_at_ms: 1_763_800_000_000,
     }

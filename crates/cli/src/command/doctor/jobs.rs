@@ -40,6 +40,7 @@ pub(super) fn look(jobs: &[JobView]) -> Finding {
 fn is_short(job: &JobView) -> bool {
     match (job.job_type, job.status) {
         (_, JobStatus::Stopping | JobStatus::Stopped) => false,
+        (JobType::Service, JobStatus::Pending) => true,
         (JobType::Service, _) => job.specs.iter().any(|spec| spec.running < spec.instances),
         (JobType::Batch, status) => status == JobStatus::Pending,
     }

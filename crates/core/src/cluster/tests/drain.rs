@@ -3,7 +3,7 @@
 use longshore_proto::api::{DrainNodes, NameNode, NodeView};
 use longshore_proto::id::BootId;
 use longshore_proto::plan::WhatIf;
-use longshore_proto::spec::{JobSpec, JobType, MigrateOrder, MigratePolicy, OnNodeLoss};
+use longshore_proto::spec::{ExchangeOrder, JobSpec, JobType, MigratePolicy, OnNodeLoss};
 use longshore_proto::state::{Eligibility, NodeStatus, TaskState};
 
 use super::eligibility::names;
@@ -249,7 +249,7 @@ fn a_job_that_waits_for_its_nodes_stays_until_the_deadline() {
 #[test]
 fn what_must_end_first_ends_when_there_is_a_place_for_it() {
     let mut spec = job("one", 1);
-    spec.specs[0].migrate = Some(MigratePolicy { order: MigrateOrder::StopFirst, parallel: 1 });
+    spec.specs[0].migrate = Some(MigratePolicy { order: ExchangeOrder::StopFirst, parallel: 1 });
     let mut world = world_with(spec);
     world.command(Command::Node(NodeCommand::Cordon(names(&["n2"])))).unwrap();
     drain(&mut world, &["n1"], None);
@@ -274,7 +274,7 @@ fn the_place_that_a_task_ends_for_is_kept_until_it_has_ended() {
     let first = |name: &str, priority| {
         let mut spec = job(name, 1);
         let usual = MigratePolicy::usual();
-        spec.specs[0].migrate = Some(MigratePolicy { order: MigrateOrder::StopFirst, ..usual });
+        spec.specs[0].migrate = Some(MigratePolicy { order: ExchangeOrder::StopFirst, ..usual });
         spec.specs[0].resources = NODE;
         spec.priority = priority;
         spec
@@ -315,7 +315,7 @@ fn the_place_that_a_task_ends_for_is_kept_until_it_has_ended() {
 #[test]
 fn what_is_more_important_takes_the_place_that_a_task_ends_for() {
     let mut spec = job("one", 1);
-    spec.specs[0].migrate = Some(MigratePolicy { order: MigrateOrder::StopFirst, parallel: 1 });
+    spec.specs[0].migrate = Some(MigratePolicy { order: ExchangeOrder::StopFirst, parallel: 1 });
     spec.specs[0].resources = NODE;
     spec.priority = 50;
     let mut world = world_with(spec);
@@ -338,7 +338,7 @@ fn slots_that_are_not_wanted_any_more_hold_no_turn() {
     let stop_first = |instances| {
         let mut spec = job("db", instances);
         let usual = MigratePolicy::usual();
-        spec.specs[0].migrate = Some(MigratePolicy { order: MigrateOrder::StopFirst, ..usual });
+        spec.specs[0].migrate = Some(MigratePolicy { order: ExchangeOrder::StopFirst, ..usual });
         spec
     };
     let mut world = world_with(stop_first(3));

@@ -512,10 +512,8 @@ fn a_part_that_waits_in_two_versions_does_not_fill_the_log() {
     let names = vec![world.task(first).node.clone().unwrap()];
     world.command(Command::Node(NodeCommand::Cordon(NameNodes { names }))).unwrap();
     world.pass(1_000, &["n1", "n2", "small"]);
-    // Each for a reason of its own.
-    web.specs[0].resources = Resources { cpu_millis: 100, memory_bytes: 2 << 30, disk_bytes: 0 };
+    web.specs[0].instances = 3;
     world.submit(web);
-    world.end_all("web");
     let versions: BTreeSet<u64> = world
         .live("web")
         .into_iter()

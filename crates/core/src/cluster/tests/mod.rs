@@ -15,4 +15,5 @@ mod preemption;
 mod questions;
 mod random;
 mod revise;
+mod update;
 mod world;
