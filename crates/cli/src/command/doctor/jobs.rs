@@ -28,11 +28,11 @@ pub(super) fn look(jobs: &[JobView]) -> Finding {
     Finding::warn(
         "jobs",
         format!(
-            "{} of {wanted} wanted do not run all their tasks: {}",
+            "{} of {wanted} wanted are not as they should be: {}",
             short.len(),
             named.join(", ")
         ),
-        "`longshore job status NAME` says of each task why; what was just submitted takes a moment",
+        "`longshore job status NAME` says of each task why; what has just changed takes a moment",
     )
 }
 
@@ -72,7 +72,7 @@ mod tests {
         };
         let found = look(&[well, waits, job(JobType::Batch, JobStatus::Failed)]);
         assert_eq!(found.level, Level::Warn);
-        let told = "1 of 2 wanted do not run all their tasks: shop/web (1/2 running, 1 pending)";
+        let told = "1 of 2 wanted are not as they should be: shop/web (1/2 running, 1 pending)";
         assert_eq!(found.detail, told);
         assert!(found.next.unwrap().contains("longshore job status"));
     }
