@@ -5,7 +5,7 @@ use longshore_sim::run::run;
 use longshore_sim::sabotage::Sabotage;
 
 /// How many seeds may pass before one catches what is broken.
-const SEEDS: u64 = 80;
+const SEEDS: u64 = 160;
 
 /// Runs seeds until one fails, and tells which property it says is broken. That such a cluster does not settle in the
 /// end (an E property) shows little, unless it is what is looked for: then the next seed is asked. So does that something
