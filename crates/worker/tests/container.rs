@@ -291,9 +291,15 @@ async fn networks_of_the_node_and_none_are_joined() {
     client.remove_network(&name).await.unwrap();
 }
 
-/// A port of this machine that is free just now.
+/// A port of this machine that is free just now, below the range that the system takes for clients: none of them takes it
+/// while Docker makes the container.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let port = 20_000 + u16::try_from(Uuid::new_v4().as_u128() % 12_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 #[tokio::test]

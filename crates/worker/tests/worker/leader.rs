@@ -1,6 +1,7 @@
 //! A NATS server, a leader played by the test, and a worker that can be ended and started again.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -36,6 +37,12 @@ use uuid::Uuid;
 pub(crate) const IMAGE: &str = "longshore-busybox:1";
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Ports are taken from here: below the range that the system takes for clients, so that none is taken by somebody else
+/// while its server starts or is away.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// How long clearing up may take, after whatever has gone wrong.
+const CLEARING_DEADLINE: Duration = Duration::from_secs(30);
+
 /// A NATS server for one test.
 pub(crate) struct Server {
     pub(crate) child: Child,
@@ -44,22 +51,45 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        Self::start_at(free.local_addr().unwrap().port())
+        loop {
+            let random = u16::try_from(Uuid::new_v4().as_u128() % PORTS.len() as u128).unwrap();
+            if let Some(server) = Self::launch(PORTS.start + random) {
+                return server;
+            }
+        }
     }
 
     pub(crate) fn start_at(port: u16) -> Self {
+        Self::launch(port).unwrap_or_else(|| panic!("the port {port} was taken meanwhile"))
+    }
+
+    /// Starts it, and stays until it is ready. `None` when it ends instead, since its port is somebody else's: whoever
+    /// waited for a server there would wait for ever.
+    fn launch(port: u16) -> Option<Self> {
         let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/bin/nats-server");
         let program = if tool.exists() { tool } else { PathBuf::from("nats-server") };
         let child = Command::new(&program)
             .args(["-a", "127.0.0.1", "-p", &port.to_string()])
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| {
                 panic!("cannot start {}: {error}; run scripts/setup", program.display())
             });
-        Self { child, port }
+        let mut server = Self { child, port };
+        let mut log = BufReader::new(server.child.stderr.take().unwrap());
+        let (mut line, mut before) = (String::new(), String::new());
+        while log.read_line(&mut line).unwrap() > 0 {
+            if line.contains("Server is ready") {
+                // Stays open: a server that cannot write its log ends.
+                server.child.stderr = Some(log.into_inner());
+                return Some(server);
+            }
+            before.push_str(&line);
+            line.clear();
+        }
+        assert!(before.contains("address already in use"), "the NATS server ended: {before}");
+        None
     }
 
     pub(crate) fn options(&self, role: Role, user: &str) -> longshore_bus::Options {
@@ -353,7 +383,9 @@ impl Drop for Node {
         };
         // A test's own runtime cannot be waited for from within.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let _ = std::thread::spawn(move || runtime.block_on(clear)).join();
+        let cleared = async { tokio::time::timeout(CLEARING_DEADLINE, clear).await };
+        // What hangs here must not hide why the test has failed.
+        let _ = std::thread::spawn(move || runtime.block_on(cleared)).join();
     }
 }
 
@@ -367,7 +399,8 @@ impl Running {
     /// Ends it without a word, wherever it is, and waits until its store is free.
     pub(crate) async fn kill(mut self, node: &Node) {
         self.task.abort();
-        let _ = (&mut self.task).await;
+        let ended = tokio::time::timeout(DEADLINE, &mut self.task).await;
+        assert!(ended.is_ok(), "the worker's task does not end when it is aborted");
         let start = tokio::time::Instant::now();
         while let Err(error) = Store::open(node.data_dir.path(), &node.name, NodeId(Uuid::new_v4()))
         {
