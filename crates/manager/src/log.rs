@@ -171,7 +171,7 @@ impl Log {
 
     /// The sequence of the last message.
     pub(crate) async fn end(&self) -> Result<u64, ManagerError> {
-        self.look.end(0).await.or_else(|error| match error {
+        self.look.end(Applied::default(), Applied::default).await.or_else(|error| match error {
             ManagerError::Broken(Broken::Begins { end, .. }) => Ok(end),
             error => Err(error),
         })
@@ -220,13 +220,13 @@ impl Log {
     /// # Errors
     /// What is broken is an error that passes until it was told for long enough.
     pub(crate) async fn check(&mut self, applied: Applied) -> Result<u64, ManagerError> {
-        self.look.check(applied).await
+        self.look.check(applied, || applied).await
     }
 
     /// The same, until it is told without doubt.
     async fn end_after(&mut self, applied: Applied) -> Result<u64, ManagerError> {
         loop {
-            match self.look.check(applied).await {
+            match self.look.check(applied, || applied).await {
                 Err(error) if self.look.doubt.is_open() && error.passes() => {
                     debug!(%error, "the log is asked for again");
                     tokio::time::sleep(RETRY_DELAY).await;
@@ -458,9 +458,13 @@ fn context(core: &Bus) -> jetstream::Context {
 }
 
 impl Look {
-    /// See [`Log::check`].
-    async fn check(&mut self, applied: Applied) -> Result<u64, ManagerError> {
-        let told = match self.end(applied.sequence).await {
+    /// See [`Log::check`]. `now` says what is applied when the answer is there.
+    async fn check(
+        &mut self,
+        applied: Applied,
+        now: impl Fn() -> Applied,
+    ) -> Result<u64, ManagerError> {
+        let told = match self.end(applied, now).await {
             Ok(end) => Ok(end),
             Err(ManagerError::Broken(broken)) => Err(broken),
             Err(error) => return Err(error),
@@ -492,9 +496,10 @@ impl Look {
     }
 
     /// Where the log ends, as it is told now.
-    async fn end(&self, known: u64) -> Result<u64, ManagerError> {
+    async fn end(&self, known: Applied, now: impl Fn() -> Applied) -> Result<u64, ManagerError> {
         let info = self.info().await?.map(|info| ends(&info));
-        Ok(judge::end(&self.stream, info.as_ref(), &self.created, known)?)
+        let (known, applied) = (known.sequence, now().sequence);
+        Ok(judge::end(&self.stream, info.as_ref(), &self.created, known, applied)?)
     }
 
     /// What the server says of the stream; `None` when it says that there is no such stream.
@@ -544,9 +549,10 @@ impl Look {
         let mut before = *position.borrow();
         loop {
             tokio::time::sleep(Duration::from_millis(LOOK_INTERVAL_MS)).await;
-            // Read before the question: what is written meanwhile only makes the log longer.
+            // Read before the question: what is written meanwhile only makes the log longer at its end. At its beginning it
+            // may have been trimmed as far as is applied when the answer is there.
             let applied = *position.borrow();
-            let checked = match self.check(applied).await {
+            let checked = match self.check(applied, || *position.borrow()).await {
                 Ok(end) => {
                     if end > position.borrow().sequence {
                         beyond.send_replace(end);

@@ -168,11 +168,20 @@ impl Applied {
     }
 }
 
-/// Where the log ends, if it is the one made at `created` and still holds everything after the message `known`.
+/// Where the log ends, if it is the one made at `created`, holds the message `known`, and everything after the message
+/// `applied`. The first is what was applied before the question, which the log must have held all the time; the second,
+/// what is applied when the answer is there: an answer may take seconds, in which messages are read, and cut behind a
+/// snapshot.
 ///
 /// # Errors
 /// How it is broken.
-pub fn end(stream: &str, info: Option<&Info>, created: &str, known: u64) -> Result<u64, Broken> {
+pub fn end(
+    stream: &str,
+    info: Option<&Info>,
+    created: &str,
+    known: u64,
+    applied: u64,
+) -> Result<u64, Broken> {
     let stream = || stream.to_owned();
     let Some(info) = info else { return Err(Broken::Gone { stream: stream() }) };
     if info.created != created {
@@ -183,8 +192,8 @@ pub fn end(stream: &str, info: Option<&Info>, created: &str, known: u64) -> Resu
     if end < known {
         return Err(Broken::Shortened { end, known });
     }
-    if end > known && first > known + 1 {
-        return Err(Broken::Begins { first, known, end });
+    if end > applied && first > applied + 1 {
+        return Err(Broken::Begins { first, known: applied, end });
     }
     Ok(end)
 }
@@ -292,7 +301,7 @@ mod tests {
     }
 
     fn told(info: &Info, known: u64) -> Result<u64, Broken> {
-        end("log", Some(info), "monday", known)
+        end("log", Some(info), "monday", known, known)
     }
 
     #[test]
@@ -302,11 +311,22 @@ mod tests {
         assert_eq!(told(&info(8, 7), 7), Ok(7), "trimmed whole");
         assert_eq!(told(&info(9, 9), 7), Err(Broken::Begins { first: 9, known: 7, end: 9 }));
         assert_eq!(told(&info(1, 6), 7), Err(Broken::Shortened { end: 6, known: 7 }));
-        assert!(matches!(end("log", None, "monday", 7), Err(Broken::Gone { .. })));
+        assert!(matches!(end("log", None, "monday", 7, 7), Err(Broken::Gone { .. })));
         assert!(matches!(
-            end("log", Some(&info(1, 9)), "tuesday", 7),
+            end("log", Some(&info(1, 9)), "tuesday", 7, 7),
             Err(Broken::Replaced { .. })
         ));
+    }
+
+    #[test]
+    fn a_log_that_was_read_and_trimmed_while_the_answer_was_on_its_way_is_whole() {
+        let told = |info: Info, applied| end("log", Some(&info), "monday", 7, applied);
+        assert_eq!(told(info(9, 12), 12), Ok(12));
+        assert_eq!(told(info(9, 12), 8), Ok(12), "up to what is applied now");
+        let begins = Err(Broken::Begins { first: 10, known: 8, end: 12 });
+        assert_eq!(told(info(10, 12), 8), begins);
+        // What was written since the question may be missing in an answer that was given before.
+        assert_eq!(told(info(1, 8), 12), Ok(8));
     }
 
     #[test]

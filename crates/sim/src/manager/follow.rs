@@ -143,7 +143,7 @@ impl Manager {
         })
     }
 
-    /// Judges what is said of the log's ends. Nothing, where nothing can be told.
+    /// Judges what is said of the log's ends, by what was applied before it was asked. Nothing, where nothing can be told.
     pub(super) fn judge(
         &mut self,
         info: Option<&Info>,
@@ -151,7 +151,8 @@ impl Manager {
         ctx: &mut Context<'_>,
     ) -> Option<Result<u64, Broken>> {
         let created = ctx.disk.content().log_created.clone().unwrap_or_default();
-        let told = end(LOG, info, &created, applied.sequence);
+        let now = self.looked_for().unwrap_or(applied);
+        let told = end(LOG, info, &created, applied.sequence, now.sequence);
         let is_opening = matches!(self.phase, Phase::Reading { .. });
         let told = if is_opening && ctx.sabotage == Some(Sabotage::LeadOverLostTail) {
             Ok(info.map_or(0, |info| info.last))
@@ -409,8 +410,8 @@ impl Manager {
         ctx.out.push(Output::Wake(ctx.now + LOOK_INTERVAL_MS * MS, Timer::Check(self.opened)));
     }
 
-    /// Where whoever looks must find the log: read before the question, because what is written meanwhile only
-    /// makes the log longer.
+    /// Where whoever looks must find the log to end: read before the question, because what is written meanwhile only
+    /// makes the log longer. And where it may begin: read when the answer is there.
     fn looked_for(&self) -> Option<Applied> {
         match self.phase {
             Phase::Standing => Some(self.applied()),
