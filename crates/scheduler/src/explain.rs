@@ -17,9 +17,15 @@ use crate::demand::Demand;
 use crate::filter::{self, Reason, Verdict};
 use crate::fleet::{Fleet, Node};
 
-/// How many nodes were removed, and why.
+/// How many nodes were removed, and why. Most often it is nobody, and a reason is kept with every task.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rejected {
+    removed: Option<Arc<Removed>>,
+}
+
+/// The nodes that were removed: at least one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Removed {
     counts: [u32; Reason::ALL.len()],
     /// How many did not meet each constraint, by its place in the spec and its text; only those that removed
     /// a node.
@@ -40,28 +46,41 @@ struct Detail {
 impl Rejected {
     /// How many nodes were removed for this reason.
     pub fn count(&self, reason: Reason) -> u32 {
-        self.counts[reason as usize]
+        self.counts()[reason as usize]
+    }
+
+    fn counts(&self) -> [u32; Reason::ALL.len()] {
+        self.removed.as_ref().map_or([0; Reason::ALL.len()], |removed| removed.counts)
+    }
+
+    fn unmet_constraints(&self) -> &[(usize, Arc<str>, u32)] {
+        self.removed.as_ref().map_or(&[], |removed| &removed.constraints)
+    }
+
+    fn removed_mut(&mut self) -> &mut Removed {
+        Arc::make_mut(self.removed.get_or_insert_default())
     }
 
     /// The reasons that removed a node, each with its count, in the order in which filters are asked.
     pub fn iter(&self) -> impl Iterator<Item = (Reason, u32)> {
-        Reason::ALL.into_iter().zip(self.counts).filter(|&(_, count)| count > 0)
+        Reason::ALL.into_iter().zip(self.counts()).filter(|&(_, count)| count > 0)
     }
 
     /// How many nodes were removed in all.
     pub fn total(&self) -> u32 {
-        self.counts.iter().sum()
+        self.counts().iter().sum()
     }
 
     /// How many did not meet each constraint, by its text.
     pub fn constraints(&self) -> impl Iterator<Item = (&str, u32)> {
-        self.constraints.iter().map(|(_, text, count)| (&**text, *count))
+        self.unmet_constraints().iter().map(|(_, text, count)| (&**text, *count))
     }
 
     /// How many did not meet each constraint, by its place in the spec.
     fn unmet(&self) -> Vec<(u32, u32)> {
         let place = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
-        self.constraints.iter().map(|(index, _, nodes)| (place(*index), *nodes)).collect()
+        let unmet = self.unmet_constraints().iter();
+        unmet.map(|(index, _, nodes)| (place(*index), *nodes)).collect()
     }
 
     /// Counts one node.
@@ -80,11 +99,12 @@ impl Rejected {
         text: impl FnOnce(usize) -> Arc<str>,
     ) {
         let Some(reason) = verdict.reason() else { return };
-        self.counts[reason as usize] += nodes;
+        let Removed { counts, constraints, .. } = self.removed_mut();
+        counts[reason as usize] += nodes;
         if let Some(index) = verdict.constraint() {
-            match self.constraints.binary_search_by_key(&index, |(known, ..)| *known) {
-                Ok(at) => self.constraints[at].2 += nodes,
-                Err(at) => self.constraints.insert(at, (index, text(index), nodes)),
+            match constraints.binary_search_by_key(&index, |(known, ..)| *known) {
+                Ok(at) => constraints[at].2 += nodes,
+                Err(at) => constraints.insert(at, (index, text(index), nodes)),
             }
         }
     }
@@ -92,7 +112,7 @@ impl Rejected {
     /// Notes what a person would ask next about a node that was removed.
     pub(crate) fn look_closer(&mut self, verdict: Verdict, node: &Node, demand: &Demand<'_>) {
         let Some(reason) = verdict.reason() else { return };
-        let detail = self.detail.get_or_insert_with(|| {
+        let detail = self.removed_mut().detail.get_or_insert_with(|| {
             let (free_max, wanted) = (Resources::ZERO, demand.resources);
             Box::new(Detail { free_max, wanted, ports_taken: BTreeSet::new() })
         });
@@ -116,7 +136,8 @@ impl Rejected {
             let each = self.constraints().map(|(text, count)| format!("{text}: {count}"));
             return Some(each.collect::<Vec<_>>().join("; "));
         }
-        let Detail { free_max: free, wanted, ports_taken } = &**self.detail.as_ref()?;
+        let Detail { free_max: free, wanted, ports_taken } =
+            &**self.removed.as_ref()?.detail.as_ref()?;
         match reason {
             Reason::Cpu => Some(format!(
                 "most free: {} of {} cores wanted",
@@ -196,7 +217,7 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |index| {
             let known = |(known, ..): &&(usize, Arc<str>, u32)| u32::try_from(*known) == Ok(index);
-            let known = self.rejected.constraints.iter().find(known);
+            let known = self.rejected.unmet_constraints().iter().find(known);
             known.map(|(_, text, _)| text.to_string()).unwrap_or_default()
         };
         f.write_str(&self.why().sentence(text))

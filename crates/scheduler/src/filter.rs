@@ -35,6 +35,8 @@ impl Verdict {
 
     /// How many verdicts there are.
     pub(crate) const COUNT: usize = 256;
+    /// How many there are of those that name no constraint, but for [`Self::VACANT`]: they come first.
+    pub(crate) const WITHOUT_CONSTRAINT: usize = Reason::ALL.len() + 1;
 
     pub(crate) fn of(reason: Reason) -> Self {
         Self(reason as u8 + 1)

@@ -164,17 +164,26 @@ impl Index {
             view.set_profile(profile_of(&mut self.profiles, fleet, demand));
         }
         let path = view.path(fleet, self.kind);
-        if ask == Ask::Reason {
-            self.columns.catch_up_blocks(fleet);
-        }
         // To bring a view up to date pays where it is used again before much has changed.
         let pays = self.in_a_row > IN_A_ROW_MIN + fleet.lanes().len() / BLOCK;
         let popular = self.popular.as_ref().map(|(_, popular)| popular);
         let ground = ground(self.kind, self.level, fleet, &self.columns, popular);
+        let mut is_searched = ask != Ask::All && !pays && view.is_sooner_searched(&ground, path);
+        let mut lacking = None;
+        if is_searched && ask == Ask::Reason {
+            let amounts = demand.amounts();
+            lacking = view
+                .nodes()
+                .is_countable()
+                .then_some(())
+                .and_then(|()| self.columns.count_lacking(self.level, fleet, &amounts));
+            is_searched = lacking.is_some();
+        }
         let mut is_found = false;
-        if ask != Ask::All && !pays && view.is_sooner_searched(&ground, path) {
+        if is_searched {
+            let ground = self::ground(self.kind, self.level, fleet, &self.columns, popular);
             let cells = self.pools.of(fleet, &self.columns, view.profile());
-            is_found = view.find(&ground, cells, &mut self.notes, ask == Ask::Reason);
+            is_found = view.find(&ground, cells, &mut self.notes, lacking);
         }
         if !is_found {
             self.columns.catch_up_blocks(fleet);

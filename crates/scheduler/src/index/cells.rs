@@ -412,9 +412,16 @@ impl Cells {
             let Some(factors) = factors.get(at) else { continue };
             let least = kernel::bounds(level, &group.least, factors, bounds);
             if least < first.0 {
-                let cell = bounds.iter().position(|bound| *bound == least).unwrap_or(0);
-                first = (least, at, cell);
+                first = (least, at, 0);
             }
+        }
+        if let Some(bounds) = bounds.get(first.1) {
+            let blocks = bounds.as_chunks::<CELL>().0.iter().enumerate();
+            let of_least = |(at, bounds)| match kernel::at_most(level, bounds, first.0) {
+                0 => None,
+                bits => Some(at * CELL + bits.trailing_zeros() as usize),
+            };
+            first.2 = { blocks }.find_map(of_least).unwrap_or(0);
         }
         first
     }

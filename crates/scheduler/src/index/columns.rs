@@ -9,6 +9,12 @@ use crate::fleet::Fleet;
 use crate::fleet::lanes::BLOCK;
 use crate::index::{kernel, tree};
 
+/// Where so few blocks have a node that may lack what is wanted, their nodes are looked at one by one; blocks need not be
+/// kept up to date for that.
+const SCARCE_FEW: usize = 4;
+/// Where there are more than this, all nodes are judged instead of counted.
+const SCARCE_MAX: usize = 64;
+
 /// One figure of each node of a block.
 pub(crate) type Lane64 = [f64; BLOCK];
 
@@ -140,6 +146,9 @@ impl Block {
     }
 }
 
+/// The least that is free in a block, of each dimension, rounded down.
+pub(crate) type Room = [f32; DIMENSIONS];
+
 /// The figures of every node.
 #[derive(Debug, Default)]
 pub(crate) struct Columns {
@@ -148,9 +157,11 @@ pub(crate) struct Columns {
     /// The blocks whose summary may be lower than need be.
     loose: Vec<usize>,
     nodes: Vec<Figures>,
-    /// The least that is free in each block, by dimension, rounded down; infinite behind the last one, so that they end
-    /// with a whole block.
-    room: [Vec<f32>; DIMENSIONS],
+    /// At most the least that is free in each block, of each dimension; infinite behind the last one, so that they end
+    /// with a whole vector. Raised where it is asked for.
+    room: Vec<Room>,
+    /// The blocks in which somebody may lack what was asked for last.
+    scarce: Vec<usize>,
     /// How many lanes there are of each standing.
     standings: Vec<u32>,
     /// Up to where the fleet's journal was read.
@@ -183,24 +194,57 @@ impl Columns {
         &self.standings
     }
 
-    /// Calls with each block in which somebody may not have what is wanted.
-    pub(crate) fn without_room(&self, level: Level, wanted: &Amounts, mut act: impl FnMut(usize)) {
+    /// Notes the blocks in which somebody may not have what is wanted.
+    fn find_scarce(&mut self, level: Level, wanted: &Amounts) {
         // Whoever wants nothing lacks nothing.
         let below = wanted.map(|amount| match amount {
             0 => f32::NEG_INFINITY,
             _ => (amount as f32).next_up(),
         });
-        let room = self.room.each_ref().map(|room| room.as_chunks::<BLOCK>().0);
-        for at in 0..room[0].len() {
-            let mut bits = 0;
-            for (room, below) in room.iter().zip(below) {
-                bits |= kernel::at_most(level, &room[at], below);
+        let Self { scarce, room, .. } = self;
+        scarce.clear();
+        kernel::each_without_room(level, room, &below, |block| scarce.push(block));
+    }
+
+    /// How many of the nodes that nothing else stands in the way of lack what is wanted, each counted for the first
+    /// dimension that it lacks. `None` where they are in so many blocks that all nodes are sooner judged.
+    pub(crate) fn count_lacking(
+        &mut self,
+        level: Level,
+        fleet: &Fleet,
+        wanted: &Amounts,
+    ) -> Option<[u32; DIMENSIONS]> {
+        let mut counts = [0; DIMENSIONS];
+        self.find_scarce(level, wanted);
+        if self.scarce.len() <= SCARCE_FEW {
+            for at in self.scarce.iter().copied() {
+                let nodes = &self.nodes[at * BLOCK..(at + 1) * BLOCK];
+                let mut least = [f64::INFINITY; DIMENSIONS];
+                for node in nodes {
+                    let free = node.free;
+                    least = std::array::from_fn(|r| least[r].min(free[r]));
+                    if node.standing == Verdict::FEASIBLE
+                        && let Some(lack) =
+                            (0..DIMENSIONS).find(|r| filter::lacks(free[*r], wanted[*r]))
+                    {
+                        counts[lack] += 1;
+                    }
+                }
+                self.room[at] = least.map(rounded_down);
             }
-            while bits != 0 {
-                act(at * BLOCK + bits.trailing_zeros() as usize);
-                bits &= bits - 1;
+            return Some(counts);
+        }
+        self.catch_up_blocks(fleet);
+        self.find_scarce(level, wanted);
+        for at in self.scarce.iter().copied() {
+            let mut open = self.summaries[at].open;
+            let lacking = kernel::lacking(level, &self.blocks[at], wanted);
+            for (count, lacking) in counts.iter_mut().zip(lacking) {
+                *count += (open & lacking).count_ones();
+                open &= !lacking;
             }
         }
+        (self.scarce.len() <= SCARCE_MAX).then_some(counts)
     }
 
     /// Computes anew the figures of the nodes that have changed.
@@ -216,6 +260,8 @@ impl Columns {
             self.nodes.resize_with(lanes, Figures::vacant);
             self.standings.resize(Verdict::COUNT, 0);
             self.standings[usize::from(Verdict::VACANT.0)] += new;
+            let blocks = (lanes / BLOCK).next_multiple_of(kernel::ROOMS);
+            self.room.resize(blocks, [f32::INFINITY; DIMENSIONS]);
         }
         let changed = fleet.journal().lanes_since(self.read).filter(|_| !is_base_new);
         match changed {
@@ -231,6 +277,9 @@ impl Columns {
         self.standings[usize::from(node.standing.0)] -= 1;
         self.standings[usize::from(figures.standing.0)] += 1;
         *node = figures;
+        for (room, free) in self.room[lane as usize / BLOCK].iter_mut().zip(figures.free) {
+            *room = room.min(rounded_down(free));
+        }
     }
 
     /// Brings the blocks to where the figures of single nodes are.
@@ -243,8 +292,6 @@ impl Columns {
         if self.blocks.len() < lanes / BLOCK {
             self.blocks.resize_with(lanes / BLOCK, Block::vacant);
             self.summaries.resize_with(lanes / BLOCK, Summary::vacant);
-            let blocks = (lanes / BLOCK).next_multiple_of(BLOCK);
-            self.room.iter_mut().for_each(|room| room.resize(blocks, f32::INFINITY));
         }
         let changed = fleet.journal().lanes_since(self.blocks_read).filter(|_| !is_base_new);
         match changed {
@@ -262,9 +309,7 @@ impl Columns {
         if summary.is_loose && !was_loose {
             self.loose.push(at);
         }
-        for (room, least) in self.room.iter_mut().zip(summary.free_least) {
-            room[at] = rounded_down(least);
-        }
+        self.room[at] = summary.free_least.map(rounded_down);
     }
 
     /// Raises what nobody's share of a cost is below where a node has got costlier: before it is gone by.

@@ -7,7 +7,7 @@ use fearless_simd::{Level, Select, Simd, SimdBase, SimdMask, dispatch, f32x16, f
 
 use crate::demand::{Amounts, DIMENSIONS};
 use crate::fleet::lanes::BLOCK;
-use crate::index::columns::{Block, Lane64};
+use crate::index::columns::{Block, Lane64, Room};
 
 /// How many lanes one vector has.
 const WIDTH: usize = 8;
@@ -80,6 +80,19 @@ pub(crate) fn at_most(level: Level, figures: &[f32; BLOCK], most: f32) -> u64 {
     dispatch!(level, simd => at_most_by(simd, figures, most))
 }
 
+/// The least of 64 figures, and which are just that, as bits.
+pub(crate) fn lowest(level: Level, figures: &[f32; BLOCK]) -> (f32, u64) {
+    dispatch!(level, simd => lowest_by(simd, figures))
+}
+
+/// So many blocks' rooms make a vector.
+pub(crate) const ROOMS: usize = HALF_WIDTH / DIMENSIONS;
+
+/// Calls with the number of each block in whose room something is at most this.
+pub(crate) fn each_without_room(level: Level, room: &[Room], below: &Room, act: impl FnMut(usize)) {
+    dispatch!(level, simd => each_without_room_by(simd, room, below, act));
+}
+
 /// About what each of 64 nodes costs, and which of these figures are at most this, as bits.
 pub(crate) fn rough_costs(
     level: Level,
@@ -136,6 +149,28 @@ fn at_most_by<S: Simd>(simd: S, figures: &[f32; BLOCK], most: f32) -> u64 {
         bits |= half_part(simd, figures, at).simd_le(most).to_bitmask() << (at * HALF_WIDTH);
     }
     bits
+}
+
+#[inline(always)]
+fn lowest_by<S: Simd>(simd: S, figures: &[f32; BLOCK]) -> (f32, u64) {
+    let parts: [f32x16<S>; BLOCK / HALF_WIDTH] =
+        std::array::from_fn(|at| half_part(simd, figures, at));
+    let least = parts[0].min(parts[1]).min(parts[2].min(parts[3]));
+    let least = least.as_slice().iter().copied().fold(f32::INFINITY, f32::min);
+    (least, at_most_by(simd, figures, least))
+}
+
+#[inline(always)]
+fn each_without_room_by<S: Simd>(simd: S, room: &[Room], below: &Room, mut act: impl FnMut(usize)) {
+    let below = f32x16::from_slice(simd, [*below; ROOMS].as_flattened());
+    for (at, rooms) in room.as_chunks::<ROOMS>().0.iter().enumerate() {
+        let mut bits = f32x16::from_slice(simd, rooms.as_flattened()).simd_le(below).to_bitmask();
+        while bits != 0 {
+            let block = bits.trailing_zeros() as usize / DIMENSIONS;
+            act(at * ROOMS + block);
+            bits &= u64::MAX << ((block + 1) * DIMENSIONS);
+        }
+    }
 }
 
 #[inline(always)]

@@ -8,7 +8,7 @@ use longshore_proto::name::NodeName;
 use longshore_proto::spec::SchedulerKind;
 
 use crate::cost::{self, Key, Rank};
-use crate::demand::Demand;
+use crate::demand::{DIMENSIONS, Demand};
 use crate::explain::{CostTerms, Rejected};
 use crate::fleet::Fleet;
 use crate::fleet::lanes::BLOCK;
@@ -155,19 +155,19 @@ impl View {
         is_behind && !is_patient && self.is_searchable(ground)
     }
 
-    /// Finds the best node without bringing the view up to date; with what a reason takes, if there is to be one. False
-    /// where that is not to be had.
+    /// Finds the best node without bringing the view up to date. For a reason it takes the next one too, and `lacking`:
+    /// how many nodes lack what is wanted. False where it is not to be had.
     pub(crate) fn find(
         &mut self,
         ground: &Ground<'_>,
         cells: (&Cells, bool),
         notes: &mut Notes,
-        with_reason: bool,
+        lacking: Option<[u32; DIMENSIONS]>,
     ) -> bool {
-        if with_reason && !self.nodes.count(ground) {
-            return false;
+        if let Some(lacking) = lacking {
+            self.nodes.count(ground, lacking);
         }
-        self.found = self.search(ground, cells, notes, with_reason);
+        self.found = self.search(ground, cells, notes, lacking.is_some());
         if self.found.is_none() {
             self.patience = PATIENCE;
         }

@@ -1,43 +1,34 @@
 //! How many nodes can take the task, and why the others cannot: what a reason says of them.
 
-use crate::demand::Dimension;
+use crate::demand::{DIMENSIONS, Dimension};
 use crate::explain::Rejected;
 use crate::filter::{self, Verdict};
-use crate::fleet::lanes::BLOCK;
 use crate::index::Ground;
 use crate::index::judgement::Judgement;
-use crate::index::kernel;
-
-/// Where more blocks than this have a node without room, all nodes are judged instead of counted.
-const CLOSER_MAX: usize = 64;
 
 impl Judgement {
-    /// Counts who can take the task and why the others cannot, without judging each. False where that needs a closer
-    /// look.
-    pub(crate) fn count(&mut self, ground: &Ground<'_>) -> bool {
-        if self.profile.has_verdicts() || self.looks_at_company() {
-            return false;
-        }
+    /// Whether it can be told who can take the task, and why the others cannot, without judging each.
+    pub(crate) fn is_countable(&self) -> bool {
+        !self.profile.has_verdicts() && !self.looks_at_company()
+    }
+
+    /// Counts that. `lacking` says how many lack what is wanted; see [`Columns::count_lacking`].
+    ///
+    /// [`Columns::count_lacking`]: crate::index::columns::Columns::count_lacking
+    pub(crate) fn count(&mut self, ground: &Ground<'_>, lacking: [u32; DIMENSIONS]) {
         let counts = self.counted.get_or_insert_with(|| Box::new([0; Verdict::COUNT]));
-        counts.iter_mut().zip(ground.columns.standings()).for_each(|(all, of)| *all = *of);
-        let mut closer = 0;
-        ground.columns.without_room(ground.level, &self.demand.amounts, |at| {
-            closer += 1;
-            if closer > CLOSER_MAX {
-                return;
-            }
-            let mut open = ground.columns.summary(at).open;
-            let block = ground.columns.block(at);
-            let lacking = kernel::lacking(ground.level, block, &self.demand.amounts);
-            for (r, lacking) in Dimension::ALL.into_iter().zip(lacking) {
-                let lack = (open & lacking).count_ones();
-                counts[usize::from(Verdict::of(filter::lack_of(r)).0)] += lack;
-                counts[usize::from(Verdict::FEASIBLE.0)] -= lack;
-                open &= !lacking;
-            }
-        });
-        (self.is_counted, self.lanes) = (closer <= CLOSER_MAX, ground.columns.len() * BLOCK);
-        self.is_counted
+        // There are none of an empty fleet.
+        let standings = ground.columns.standings();
+        let vacant = usize::from(Verdict::VACANT.0);
+        for (count, of) in counts.iter_mut().zip(standings).take(Verdict::WITHOUT_CONSTRAINT) {
+            *count = *of;
+        }
+        counts[vacant] = standings.get(vacant).copied().unwrap_or(0);
+        for (r, lacking) in Dimension::ALL.into_iter().zip(lacking) {
+            counts[usize::from(Verdict::of(filter::lack_of(r)).0)] += lacking;
+            counts[usize::from(Verdict::FEASIBLE.0)] -= lacking;
+        }
+        (self.is_counted, self.lanes) = (true, ground.fleet.lanes().len());
     }
 
     /// From now on what was judged counts again.

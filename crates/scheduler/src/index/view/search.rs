@@ -7,7 +7,7 @@ use crate::cost::{Rank, dot};
 use crate::filter::Verdict;
 use crate::fleet::GroupId;
 use crate::fleet::lanes::BLOCK;
-use crate::index::cells::{CELL, Cell, Cells, Kind, least_of};
+use crate::index::cells::{CELL, Cell, Cells, Kind};
 use crate::index::columns::rounded_down;
 use crate::index::judgement::Judgement;
 use crate::index::kernel;
@@ -368,7 +368,7 @@ impl Search<'_> {
         // Whoever seems to be the best most often is: then hardly any other need be looked at.
         let mut in_order = 0;
         while self.most == f32::INFINITY && bits != 0 && in_order < IN_ORDER_MAX {
-            let lowest = kernel::at_most(level, &costs, least_of(&costs)) & bits;
+            let lowest = kernel::lowest(level, &costs).1 & bits;
             let slot = if lowest == 0 { bits } else { lowest }.trailing_zeros() as usize;
             self.look(cell.lane(slot), class, false);
             costs[slot] = f32::INFINITY;
@@ -477,6 +477,31 @@ mod tests {
             }
             // All tasks of its kind are in zone b, where more is free: that decides if each counts for little.
             assert_eq!(zones.contains("b"), weight == 1, "weight {weight}: {zones:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_lacks_room_is_counted_in_few_blocks_and_in_many() {
+        let mut fleet = fleet(800);
+        let mut index = Index::new(SchedulerKind::Epvm);
+        let full = demand(1000, 1000);
+        let mut check = |fleet: &Fleet, lacking: u32| {
+            let wanted = demand(3, 5);
+            let explanation = plain::place(fleet, &wanted, Policy::Epvm).unwrap().explanation;
+            let (view, _) = index.view(fleet, &wanted, Ask::Reason);
+            assert!(view.found.is_some(), "it is searched for");
+            assert_eq!(view.rejected(), explanation.rejected);
+            assert_eq!((view.feasible(), explanation.feasible), (800 - lacking, 800 - lacking));
+        };
+        check(&fleet, 0);
+        for nodes in [1, 3, 700, 2, 790] {
+            // Of one block, of several, and of all; and after many have got room again.
+            let some: Vec<String> = (0..nodes).map(|node| format!("n{node}")).collect();
+            some.iter().for_each(|node| fleet.reserve(&name(node), &full));
+            check(&fleet, nodes);
+            check(&fleet, nodes);
+            some.iter().for_each(|node| fleet.release(&name(node), &full));
+            check(&fleet, 0);
         }
     }
 
