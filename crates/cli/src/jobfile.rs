@@ -16,9 +16,9 @@ use longshore_proto::health::{HealthCheck, Probe};
 use longshore_proto::name::{Datacenter, JobName, LoginName, Namespace, SpecName};
 use longshore_proto::platform::Platform;
 use longshore_proto::spec::{
-    Affinity, ExchangeOrder, JobSpec, JobType, MigratePolicy, Mount, MountSource, OnNodeLoss,
-    PullPolicy, ReschedulePolicy, Resources, RestartPolicy, SchedulerKind, Spread, TaskSpec,
-    UpdatePolicy,
+    Affinity, ExchangeOrder, JobSpec, JobType, MigratePolicy, Mount, MountSource, OnFailure,
+    OnNodeLoss, PullPolicy, ReschedulePolicy, Resources, RestartPolicy, SchedulerKind, Spread,
+    TaskSpec, UpdatePolicy,
 };
 use longshore_proto::validate;
 use serde::Deserialize;
@@ -437,6 +437,12 @@ struct Update {
     order: Option<ExchangeOrder>,
     #[serde(default, deserialize_with = "field::parallel")]
     parallel: Option<u32>,
+    #[serde(default, deserialize_with = "field::healthy_for")]
+    healthy_for: Option<u64>,
+    #[serde(default)]
+    on_failure: OnFailure,
+    #[serde(default, deserialize_with = "field::progress_deadline")]
+    progress_deadline: Option<u64>,
 }
 
 impl From<Update> for UpdatePolicy {
@@ -445,6 +451,9 @@ impl From<Update> for UpdatePolicy {
         Self {
             order: table.order.unwrap_or(usual.order),
             parallel: table.parallel.unwrap_or(usual.parallel),
+            healthy_for_ms: table.healthy_for.unwrap_or(usual.healthy_for_ms),
+            on_failure: table.on_failure,
+            progress_deadline_ms: table.progress_deadline.unwrap_or(usual.progress_deadline_ms),
         }
     }
 }

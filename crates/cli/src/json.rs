@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use longshore_proto::api::{ClusterView, DrainView, JobView, NodeView, SpecView, TaskView};
+use longshore_proto::api::{
+    ClusterView, DrainView, JobView, NodeView, RolledBack, SpecView, TaskView,
+};
 use longshore_proto::event::{self, Event, JobWants};
 use longshore_proto::health::Health;
 use longshore_proto::metrics::{PullFigures, Usage};
@@ -234,6 +236,7 @@ pub(crate) struct Job<'a> {
     datacenters: Vec<&'a str>,
     specs: Vec<Spec<'a>>,
     created_at: String,
+    rolled_back: Option<&'a RolledBack>,
 }
 
 /// A part of a job.
@@ -262,6 +265,7 @@ impl<'a> From<&'a JobView> for Job<'a> {
             datacenters: job.datacenters.iter().map(|datacenter| datacenter.as_str()).collect(),
             specs: job.specs.iter().map(Spec::from).collect(),
             created_at: time(job.created_at_ms),
+            rolled_back: job.rolled_back.as_ref(),
         }
     }
 }
@@ -472,6 +476,7 @@ pub(crate) mod tests {
                 outdated: 0,
             }],
             created_at_ms: 1_700_000_000_000,
+            rolled_back: None,
         }
     }
 
@@ -548,6 +553,7 @@ pub(crate) mod tests {
                     "name": "main", "image": "busybox:1", "instances": 2, "running": 1, "starting": 0, "pending": 1,
                     "completed": 0, "failed": 0, "outdated": 0,
                 }],
+                "rolled_back": null,
                 "created_at": "2023-11-14T22:13:20.000Z",
             })
         );

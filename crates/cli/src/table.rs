@@ -292,6 +292,7 @@ pub(crate) fn job(job: &JobView) -> String {
         ("priority", Some(job.priority.to_string())),
         ("datacenters", Some(datacenters)),
         ("created", Some(time(job.created_at_ms))),
+        ("rolled back", job.rolled_back.as_ref().map(|back| one_line(&back.to_string()))),
     ]);
     let rows = job.specs.iter().map(|spec| {
         let on_their_way = [spec.instances, spec.running, spec.starting, spec.pending];

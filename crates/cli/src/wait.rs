@@ -319,6 +319,9 @@ fn verdict(job: &JobView, tasks: &[TaskView], version: u64, until: Until) -> Opt
     if job.version < version {
         return None;
     }
+    if let Some(back) = job.rolled_back.as_ref().filter(|back| back.failed >= version) {
+        return Some(Verdict::Failed { code: None, reason: back.to_string() });
+    }
     match (job.job_type, job.status) {
         (_, JobStatus::Stopping) => Some(Verdict::Overtaken("is being stopped")),
         (_, JobStatus::Stopped) => Some(Verdict::Overtaken("was stopped")),
@@ -356,6 +359,8 @@ fn failed(tasks: &[TaskView], version: u64) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use longshore_proto::api::RolledBack;
+
     use crate::json::tests::{job, task};
 
     fn ended(number: u128, slot: u32, code: Option<i64>, finished_at_ms: u64) -> TaskView {
@@ -381,6 +386,20 @@ mod tests {
         assert_eq!(verdict(&service, &[silent], 1, Until::Done), None);
         service.status = JobStatus::Stopping;
         assert!(matches!(verdict(&service, &[], 1, Until::Done), Some(Verdict::Overtaken(_))));
+    }
+
+    #[test]
+    fn a_version_that_was_rolled_back_has_failed_and_what_came_of_that_is_waited_for() {
+        let mut service = job(JobType::Service, JobStatus::Running);
+        (service.version, service.specs[0].running) = (3, 2);
+        let reason = "task 7 of main has come to nothing".to_owned();
+        service.rolled_back = Some(RolledBack { failed: 2, to: 1, reason });
+        let Some(Verdict::Failed { code: None, reason }) = verdict(&service, &[], 2, Until::Done)
+        else {
+            panic!("it has failed");
+        };
+        assert!(reason.contains("back to version 1") && reason.contains("task 7"), "{reason}");
+        assert_eq!(verdict(&service, &[], 3, Until::Done), Some(Verdict::Runs));
     }
 
     #[test]

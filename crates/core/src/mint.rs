@@ -1,6 +1,6 @@
 //! Ids from a seed: the shell draws the randomness, the core only spreads it.
 
-use longshore_proto::id::TaskId;
+use longshore_proto::id::{CommandId, TaskId};
 use sha2::{Digest, Sha256};
 use uuid::Builder;
 
@@ -16,6 +16,11 @@ impl Minter {
     /// A minter for one step. Each step needs a fresh seed from a good source of randomness.
     pub fn new(seed: [u8; 16], wall_ms: u64) -> Self {
         Self { seed, wall_ms, minted: 0 }
+    }
+
+    /// An id for a command that the leader gives to itself.
+    pub fn command_id(&mut self) -> CommandId {
+        CommandId(self.task_id().0)
     }
 
     /// The next task id. Ids of one minter rise, so that tasks sort in the order of their making.

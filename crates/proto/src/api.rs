@@ -6,6 +6,7 @@
 //! the first answer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -446,6 +447,27 @@ pub struct JobView {
     pub specs: Vec<SpecView>,
     /// When it was first submitted.
     pub created_at_ms: u64,
+    /// Why the cluster made this version by itself, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBack>,
+}
+
+/// That the cluster has gone back to an earlier version of a job by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// The version that has failed.
+    pub failed: u64,
+    /// The one that it went back to.
+    pub to: u64,
+    /// Because of which task, and why.
+    pub reason: String,
+}
+
+impl fmt::Display for RolledBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { failed, to, reason } = self;
+        write!(f, "back to version {to}, because version {failed} has failed: {reason}")
+    }
 }
 
 /// A part of a job as it is shown.

@@ -18,7 +18,8 @@ use crate::name::{Datacenter, JobKey, JobName, Namespace, SpecName};
 use crate::platform::Platform;
 
 pub use self::policy::{
-    ExchangeOrder, MigratePolicy, ReschedulePolicy, RestartMode, RestartPolicy, UpdatePolicy,
+    ExchangeOrder, MigratePolicy, OnFailure, ReschedulePolicy, RestartMode, RestartPolicy,
+    UpdatePolicy,
 };
 
 /// A job as submitted.

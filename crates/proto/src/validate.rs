@@ -3,6 +3,7 @@
 //! The same function runs in the CLI (early, with the job file at hand) and in the manager (always).
 
 mod container;
+mod policy;
 
 use std::collections::BTreeSet;
 
@@ -10,9 +11,7 @@ use crate::codec;
 use crate::constraint::ConstraintError;
 use crate::error::{ApiError, ErrorCode};
 use crate::platform::Platform;
-use crate::spec::{
-    Affinity, JobSpec, Mount, MountSource, ReschedulePolicy, RestartPolicy, Spread, TaskSpec,
-};
+use crate::spec::{Affinity, JobSpec, Mount, MountSource, Spread, TaskSpec};
 
 /// The most instances of one spec.
 pub const INSTANCES_MAX: u32 = 100_000;
@@ -79,6 +78,7 @@ pub fn job(job: &JobSpec) -> Result<(), ApiError> {
             );
         }
         task_spec(spec)?;
+        policy::check_of(job.job_type, spec)?;
     }
     let length = codec::encoded_bytes(job);
     if length > JOB_BYTES_MAX {
@@ -194,37 +194,7 @@ fn task_spec(spec: &TaskSpec) -> Result<(), ApiError> {
             );
         }
     }
-    if spec.migrate.is_some_and(|migrate| migrate.parallel == 0) {
-        return refuse(&field("migrate.parallel"), "is 0".into(), "use 1 or more");
-    }
-    if spec.update.is_some_and(|update| update.parallel == 0) {
-        return refuse(&field("update.parallel"), "is 0".into(), "use 1 or more");
-    }
-    if spec.stop_grace_ms > DURATION_MS_MAX {
-        return refuse(
-            &field("stop_grace_ms"),
-            format!("is {}", spec.stop_grace_ms),
-            "use at most a year",
-        );
-    }
-    if let Some(RestartPolicy { window_ms, delay_ms, delay_ms_max, .. }) = spec.restart
-        && [window_ms, delay_ms, delay_ms_max].into_iter().any(|ms| ms > DURATION_MS_MAX)
-    {
-        return refuse(
-            &field("restart"),
-            "has a duration of over a year".into(),
-            "use at most a year",
-        );
-    }
-    if let Some(ReschedulePolicy { delay_ms, delay_ms_max, .. }) = spec.reschedule
-        && [delay_ms, delay_ms_max].into_iter().any(|ms| ms > DURATION_MS_MAX)
-    {
-        return refuse(
-            &field("reschedule"),
-            "has a duration of over a year".into(),
-            "use at most a year",
-        );
-    }
+    policy::check(spec)?;
     placement(spec)?;
     mounts(spec)?;
     container::check(spec)

@@ -9,8 +9,8 @@ use longshore_proto::id::CommandId;
 use longshore_proto::name::{JobKey, Namespace};
 use longshore_proto::plan::Rebalance;
 use longshore_proto::spec::{
-    ExchangeOrder, JobSpec, JobType, OnNodeLoss, Port, ReschedulePolicy, Resources, RestartMode,
-    RestartPolicy, TaskSpec, UpdatePolicy,
+    ExchangeOrder, JobSpec, JobType, OnFailure, OnNodeLoss, Port, ReschedulePolicy, Resources,
+    RestartMode, RestartPolicy, TaskSpec, UpdatePolicy,
 };
 
 use crate::ask::{AskOutput, AskTimer, Asks};
@@ -173,6 +173,7 @@ impl Client {
                 Command::Rebalance(Rebalance { moves_max: Some(rng.u32(1..6)), gain: Some(1.05) })
             }
             13 => revision(rng),
+            9 => Command::SubmitJob(Box::new(next_version(rng))),
             1 | 2 | 14 if !self.tasks_seen.is_empty() => {
                 let namespace = Namespace::standard();
                 let id = self.tasks_seen[rng.usize(0..self.tasks_seen.len())].clone();
@@ -223,6 +224,27 @@ fn job_key(rng: &mut fastrand::Rng) -> JobKey {
     #[expect(clippy::expect_used, reason = "a letter and a number are a legal name")]
     let name = name.parse().expect("a legal name");
     JobKey { namespace: Namespace::standard(), name }
+}
+
+/// The next version of a job that changes in nothing but its image, which is mostly a good one: versions come up, and
+/// what follows them fails now and then.
+fn next_version(rng: &mut fastrand::Rng) -> JobSpec {
+    let kind = ["steady", "steady", "steady", "fail", "missing"][rng.usize(0..5)];
+    #[expect(clippy::expect_used, reason = "letters are a legal name")]
+    let (name, part) = ("rolled".parse().expect("legal"), "s0".parse().expect("legal"));
+    let mut spec = TaskSpec::new(part, format!("{kind}:{}", rng.u8(0..3)));
+    spec.instances = 2;
+    spec.stop_grace_ms = 1_000;
+    spec.resources = Resources { cpu_millis: 100, memory_bytes: 64 << 20, disk_bytes: 0 };
+    spec.update = Some(UpdatePolicy {
+        healthy_for_ms: 1_000,
+        on_failure: OnFailure::Rollback,
+        progress_deadline_ms: 20_000,
+        ..UpdatePolicy::usual()
+    });
+    let restart = RestartPolicy { attempts: 1, ..RestartPolicy::usual(RestartMode::Always) };
+    spec.restart = Some(restart);
+    JobSpec { priority: 80, ..JobSpec::new(name, JobType::Service, spec) }
 }
 
 fn job(rng: &mut fastrand::Rng) -> JobSpec {
@@ -284,6 +306,12 @@ fn job(rng: &mut fastrand::Rng) -> JobSpec {
                     ExchangeOrder::StopFirst
                 },
                 parallel: rng.u32(1..4),
+                healthy_for_ms: rng.u64(0..6_000),
+                on_failure: match job_type {
+                    JobType::Service if rng.bool() => OnFailure::Rollback,
+                    JobType::Service | JobType::Batch => OnFailure::Pause,
+                },
+                progress_deadline_ms: rng.u64(10_000..60_000),
             });
             spec.reschedule = rng.bool().then(|| ReschedulePolicy {
                 attempts: Some(rng.u32(0..3)),

@@ -166,6 +166,8 @@ faults! {
     Restarted "job or task restarted" Consequence,
     /// A client goes back to an earlier version of a job.
     RolledBack "job rolled back" Consequence,
+    /// A version fails, and the leader goes back to an earlier one by itself.
+    RolledBackAlone "version rolled back by itself" Consequence,
     /// A task is found unhealthy.
     FoundIll "task unhealthy" Consequence,
     /// An operator chooses the manager that heals the log.

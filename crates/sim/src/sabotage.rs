@@ -7,6 +7,7 @@
 use longshore_core::cluster::State;
 use longshore_core::cluster::record::{Fact, Record};
 use longshore_core::mint::Minter;
+use longshore_proto::api::RolledBack;
 use longshore_proto::node::TaskReport;
 use longshore_proto::state::{Eligibility, NodeStatus, TaskState};
 
@@ -73,6 +74,8 @@ pub enum Sabotage {
     DisplaceEquals,
     /// A leader stops a task that moves before its successor is up.
     HandOverEarly,
+    /// A leader that has gone back from a version goes back from what it made, too.
+    GoBackAgain,
     /// A worker holds it against a task that its runtime could not ask it.
     BlameTheUnknown,
     /// A leader calls a node drained that runs something.
@@ -93,7 +96,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::IgnoreTheFence,
         Self::SpeakBeforeCommit,
         Self::AcknowledgeUnread,
@@ -124,6 +127,7 @@ impl Sabotage {
         Self::PlaceHalfAGang,
         Self::DisplaceEquals,
         Self::HandOverEarly,
+        Self::GoBackAgain,
         Self::BlameTheUnknown,
         Self::DrainedEarly,
         Self::TrustSilence,
@@ -250,6 +254,23 @@ impl Sabotage {
                 })?;
                 let reason = "a broken brain says so".into();
                 record.facts.push(Fact::TaskLost { task: *id, reason });
+            }
+            Self::GoBackAgain => {
+                let again = record.facts.iter().find_map(|fact| match fact {
+                    Fact::JobSubmitted { version, job, actor, rolled_back: Some(back) } => {
+                        Some(Fact::JobSubmitted {
+                            version: version + 1,
+                            job: job.clone(),
+                            actor: actor.clone(),
+                            rolled_back: Some(Box::new(RolledBack {
+                                failed: *version,
+                                ..RolledBack::clone(back)
+                            })),
+                        })
+                    }
+                    _ => None,
+                });
+                record.facts.push(again?);
             }
             Self::HandOverEarly => {
                 let before = |id: &_| state.tasks.get(id).map(|task| task.state);

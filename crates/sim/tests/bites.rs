@@ -74,6 +74,7 @@ bites! {
     gangs: PlaceHalfAGang => "P-2";
     displacing: DisplaceEquals => "P-1";
     moves: HandOverEarly => "P-3";
+    rollbacks: GoBackAgain => "P-4";
     health: BlameTheUnknown => "H-1";
     drains: DrainedEarly => "I-18";
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use longshore_proto::api::{JobVersion, ListEvents, PAGE_MAX};
+use longshore_proto::event::Event;
+use longshore_proto::permission::Role;
 use longshore_proto::plan::WhatIf;
 use longshore_proto::spec::JobSpec;
 use longshore_proto::subject::Scope;
@@ -23,9 +25,26 @@ struct Version {
     number: u64,
     is_current: bool,
     /// When it was stored and by whom, where the manager's history still has it.
-    stored: Option<(u64, Option<String>)>,
+    stored: Option<Stored>,
     /// What differs from the one before; nothing for the first that is remembered.
     changes: Option<Vec<Change>>,
+}
+
+/// When a version was stored, and by whom.
+struct Stored {
+    at_ms: u64,
+    actor: Option<String>,
+    /// Why, where the cluster did it by itself.
+    reason: Option<String>,
+}
+
+impl From<Event> for Stored {
+    fn from(event: Event) -> Self {
+        let Event { at_ms, actor, reason, .. } = event;
+        let manager = format!("{}/", Role::Manager);
+        let is_own = actor.as_ref().is_some_and(|actor| actor.starts_with(&manager));
+        Self { at_ms, actor, reason: reason.filter(|_| is_own) }
+    }
 }
 
 /// Shows a job's versions.
@@ -49,10 +68,10 @@ pub(crate) async fn run(
     };
     let scope = Scope::Namespace(client.namespace().clone());
     let (_, events) = client.events(scope, &question).await.map_err(problem)?;
-    let mut stored: BTreeMap<u64, (u64, Option<String>)> = events
+    let mut stored: BTreeMap<u64, Stored> = events
         .items
         .into_iter()
-        .filter_map(|event| Some((event.version?, (event.at_ms, event.actor))))
+        .filter_map(|event| Some((event.version?, Stored::from(event))))
         .collect();
     let mut versions = Vec::new();
     let mut before: Option<Fields> = None;
@@ -103,8 +122,9 @@ impl Version {
         json!({
             "version": self.number,
             "current": self.is_current,
-            "submitted_at": self.stored.as_ref().map(|(at_ms, _)| table::time(*at_ms)),
-            "actor": self.stored.as_ref().and_then(|(_, actor)| actor.as_deref()),
+            "submitted_at": self.stored.as_ref().map(|stored| table::time(stored.at_ms)),
+            "actor": self.stored.as_ref().and_then(|stored| stored.actor.as_deref()),
+            "reason": self.stored.as_ref().and_then(|stored| stored.reason.as_deref()),
             "changes": self.changes,
         })
     }
@@ -121,11 +141,13 @@ fn text(versions: &[Version]) -> String {
             Some(changes) => changes.iter().map(Change::line).collect(),
         };
         let stored = version.stored.as_ref();
+        let reason = stored.and_then(|stored| stored.reason.as_deref()).map(table::one_line);
+        let lines = reason.into_iter().chain(lines);
         let mark = if version.is_current { " (now)" } else { "" };
         let mut head = vec![
             format!("{}{mark}", version.number),
-            stored.map_or_else(nothing, |(at_ms, _)| table::time(*at_ms)),
-            stored.and_then(|(_, actor)| actor.clone()).unwrap_or_else(nothing),
+            stored.map_or_else(nothing, |stored| table::time(stored.at_ms)),
+            stored.and_then(|stored| stored.actor.clone()).unwrap_or_else(nothing),
         ];
         for line in lines {
             head.push(line);
@@ -205,22 +227,36 @@ mod tests {
             before: Some("1".into()),
             after: Some("2".into()),
         };
+        let stored = |actor: &str, reason: &str| {
+            let mut event = Event::bare(1, 0, 1_763_800_000_000, "job.submitted");
+            (event.actor, event.reason) = (Some(actor.into()), Some(reason.into()));
+            Stored::from(event)
+        };
         let versions = [
             Version { number: 1, is_current: false, stored: None, changes: None },
             Version {
                 number: 2,
                 is_current: true,
-                stored: Some((1_763_800_000_000, Some("operator/ann".into()))),
+                stored: Some(stored("operator/ann", "version 2")),
                 changes: Some(vec![change("main.image"), change("main.instances")]),
+            },
+            Version {
+                number: 3,
+                is_current: false,
+                stored: Some(stored("manager/m1 (version 2 has failed)", "version 3: back")),
+                changes: Some(vec![change("main.image")]),
             },
         ];
         let shown = text(&versions);
         let lines: Vec<Vec<&str>> =
             shown.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[1][..2], ["2", "(now)"]);
-        assert!(lines[1].contains(&"operator/ann") && lines[1].contains(&"main.image:"));
-        assert_eq!(lines[2], ["~", "main.instances:", "1", "->", "2"]);
-        assert_eq!(lines[3][..3], ["1", "-", "-"]);
+        assert_eq!(lines[1][0], "3");
+        assert_eq!(lines[1][lines[1].len() - 3..], ["version", "3:", "back"]);
+        assert_eq!(lines[2], ["~", "main.image:", "1", "->", "2"]);
+        assert_eq!(lines[3][..2], ["2", "(now)"]);
+        assert!(lines[3].contains(&"operator/ann") && lines[3].contains(&"main.image:"));
+        assert_eq!(lines[4], ["~", "main.instances:", "1", "->", "2"]);
+        assert_eq!(lines[5][..3], ["1", "-", "-"]);
         let value = versions[1].json();
         assert_eq!(value["submitted_at"], "2025-11-22T08:26:40.000Z");
         assert_eq!(value["changes"][0]["after"], "2");

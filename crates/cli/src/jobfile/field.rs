@@ -106,6 +106,18 @@ pub(super) fn max_delay<'de, D: Deserializer<'de>>(
     duration_ms(deserializer, "max_delay").map(Some)
 }
 
+pub(super) fn healthy_for<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    duration_ms(deserializer, "healthy_for").map(Some)
+}
+
+pub(super) fn progress_deadline<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    duration_ms(deserializer, "progress_deadline").map(Some)
+}
+
 pub(super) fn interval<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<u64>, D::Error> {

@@ -28,7 +28,7 @@ const WHOLE: &str = r#"
     restart = { mode = "always", attempts = 5, window = "10m", delay = "1s", max_delay = "5m" }
     reschedule = { attempts = 3, delay = "5s", max_delay = "5m" }
     migrate = { order = "stop-first", parallel = 2 }
-    update = { order = "start-first", parallel = 3 }
+    update = { order = "start-first", parallel = 3, healthy_for = "30s", on_failure = "rollback", progress_deadline = "5m" }
     stop_grace = "10s"
     pull = "never"
     constraints = ["label.rack in r1, r2", "attribute.os = linux"]
@@ -137,7 +137,13 @@ fn every_field_is_read() {
             delay_ms_max: 300_000,
         }),
         migrate: Some(MigratePolicy { order: ExchangeOrder::StopFirst, parallel: 2 }),
-        update: Some(UpdatePolicy { order: ExchangeOrder::StartFirst, parallel: 3 }),
+        update: Some(UpdatePolicy {
+            order: ExchangeOrder::StartFirst,
+            parallel: 3,
+            healthy_for_ms: 30_000,
+            on_failure: OnFailure::Rollback,
+            progress_deadline_ms: 300_000,
+        }),
         stop_grace_ms: 10_000,
         // The job's first, and each once.
         constraints: ["attribute.os = linux", "label.rack in r1, r2"]
@@ -302,6 +308,9 @@ fn odd_values_name_the_field_the_line_and_the_cure() {
         ("migrate = { parallel = 0 }", "parallel", "write a whole number from 1"),
         ("update = { parallel = 0 }", "parallel", "write a whole number from 1"),
         ("update = { order = \"both\" }", "order", "start-first"),
+        ("update = { on_failure = \"stop\" }", "on_failure", "rollback"),
+        ("update = { healthy_for = 5 }", "healthy_for", "write 500ms"),
+        ("update = { progress_deadline = \"x\" }", "progress_deadline", "write 500ms"),
         ("reschedule = { max_delay = 5 }", "max_delay", "write 500ms"),
         ("env = { A = 1 }", "env", "in quotes"),
         ("pull = \"daily\"", "pull", "if-missing"),

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use longshore_proto::id::TaskId;
-use longshore_proto::name::{JobKey, SpecName};
+use longshore_proto::name::SpecName;
 use longshore_proto::spec::{
     ExchangeOrder, JobSpec, JobType, ReschedulePolicy, TaskSpec, UpdatePolicy,
 };
@@ -17,6 +17,7 @@ use longshore_proto::state::TaskState;
 use super::Live;
 use super::draft::Draft;
 use super::reconcile::{Tally, same_container};
+use super::rollout::{PartOf, Watch};
 use super::state::{Job, State, Task};
 
 /// A task that ran so long before it failed is no part of a row of failures, in milliseconds.
@@ -54,13 +55,16 @@ pub(super) enum Reached {
     Idle,
     /// It runs, and has not been found healthy, though that is asked for.
     Running,
+    /// It is up, and has not been so for as long as a roll-out asks for.
+    Settling,
     /// It does its work.
     Up,
 }
 
 impl Reached {
-    fn of(task: &Task) -> Self {
+    fn of(id: TaskId, task: &Task, watch: &Watch) -> Self {
         match task.state {
+            _ if task.is_up() && watch.is_settling(id) => Self::Settling,
             _ if task.is_up() => Self::Up,
             TaskState::Running => Self::Running,
             _ => Self::Idle,
@@ -98,6 +102,8 @@ enum Kind {
 pub(super) struct Part {
     /// The job's version and run that they were looked at for.
     seen: Option<(u64, u64)>,
+    /// How far they are exchanged.
+    pub(super) watch: Watch,
     kinds: BTreeMap<u32, Kind>,
     vacant: BTreeMap<u32, Vacancy>,
     /// Those that are kept and do not run what is wanted now, and whether they run.
@@ -134,20 +140,23 @@ impl Part {
         self.seen == Some((job.version, job.run_version))
     }
 
+    /// Begins with a job that is another than before.
+    pub(super) fn begin(&mut self, draft: &Draft<'_>, job: &Job, of: PartOf<'_>) {
+        let (seen, watch) = (Some((job.version, job.run_version)), Watch::begin(draft, job, of));
+        *self = Self { seen, watch, ..Self::default() };
+    }
+
     /// Looks at some slots; if the job is another than before, these must be all.
     pub(super) fn look(
         &mut self,
         draft: &Draft<'_>,
         live: &mut Live,
-        of: (&JobKey, &JobSpec, &SpecName),
+        of: PartOf<'_>,
         numbers: &[u32],
     ) {
         let Some(job) = draft.state.jobs.get(of.0) else { return };
-        if !self.is_of(job) {
-            *self = Self { seen: Some((job.version, job.run_version)), ..Self::default() };
-        }
         for number in numbers {
-            self.set(*number, meaning(draft, live, job, of, *number));
+            self.set(*number, meaning(draft, live, job, of, (*number, &self.watch)));
         }
         if cfg!(debug_assertions) {
             self.check(draft, live, job, of);
@@ -155,16 +164,12 @@ impl Part {
     }
 
     /// Nothing that changes a meaning may have forgotten to mark its slot.
-    fn check(
-        &self,
-        draft: &Draft<'_>,
-        live: &mut Live,
-        job: &Job,
-        of: (&JobKey, &JobSpec, &SpecName),
-    ) {
+    fn check(&self, draft: &Draft<'_>, live: &mut Live, job: &Job, of: PartOf<'_>) {
         for number in job.slots.get(of.2).into_iter().flat_map(BTreeMap::keys) {
-            let (known, found) =
-                (self.kinds.get(number).copied(), meaning(draft, live, job, of, *number));
+            let (known, found) = (
+                self.kinds.get(number).copied(),
+                meaning(draft, live, job, of, (*number, &self.watch)),
+            );
             let found = found.map(Kind::from);
             // The end of a wait is noticed by the next look at the clock.
             let is_due = matches!(
@@ -178,6 +183,16 @@ impl Part {
                 of.2
             );
         }
+    }
+
+    /// How many are well: up, and of a batch job completed.
+    pub(super) fn well(&self) -> u32 {
+        self.current_up + self.completed
+    }
+
+    /// Whether all that are wanted are well, and nothing else is there.
+    pub(super) fn is_whole(&self, wanted: u32) -> bool {
+        self.well() == wanted && self.filled() + self.stopping == wanted
     }
 
     /// How many count towards what is wanted.
@@ -321,8 +336,8 @@ fn meaning(
     draft: &Draft<'_>,
     live: &mut Live,
     stored: &Job,
-    (_, job, name): (&JobKey, &JobSpec, &SpecName),
-    number: u32,
+    (_, job, name): PartOf<'_>,
+    (number, watch): (u32, &Watch),
 ) -> Option<Slot> {
     let state = &*draft.state;
     let ids = stored.slots.get(name)?.get(&number)?;
@@ -345,7 +360,9 @@ fn meaning(
         | TaskState::Assigned
         | TaskState::Preparing
         | TaskState::Running
-        | TaskState::Stopping => Slot::Kept { current: is_wanted, reached: Reached::of(task) },
+        | TaskState::Stopping => {
+            Slot::Kept { current: is_wanted, reached: Reached::of(id, task, watch) }
+        }
         TaskState::Completed if job.job_type == JobType::Batch && is_wanted => Slot::Completed,
         // That it had to go is not its fault, however it went.
         _ if task.displaced_by().is_some() => {
@@ -385,9 +402,9 @@ pub(super) fn is_wanted(
 /// have ended.
 pub(super) fn update(job: &JobSpec, wanted: Option<&TaskSpec>) -> UpdatePolicy {
     let policy = wanted.and_then(|spec| spec.update).unwrap_or_else(UpdatePolicy::usual);
-    let ends_first = job.fence || job.job_type == JobType::Batch;
+    let is_batch = job.job_type == JobType::Batch;
     UpdatePolicy {
-        order: if ends_first { ExchangeOrder::StopFirst } else { policy.order },
+        order: if job.fence || is_batch { ExchangeOrder::StopFirst } else { policy.order },
         ..policy
     }
 }

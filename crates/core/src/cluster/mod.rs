@@ -22,6 +22,7 @@
 //! | [`alarm`](self) | what an operator should know of |
 //! | [`reconcile`](self) | wanted against actual tasks, per job |
 //! | [`meaning`](self) | what the slots of a part mean for its count, kept up to date |
+//! | [`rollout`](self) | how a roll-out goes: when its tasks are well, when it has failed, and the way back |
 //! | [`slot`](self) | what the tasks of one slot mean together |
 //! | [`place`](self) | waiting tasks to nodes |
 //! | [`room`](self) | room for what is more important |
@@ -56,6 +57,7 @@ mod publish;
 mod reconcile;
 pub mod record;
 mod revise;
+mod rollout;
 mod room;
 pub mod shared_map;
 mod slot;
@@ -164,6 +166,8 @@ struct Live {
     stalled: bool,
     /// When ended tasks may be replaced.
     backoff: BTreeMap<TaskId, Time>,
+    /// When to look again at jobs that are rolled out, though nothing happens.
+    rollouts: BTreeMap<JobKey, Time>,
     /// When nodes were declared lost, lately.
     lost_at: VecDeque<Time>,
     /// When this manager's connection to the bus broke, while it is broken.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use longshore_proto::alarm::Severity;
+use longshore_proto::api::RolledBack;
 use longshore_proto::id::{ClusterId, ManagerId, Revision, TaskId};
 use longshore_proto::name::{JobKey, NodeName, SpecName, UserName};
 use longshore_proto::spec::JobSpec;
@@ -95,6 +96,13 @@ pub struct Job {
     pub created_at_ms: u64,
     /// When it last changed its status.
     pub changed_at_ms: u64,
+    /// The last version of the present run whose tasks were all up, where that is known: what a roll-out that fails goes
+    /// back to. While it is not the current one, a roll-out is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<u64>,
+    /// Why the leader made the current version by itself, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBack>,
     /// Its tasks by part and slot, oldest first. Derived.
     #[serde(skip)]
     pub slots: BTreeMap<SpecName, BTreeMap<u32, SlotTasks>>,
@@ -112,6 +120,8 @@ impl Job {
             blocked: BTreeMap::new(),
             created_at_ms: at_ms,
             changed_at_ms: at_ms,
+            reached: None,
+            rolled_back: None,
             slots: BTreeMap::new(),
         }
     }

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use longshore_proto::api::RolledBack;
 use longshore_proto::codec::{self, DecodeError};
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, NameError, NodeName, SpecName};
@@ -157,15 +158,36 @@ struct JobAlone<'a> {
     blocked: &'a BTreeMap<SpecName, String>,
     created_at_ms: u64,
     changed_at_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reached: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rolled_back: Option<&'a RolledBack>,
 }
 
 impl<'a> JobAlone<'a> {
     fn of(job: &'a Job) -> Self {
         let Job {
-            version, run_version, status, stop_requested, created_at_ms, changed_at_ms, ..
+            version,
+            run_version,
+            status,
+            stop_requested,
+            created_at_ms,
+            changed_at_ms,
+            reached,
+            ..
         } = *job;
-        let blocked = &job.blocked;
-        Self { version, run_version, status, stop_requested, blocked, created_at_ms, changed_at_ms }
+        let (blocked, rolled_back) = (&job.blocked, job.rolled_back.as_ref());
+        Self {
+            version,
+            run_version,
+            status,
+            stop_requested,
+            blocked,
+            created_at_ms,
+            changed_at_ms,
+            reached,
+            rolled_back,
+        }
     }
 }
 

@@ -73,10 +73,13 @@ pub(super) fn event(
             })
         }
         Fact::TaskStopRequested { .. } | Fact::JobForgotten { .. } => None,
-        Fact::JobSubmitted { version, job: spec, actor } => {
+        Fact::JobSubmitted { version, job: spec, actor, rolled_back } => {
             let mut event = job(&spec.key(), "submitted");
             event.version = Some(*version);
-            event.reason = Some(format!("version {version}"));
+            event.reason = Some(match rolled_back.as_deref() {
+                Some(back) => format!("version {version}: {back}"),
+                None => format!("version {version}"),
+            });
             event.actor = Some(actor.clone());
             event.wants = Some(JobWants::from(&**spec));
             Some(event)

@@ -15,6 +15,7 @@ use super::command::stop_one;
 use super::draft::Draft;
 use super::meaning::{self, Part, Reached, Slot, Vacancy};
 use super::record::Fact;
+use super::rollout::{self, Watch};
 use super::state::{State, Task};
 
 /// A job that ended so long ago is forgotten, in milliseconds of the leader's clock.
@@ -31,6 +32,10 @@ pub(super) struct Tally {
     pub(super) completed: u32,
     pub(super) failed: u32,
     pub(super) waiting: u32,
+    /// Whether parts are being rolled out.
+    is_rolled_out: bool,
+    /// Whether the version has failed, and the job has another one now.
+    is_rolled_back: bool,
 }
 
 /// How far a record had room for what a job needs, the best first.
@@ -53,6 +58,7 @@ pub(super) fn job(
 ) -> Outcome {
     let Some(job) = draft.state.jobs.get(key) else {
         live.meanings.remove(key);
+        live.rollouts.remove(key);
         return Outcome::Done;
     };
     let Some(spec) = job.spec().map(Arc::clone) else { return Outcome::Done };
@@ -62,6 +68,7 @@ pub(super) fn job(
     let mut meanings = live.meanings.remove(key).unwrap_or_default();
     let mut tally = Tally::default();
     let mut outcome = Outcome::Done;
+    let mut due = None;
     for name in present {
         let slots = meaning::of_part(&mut meanings, &name);
         let numbers = changed.range((name.clone(), 0)..=(name.clone(), u32::MAX));
@@ -69,9 +76,18 @@ pub(super) fn job(
         let part = part(draft, live, (key, &spec, &name), numbers, stop, slots, &mut tally);
         // What is left of one part is not made good by the next.
         outcome = outcome.max(part);
+        if tally.is_rolled_back {
+            break;
+        }
+        let policy = meaning::update(&spec, spec.spec(&name));
+        due = due.into_iter().chain(slots.watch.due(&policy, draft.now.time)).min();
     }
     live.meanings.insert(key.clone(), meanings);
-    if outcome == Outcome::Done {
+    match due.filter(|_| !tally.is_rolled_back) {
+        Some(due) => drop(live.rollouts.insert(key.clone(), due)),
+        None => drop(live.rollouts.remove(key)),
+    }
+    if outcome == Outcome::Done && !tally.is_rolled_back {
         status(draft, key, spec.job_type, stop, &tally);
     }
     outcome
@@ -95,13 +111,33 @@ fn part(
         Some(all) if !is_known => all.keys().copied().collect(),
         _ => changed,
     };
+    if !is_known {
+        slots.begin(draft, stored, (key, job, name));
+    }
+    slots.watch.look(draft, stored, (key, job, name), &numbers);
     let fits = lose(draft, key, job, name, &numbers)
-        && exchange(draft, key, name, &numbers)
+        && exchange(draft, key, name, &numbers, &slots.watch)
         && call_off(draft, (key, job, name), &numbers);
     if !fits {
         return Outcome::Full;
     }
     slots.look(draft, live, (key, job, name), &numbers);
+    let policy = meaning::update(job, wanted_spec);
+    slots.watch.note(slots.well(), slots.is_whole(wanted), draft.now.time);
+    // Whoever does not hear the nodes does not hear either that something comes up.
+    let heard_from = live.bus_lost_at.map(|_| draft.now.time).or(live.bus_back_at);
+    heard_from.into_iter().for_each(|from| slots.watch.heard_from(from));
+    if let Some(stored) = draft.state.jobs.get(key).filter(|_| !stop)
+        && let Some(why) = slots.watch.failure(draft, stored, (key, job, name), &numbers, &policy)
+        && let Some(back) = rollout::way_back(stored)
+    {
+        if draft.is_full() {
+            return Outcome::Full;
+        }
+        rollout::roll_back(draft, key, back, why);
+        tally.is_rolled_back = true;
+        return Outcome::Done;
+    }
 
     // Too many: the highest slots go first.
     let mut candidate = (slots.filled() > wanted).then(|| slots.last_kept(u32::MAX)).flatten();
@@ -116,7 +152,6 @@ fn part(
     }
 
     // Outdated: what does not run yet at once, what runs only while few enough are under way.
-    let policy = meaning::update(job, wanted_spec);
     let mut next = slots.next_outdated(0);
     while let Some((number, running)) = next {
         let has_turn =
@@ -167,6 +202,7 @@ fn part(
     }
 
     tally.wanted += wanted;
+    tally.is_rolled_out |= slots.watch.is_under_way();
     slots.add_to(tally);
     Outcome::Done
 }
@@ -202,10 +238,17 @@ fn lose(
     true
 }
 
-/// Tasks whose successor runs may end. False when the record is full.
-fn exchange(draft: &mut Draft<'_>, key: &JobKey, name: &SpecName, numbers: &[u32]) -> bool {
+/// Tasks whose successor runs, and has done so for long enough, may end. False when the record is full.
+fn exchange(
+    draft: &mut Draft<'_>,
+    key: &JobKey,
+    name: &SpecName,
+    numbers: &[u32],
+    watch: &Watch,
+) -> bool {
     let slots = numbers.iter().map(|number| draft.state.slot(key, name, *number));
     let exchanged = slots.filter(|ids| ids.len() > 1).flat_map(|ids| draft.state.superseded(ids));
+    let exchanged = exchanged.filter(|(_, successor)| !watch.is_settling(*successor));
     for (id, successor) in exchanged.collect::<Vec<_>>() {
         if draft.is_full() {
             return false;
@@ -347,8 +390,10 @@ fn status(draft: &mut Draft<'_>, key: &JobKey, job_type: JobType, stop: bool, ta
         if tally.live == 0 { JobStatus::Stopped } else { JobStatus::Stopping }
     } else {
         match job_type {
-            // What still runs as it was does not make a change done.
-            JobType::Service if tally.running >= tally.wanted && tally.outdated == 0 => {
+            // What still runs as it was does not make a change done, nor what has just come up.
+            JobType::Service
+                if tally.running >= tally.wanted && tally.outdated == 0 && !tally.is_rolled_out =>
+            {
                 JobStatus::Running
             }
             JobType::Service if tally.failed > 0 && tally.live + tally.waiting == 0 => {
@@ -389,6 +434,15 @@ pub(super) fn tick(draft: &mut Draft<'_>, live: &mut Live) {
     let due = live.backoff.iter().filter(|(_, at)| **at <= now);
     for task in due.filter_map(|(id, _)| state.tasks.get(id)) {
         touch_slot(&mut live.reconcile, task);
+    }
+    let due: Vec<JobKey> =
+        live.rollouts.iter().filter(|(_, at)| **at <= now).map(|(job, _)| job.clone()).collect();
+    for job in due {
+        live.rollouts.remove(&job);
+        let parts = live.meanings.get(&job).into_iter().flatten();
+        let slots =
+            parts.flat_map(|(_, part)| part.watch.due_slots(state, now)).collect::<Vec<_>>();
+        live.reconcile.entry(job).or_default().extend(slots);
     }
     let at_ms = draft.at_ms();
     let old = |job: &super::state::Job| {

@@ -9,7 +9,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use longshore_proto::alarm::Severity;
-use longshore_proto::api::{JobStopped, JobSubmitted, NodeGone, NodesChanged, TaskStopped};
+use longshore_proto::api::{
+    JobStopped, JobSubmitted, NodeGone, NodesChanged, RolledBack, TaskStopped,
+};
 use longshore_proto::codec::{self, DecodeError};
 use longshore_proto::explain::Why;
 use longshore_proto::id::{BootId, ClusterId, CommandId, ManagerId, NodeId, Revision, TaskId};
@@ -182,6 +184,9 @@ pub enum Fact {
         job: Arc<JobSpec>,
         /// Who asked.
         actor: String,
+        /// Why the leader itself did, where a version has failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rolled_back: Option<Box<RolledBack>>,
     },
     /// A job is to stop.
     JobStopRequested {

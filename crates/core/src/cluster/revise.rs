@@ -32,7 +32,7 @@ pub(super) fn store(draft: &mut Draft<'_>, job: JobSpec, actor: &str) -> Command
         _ => {
             let version = present.map_or(1, |present| present.version + 1);
             let (job, actor) = (Arc::new(job), actor.to_owned());
-            draft.record(Fact::JobSubmitted { version, job, actor });
+            draft.record(Fact::JobSubmitted { version, job, actor, rolled_back: None });
             version
         }
     };

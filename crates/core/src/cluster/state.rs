@@ -18,7 +18,7 @@ use longshore_proto::id::{Revision, TaskId};
 use longshore_proto::name::{JobKey, NodeName, SpecName};
 use longshore_proto::node::TaskReport;
 use longshore_proto::spec::{JobSpec, TaskSpec};
-use longshore_proto::state::{Eligibility, NodeStatus, TaskState};
+use longshore_proto::state::{Eligibility, JobStatus, NodeStatus, TaskState};
 use longshore_scheduler::Fleet;
 
 use super::changes::{Changes, touch_slot};
@@ -242,8 +242,8 @@ impl State {
                 changes.commands.insert(key.clone());
                 self.forget_commands(at_ms, changes);
             }
-            Fact::JobSubmitted { version, job, .. } => {
-                self.apply_submit(*version, job, at_ms, changes)
+            Fact::JobSubmitted { version, job, rolled_back, .. } => {
+                self.apply_submit(*version, job, rolled_back.as_deref(), at_ms, changes);
             }
             Fact::JobStopRequested { job, .. } => {
                 if let Some(job) = self.jobs.get_mut(job).map(Arc::make_mut) {
@@ -259,6 +259,9 @@ impl State {
                 if let Some(job) = self.jobs.get_mut(job).map(Arc::make_mut) {
                     job.status = *status;
                     job.changed_at_ms = at_ms;
+                    if *status == JobStatus::Running && job.reached.is_some() {
+                        job.reached = Some(job.version);
+                    }
                 }
                 changes.touch_job(job);
             }

@@ -277,6 +277,7 @@ impl Cluster {
             datacenters: present.datacenters.clone(),
             specs: specs.collect(),
             created_at_ms: job.created_at_ms,
+            rolled_back: job.rolled_back.clone(),
         })
     }
 

@@ -106,12 +106,52 @@ pub struct UpdatePolicy {
     /// How many of the part are exchanged at once, at least 1.
     #[serde(default = "UpdatePolicy::default_parallel")]
     pub parallel: u32,
+    /// How long a new task must have been up before it counts as well, in milliseconds; of a batch job that does not
+    /// matter.
+    #[serde(
+        default = "UpdatePolicy::default_healthy_for_ms",
+        skip_serializing_if = "UpdatePolicy::is_default_healthy_for"
+    )]
+    pub healthy_for_ms: u64,
+    /// What follows when the new tasks do not come up.
+    #[serde(default, skip_serializing_if = "OnFailure::is_default")]
+    pub on_failure: OnFailure,
+    /// After how long without another task that is well the version has failed, in milliseconds; only matters where it is
+    /// rolled back then.
+    #[serde(
+        default = "UpdatePolicy::default_progress_deadline_ms",
+        skip_serializing_if = "UpdatePolicy::is_default_progress_deadline"
+    )]
+    pub progress_deadline_ms: u64,
+}
+
+/// What follows when the tasks of a newer version do not come up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// It goes no further, until somebody submits another one.
+    #[default]
+    Pause,
+    /// The last version whose tasks were all up is stored again, as the next one.
+    Rollback,
+}
+
+impl OnFailure {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl UpdatePolicy {
     /// One after the other, each ended before the next one is started: needs no room beside it.
     pub fn usual() -> Self {
-        Self { order: Self::default_order(), parallel: Self::default_parallel() }
+        Self {
+            order: Self::default_order(),
+            parallel: Self::default_parallel(),
+            healthy_for_ms: Self::default_healthy_for_ms(),
+            on_failure: OnFailure::default(),
+            progress_deadline_ms: Self::default_progress_deadline_ms(),
+        }
     }
 
     fn default_order() -> ExchangeOrder {
@@ -120,6 +160,24 @@ impl UpdatePolicy {
 
     fn default_parallel() -> u32 {
         1
+    }
+
+    fn default_healthy_for_ms() -> u64 {
+        10_000
+    }
+
+    fn default_progress_deadline_ms() -> u64 {
+        600_000
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+    fn is_default_healthy_for(ms: &u64) -> bool {
+        *ms == Self::default_healthy_for_ms()
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+    fn is_default_progress_deadline(ms: &u64) -> bool {
+        *ms == Self::default_progress_deadline_ms()
     }
 }
 

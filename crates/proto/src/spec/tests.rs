@@ -127,3 +127,17 @@ fn schedulers_travel_under_the_name_that_is_written() {
         assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
     }
 }
+
+#[test]
+fn an_update_of_before_says_nothing_of_failures_and_is_written_as_it_was() {
+    let before = serde_json::json!({ "order": "start-first", "parallel": 2 });
+    let policy: UpdatePolicy = serde_json::from_value(before.clone()).unwrap();
+    let usual = UpdatePolicy::usual();
+    assert_eq!(policy, UpdatePolicy { order: ExchangeOrder::StartFirst, parallel: 2, ..usual });
+    assert_eq!((usual.healthy_for_ms, usual.on_failure), (10_000, OnFailure::Pause));
+    assert_eq!(serde_json::to_value(policy).unwrap(), before);
+    let back = UpdatePolicy { on_failure: OnFailure::Rollback, healthy_for_ms: 0, ..policy };
+    let written = serde_json::to_value(back).unwrap();
+    assert_eq!(written["on_failure"], "rollback");
+    assert_eq!(serde_json::from_value::<UpdatePolicy>(written).unwrap(), back);
+}

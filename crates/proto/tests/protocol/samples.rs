@@ -155,6 +155,7 @@ pub(crate) fn job_view() -> JobView {
             outdated: 0,
         }],
         created_at_ms: 1_763_800_000_000,
+        rolled_back: None,
     }
 }
 

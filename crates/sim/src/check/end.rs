@@ -195,7 +195,8 @@ mod tests {
             name: node_name(name),
             node: node(capacity),
         };
-        apply(Fact::JobSubmitted { version: 1, job: Arc::new(job), actor: String::new() }).unwrap();
+        let (job, actor) = (Arc::new(job), String::new());
+        apply(Fact::JobSubmitted { version: 1, job, actor, rolled_back: None }).unwrap();
         apply(registered(0, small)).unwrap();
         let created = Fact::TaskCreated {
             task,

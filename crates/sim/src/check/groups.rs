@@ -1,13 +1,16 @@
-//! What leaders decide of tasks that stand together: gangs, the displaced, and those that move.
+//! What leaders decide of tasks that stand together: gangs, the displaced, those that move, and versions that are gone
+//! back from.
 
 use std::collections::BTreeSet;
 
 use longshore_core::cluster::Settings;
 use longshore_core::cluster::record::Fact;
 use longshore_core::cluster::state::{State, Task};
+use longshore_proto::api::RolledBack;
 use longshore_proto::health::Health;
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, SpecName};
+use longshore_proto::spec::{JobSpec, TaskSpec};
 use longshore_proto::state::TaskState;
 
 use super::{Violation, violated};
@@ -37,6 +40,8 @@ pub struct Seen {
     pub ill: u64,
     /// Nodes that were drained.
     pub drained: u64,
+    /// Versions that a leader went back from by itself.
+    pub rolled_back: u64,
 }
 
 impl Groups {
@@ -79,6 +84,10 @@ impl Groups {
                 self.seen.ill += u64::from(is_ill);
             }
             Fact::NodeDrained { .. } => self.seen.drained += 1,
+            Fact::JobSubmitted { version, job, rolled_back: Some(back), .. } => {
+                self.seen.rolled_back += 1;
+                return goes_back(state, *version, job, back);
+            }
             _ => {}
         }
         Ok(())
@@ -136,6 +145,42 @@ fn whole(state: &State, job: &JobKey, spec: &SpecName, version: u64) -> Result<(
         ),
         None => Ok(()),
     }
+}
+
+/// P-4: a leader goes back by itself from a version that was never up, to one that was, and only if that is another one: not
+/// while its job stops, and not back and forth.
+fn goes_back(
+    state: &State,
+    version: u64,
+    back: &JobSpec,
+    said: &RolledBack,
+) -> Result<(), Violation> {
+    let key = back.key();
+    let Some(job) = state.jobs.get(&key) else {
+        return violated("P-4", format!("{key} is rolled back, and is not there"));
+    };
+    let what_runs = |job: &JobSpec| {
+        let specs =
+            job.specs.iter().map(|spec| TaskSpec { instances: 0, restarts: 0, ..spec.clone() });
+        JobSpec { specs: specs.collect(), ..job.clone() }
+    };
+    let is_of = |version: &u64| {
+        job.versions.get(version).is_some_and(|job| what_runs(job) == what_runs(back))
+    };
+    let was_up = job.reached == Some(said.to) && said.to < said.failed;
+    if version == job.version + 1
+        && said.failed == job.version
+        && was_up
+        && is_of(&said.to)
+        && !is_of(&said.failed)
+        && !job.stop_requested
+    {
+        return Ok(());
+    }
+    violated(
+        "P-4",
+        format!("{key} of version {} goes {said}; it was {:?}", job.version, job.reached),
+    )
 }
 
 /// P-3: a task that moves goes on until its successor is up; unless its node's drain has a deadline, and that has come.

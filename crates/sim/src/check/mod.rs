@@ -35,6 +35,7 @@
 //! | P-1 | a task is displaced only for one that waits and is more important by the gap that is set | [`groups`] |
 //! | P-2 | tasks that are placed all at once are placed in one record, or none is | [`groups`] |
 //! | P-3 | a task that moves goes on until its successor is up, and healthy where that is asked for | [`groups`] |
+//! | P-4 | a leader goes back by itself from a version that was never up to one that was, and not back and forth | [`groups`] |
 //! | H-1 | a task is called unhealthy only after as many bad answers in a row as its check says | [`node`] |
 //! | I-29 | nothing is killed before its grace is over | [`node`] |
 //! | V-1 | an event is published only once its record is committed | [`events`] |

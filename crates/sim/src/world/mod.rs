@@ -386,6 +386,7 @@ impl World {
         counts.count_many(Fault::GangPlaced, seen.gangs);
         counts.count_many(Fault::Displaced, seen.displaced);
         counts.count_many(Fault::Moved, seen.moved);
+        counts.count_many(Fault::RolledBackAlone, seen.rolled_back);
         counts.count_many(Fault::FoundIll, seen.ill);
         counts.count_many(Fault::Drained, seen.drained);
         counts.count_many(Fault::FencedReplaced, self.checks.fenced_replaced());

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use longshore_proto::api::RolledBack;
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{JobKey, SpecName};
 use longshore_proto::spec::JobSpec;
@@ -10,6 +11,7 @@ use longshore_proto::state::JobStatus;
 
 use super::{Job, State};
 use crate::cluster::changes::Changes;
+use crate::cluster::rollout;
 
 /// How many ended tasks a slot remembers besides the current one.
 const ENDED_TASKS_PER_SLOT: usize = 4;
@@ -21,6 +23,7 @@ impl State {
         &mut self,
         version: u64,
         spec: &Arc<JobSpec>,
+        rolled_back: Option<&RolledBack>,
         at_ms: u64,
         changes: &mut Changes,
     ) {
@@ -28,10 +31,14 @@ impl State {
         if !self.jobs.contains_key(&key) {
             self.jobs.insert(key.clone(), Arc::new(Job::new(version, at_ms)));
         }
+        let is_whole = rollout::goes_back(spec) && rollout::is_whole(self, &key, at_ms);
         let Some(job) = self.jobs.get_mut(&key).map(Arc::make_mut) else { return };
         if job.stop_requested || job.status.is_terminal() {
-            job.run_version = version;
+            (job.run_version, job.reached) = (version, None);
+        } else if is_whole {
+            job.reached = Some(job.version);
         }
+        job.rolled_back = rolled_back.cloned();
         job.version = version;
         job.versions.insert(version, Arc::clone(spec));
         job.stop_requested = false;
@@ -60,6 +67,9 @@ impl State {
             candidate.instances = instances;
         }
         job.versions.insert(version, Arc::new(scaled));
+        if job.reached == Some(job.version) {
+            job.reached = Some(version);
+        }
         job.version = version;
         changes.versions.insert((key.clone(), version));
         self.prune_versions(key, changes);
@@ -119,13 +129,11 @@ impl State {
             .filter_map(|id| self.tasks.get(id))
             .map(|task| task.version)
             .collect();
-        let current = job.version;
+        let (current, reached) = (job.version, job.reached);
         while job.versions.len() > VERSIONS_PER_JOB {
-            let oldest = job
-                .versions
-                .keys()
-                .copied()
-                .find(|version| *version != current && !used.contains(version));
+            let oldest = job.versions.keys().copied().find(|version| {
+                ![Some(current), reached].contains(&Some(*version)) && !used.contains(version)
+            });
             let Some(oldest) = oldest else { return };
             job.versions.remove(&oldest);
             changes.versions.insert((key.clone(), oldest));

@@ -11,7 +11,7 @@ use longshore_proto::node::Want;
 use longshore_proto::spec::{JobType, Port, Protocol, ReschedulePolicy, Resources, TaskSpec};
 use longshore_proto::state::{JobStatus, TaskState};
 
-use super::world::{NODE, World, job, key, node_name};
+use super::world::{NODE, World, hasty_job, job, key, node_name};
 use crate::cluster::changes::Changes;
 use crate::cluster::record::{CommandAnswer, Fact};
 use crate::cluster::{Command, NodeCommand, State, persist};
@@ -365,10 +365,10 @@ fn stopping_one_task_lowers_the_count_and_leaves_the_others_alone() {
 fn a_job_is_not_running_again_before_its_last_task_is_exchanged() {
     let mut world = World::new();
     world.join("n1", NODE).unwrap();
-    world.submit(job("web", 3));
+    world.submit(hasty_job("web", 3));
     world.start_all("web");
     // The one too many ends first; meanwhile as many run as are wanted, but not what is wanted.
-    let mut changed = job("web", 2);
+    let mut changed = hasty_job("web", 2);
     changed.specs[0].image = "busybox:2".into();
     world.submit(changed);
     for _ in 0..3 {
@@ -395,9 +395,9 @@ fn a_task_that_ends_without_being_asked_is_replaced() {
 fn a_change_is_rolled_out_one_task_at_a_time_in_its_own_slot() {
     let mut world = World::new();
     world.join("n1", NODE).unwrap();
-    world.submit(job("web", 3));
+    world.submit(hasty_job("web", 3));
     world.start_all("web");
-    let mut changed = job("web", 3);
+    let mut changed = hasty_job("web", 3);
     changed.specs[0].image = "busybox:2".into();
     assert_eq!(world.submit(changed), 2);
     for slot in 0..3 {

@@ -15,5 +15,6 @@ mod preemption;
 mod questions;
 mod random;
 mod revise;
+mod rollout;
 mod update;
 mod world;

@@ -4,7 +4,9 @@
 use longshore_proto::api::{DrainNodes, RemoveNode};
 use longshore_proto::id::TaskId;
 use longshore_proto::plan::Rebalance;
-use longshore_proto::spec::{ExchangeOrder, JobType, OnNodeLoss, ReschedulePolicy, UpdatePolicy};
+use longshore_proto::spec::{
+    ExchangeOrder, JobType, OnFailure, OnNodeLoss, ReschedulePolicy, UpdatePolicy,
+};
 use longshore_proto::state::TaskState;
 use proptest::prelude::*;
 
@@ -96,7 +98,17 @@ fn play(world: &mut World, one: Move) {
             spec.specs[0].image = format!("busybox:{image}");
             let order =
                 if image % 2 == 0 { ExchangeOrder::StartFirst } else { ExchangeOrder::StopFirst };
-            spec.specs[0].update = Some(UpdatePolicy { order, parallel: 1 + instances % 3 });
+            spec.specs[0].update = Some(UpdatePolicy {
+                order,
+                parallel: 1 + instances % 3,
+                healthy_for_ms: u64::from(image) * 1_500,
+                on_failure: if batch || priority % 2 == 0 {
+                    OnFailure::Pause
+                } else {
+                    OnFailure::Rollback
+                },
+                progress_deadline_ms: 20_000,
+            });
             spec.specs[0].reschedule =
                 Some(ReschedulePolicy { attempts: Some(1), delay_ms: 1_000, delay_ms_max: 4_000 });
             world.submit(spec);

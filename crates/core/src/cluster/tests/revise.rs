@@ -8,7 +8,7 @@ use longshore_proto::spec::{JobType, TaskSpec};
 use longshore_proto::state::{JobStatus, TaskState};
 
 use super::eligibility::names;
-use super::world::{NODE, World, job, key};
+use super::world::{NODE, World, hasty_job as job, key};
 use crate::cluster::record::CommandAnswer;
 use crate::cluster::{Command, NodeCommand};
 

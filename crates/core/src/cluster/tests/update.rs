@@ -15,7 +15,9 @@ const ALIVE: &[&str] = &["n1", "n2"];
 fn web(version: u32, instances: u32, order: ExchangeOrder, parallel: u32) -> JobSpec {
     let mut spec = job("web", instances);
     spec.specs[0].image = format!("web:{version}");
-    spec.specs[0].update = Some(UpdatePolicy { order, parallel });
+    // How long a task has been up is a matter of its own: see `rollout`.
+    let usual = UpdatePolicy::usual();
+    spec.specs[0].update = Some(UpdatePolicy { order, parallel, healthy_for_ms: 0, ..usual });
     spec.specs[0].reschedule =
         Some(ReschedulePolicy { attempts: Some(3), delay_ms: 4_000, delay_ms_max: 60_000 });
     spec

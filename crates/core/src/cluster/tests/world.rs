@@ -8,7 +8,7 @@ use longshore_proto::id::{BootId, ClusterId, CommandId, ManagerId, NodeId, TaskI
 use longshore_proto::name::{JobKey, Namespace, NodeName};
 use longshore_proto::node::{AssignDelta, Heartbeat, Register, Registered, Reports, TaskReport};
 use longshore_proto::permission::Role;
-use longshore_proto::spec::{JobSpec, JobType, Resources, TaskSpec};
+use longshore_proto::spec::{JobSpec, JobType, Resources, TaskSpec, UpdatePolicy};
 use longshore_proto::state::TaskState;
 use uuid::Uuid;
 
@@ -53,6 +53,13 @@ pub(super) fn job(name: &str, instances: u32) -> JobSpec {
     spec.instances = instances;
     spec.resources = Resources { cpu_millis: 100, memory_bytes: 64 << 20, disk_bytes: 0 };
     JobSpec::new(name.parse().unwrap(), JobType::Service, spec)
+}
+
+/// The same, whose tasks count as well as soon as they are up.
+pub(super) fn hasty_job(name: &str, instances: u32) -> JobSpec {
+    let mut spec = job(name, instances);
+    spec.specs[0].update = Some(UpdatePolicy { healthy_for_ms: 0, ..UpdatePolicy::usual() });
+    spec
 }
 
 pub(super) const NODE: Resources =
