@@ -49,6 +49,8 @@ pub(super) struct Held {
     created_index: u64,
     pub(super) node: NodeName,
     pub(super) is_ending: bool,
+    /// Whether it runs, and was not told to end.
+    pub(super) is_running: bool,
     is_wanted: bool,
     /// Whether another task of its slot is to take its place. Known once [`Snapshot::settle`] has looked.
     pub(super) has_successor: bool,
@@ -128,6 +130,7 @@ impl Snapshot {
                     created_index,
                     node: node.clone(),
                     is_ending: task.is_to_stop() || task.state == TaskState::Stopping,
+                    is_running: task.state == TaskState::Running && !task.is_to_stop(),
                     is_wanted,
                     has_successor: false,
                     is_movable: may_move && task.state == TaskState::Running && !task.is_to_stop(),

@@ -2,7 +2,7 @@
 //! by the same functions, in the same order, that would place it in truth.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use longshore_proto::error::{ApiError, ErrorCode};
@@ -19,6 +19,7 @@ use longshore_scheduler::plan::size;
 use longshore_scheduler::{Fleet, Machine, Policy, Scheduler};
 
 use super::drain;
+use super::meaning;
 use super::place::Group;
 use super::reconcile::same_container;
 use super::room::displaceable;
@@ -35,6 +36,8 @@ type Key = (Reverse<u8>, Reverse<u64>, JobKey, SpecName, u64);
 struct Want {
     task: Option<TaskId>,
     from: Option<NodeName>,
+    /// The task that goes on until this one is up, by its place; where it ends first, or there is none, nothing.
+    succeeds: Option<usize>,
 }
 
 /// The tasks of a part that want a node.
@@ -163,12 +166,26 @@ impl Trial {
         }
     }
 
+    /// Whether a task goes on until its successor, one of another part, is up.
+    fn starts_first(&self, place: usize, part: usize) -> bool {
+        let group = &self.snapshot.parts[part].group;
+        let order = meaning::update(&group.job, Some(group.spec())).order;
+        self.snapshot.held[place].is_running && order == ExchangeOrder::StartFirst
+    }
+
+    /// A task is exchanged for one of another part, and ends once that has a node.
+    fn exchange(&mut self, place: usize, part: usize) {
+        if self.gone.insert(place) {
+            let held = &self.snapshot.held[place];
+            let (task, from) = (Some(held.task), Some(held.node.clone()));
+            self.want_of(part, Want { task, from, succeeds: Some(place) });
+        }
+    }
+
     /// What has lingered ends.
     fn let_go(&mut self) {
         for place in std::mem::take(&mut self.lingering) {
-            let held = &self.snapshot.held[place];
-            let demand = self.snapshot.parts[held.part].group.demand();
-            self.snapshot.fleet.release(&held.node, &demand);
+            self.release(place);
         }
     }
 
@@ -276,6 +293,10 @@ impl Trial {
                 match one {
                     _ if missing == 0 => self.end(one),
                     Present::Held(_) if stays => missing -= 1,
+                    Present::Held(place) if self.starts_first(place, new) => {
+                        missing -= 1;
+                        self.exchange(place, new);
+                    }
                     Present::Held(place) => {
                         missing -= 1;
                         self.leave(place, false);
@@ -311,21 +332,24 @@ impl Trial {
         }
         let held = &self.snapshot.held[place];
         let (part, task, node) = (held.part, held.task, held.node.clone());
-        let demand = self.snapshot.parts[part].group.demand();
-        self.snapshot.fleet.release(&node, &demand);
+        self.release(place);
         if wants {
             self.want(part, Some(task), Some(node));
         }
     }
 
     fn want(&mut self, part: usize, task: Option<TaskId>, from: Option<NodeName>) {
+        self.want_of(part, Want { task, from, succeeds: None });
+    }
+
+    fn want_of(&mut self, part: usize, want: Want) {
         let Part { group, version } = &self.snapshot.parts[part];
         let (job, spec) = group.name.clone();
         let size = size(group.spec().resources);
         let key = (Reverse(group.job.priority), Reverse(size), job, spec, *version);
         let lot = self.lots.entry(key).or_default();
         lot.part = part;
-        lot.wants.push(Want { task, from });
+        lot.wants.push(want);
     }
 
     /// Places what wants a node, the most important first, until nothing is left that could be.
@@ -334,6 +358,8 @@ impl Trial {
         let mut scheduler = Scheduler::default();
         while let Some((_, Lot { part, wants })) = self.lots.pop_first() {
             let together = self.snapshot.parts[part].group.spec().all_at_once;
+            let (beside, wants): (Vec<Want>, Vec<Want>) =
+                wants.into_iter().partition(|want| want.succeeds.is_some());
             let (gang, singles): (Vec<Want>, Vec<Want>) =
                 wants.into_iter().partition(|want| together && want.from.is_none());
             let (mut left, mut reason) = self.place(&mut scheduler, part, singles);
@@ -347,7 +373,47 @@ impl Trial {
                 let placed_now = left.iter().filter(|want| want.from.is_some()).count();
                 self.lack(part, left.len(), placed_now, reason);
             }
+            self.roll_out(&mut scheduler, &by_node, part, beside);
         }
+    }
+
+    /// Places successors beside the tasks that they follow, as many at a time as the part allows: those end before the next ones
+    /// have their turn. A successor that waits for room is under way, too, so the rest may never have their turn.
+    fn roll_out(
+        &mut self,
+        scheduler: &mut Scheduler,
+        by_node: &BTreeMap<NodeName, Vec<usize>>,
+        part: usize,
+        beside: Vec<Want>,
+    ) {
+        let group = &self.snapshot.parts[part].group;
+        let parallel = meaning::update(&group.job, Some(group.spec())).parallel as usize;
+        let (mut rest, mut waiting) = (VecDeque::from(beside), Vec::new());
+        let mut reason;
+        loop {
+            let next = rest.len().min(parallel.saturating_sub(waiting.len()));
+            waiting.extend(rest.drain(..next));
+            let followed: Vec<usize> = waiting.iter().filter_map(|want| want.succeeds).collect();
+            (waiting, reason) = self.place(scheduler, part, waiting);
+            waiting = self.displace(by_node, part, waiting);
+            let stays: BTreeSet<usize> = waiting.iter().filter_map(|want| want.succeeds).collect();
+            if stays.len() == followed.len() {
+                break;
+            }
+            for place in followed.into_iter().filter(|place| !stays.contains(place)) {
+                self.release(place);
+            }
+        }
+        if let tasks @ 1.. = waiting.len() + rest.len() {
+            self.lack(part, tasks, tasks, format!("beside what runs, which goes on: {reason}"));
+        }
+    }
+
+    /// A task gives back what it holds of its node.
+    fn release(&mut self, place: usize) {
+        let held = &self.snapshot.held[place];
+        let demand = self.snapshot.parts[held.part].group.demand();
+        self.snapshot.fleet.release(&held.node, &demand);
     }
 
     /// Places tasks alike, each for itself. Gives those that do not fit, and why.

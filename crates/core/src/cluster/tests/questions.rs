@@ -3,9 +3,11 @@
 use longshore_proto::api::NameTask;
 use longshore_proto::error::ErrorCode;
 use longshore_proto::explain::Reason;
+use longshore_proto::id::TaskId;
 use longshore_proto::name::NodeName;
 use longshore_proto::plan::{Outlook, TaskExplained, WhatIf};
-use longshore_proto::spec::{JobSpec, OnNodeLoss, Resources};
+use longshore_proto::spec::{ExchangeOrder, JobSpec, OnNodeLoss, Resources, UpdatePolicy};
+use longshore_proto::state::TaskState;
 
 use super::world::{NODE, World, job, node_name};
 
@@ -143,6 +145,58 @@ fn submitting_says_who_goes_where_and_who_is_displaced() {
     illegal.priority = 0;
     let refused = world.cluster.snapshot().whatif(&WhatIf::Submit { job: Box::new(illegal) });
     assert_eq!(refused.unwrap_err().code, ErrorCode::Invalid);
+}
+
+#[test]
+fn a_start_first_change_is_reckoned_beside_what_runs_as_many_at_a_time_as_is_allowed() {
+    let version = |image: &str, cpu_millis, parallel, order| {
+        let mut spec = of_cpu("web", 3, cpu_millis, 50);
+        spec.specs[0].image = image.to_owned();
+        let usual = UpdatePolicy::usual();
+        spec.specs[0].update = Some(UpdatePolicy { order, parallel, healthy_for_ms: 0, ..usual });
+        spec
+    };
+    let (start, stop) = (ExchangeOrder::StartFirst, ExchangeOrder::StopFirst);
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(version("busybox:1", 250, 1, start));
+    world.start_all("web");
+    // There are 250 left: room for one beside those that run, and never for two; what is larger fits nowhere at first.
+    for (cpu_millis, parallel, order, placed, lacking) in [
+        (250, 1, start, 3, 0),
+        (250, 2, start, 3, 0),
+        (300, 1, start, 0, 3),
+        (300, 1, stop, 3, 0),
+        (400, 3, stop, 2, 1),
+    ] {
+        let job = version("busybox:2", cpu_millis, parallel, order);
+        let outlook = ask(&world, &WhatIf::Submit { job: Box::new(job.clone()) });
+        let told = (outlook.placed_total, outlook.unplaced_total);
+        assert_eq!(told, (placed, lacking), "{cpu_millis} {parallel} {order:?}");
+        if lacking == 3 {
+            let [lack] = &outlook.unplaced[..] else { panic!("{outlook:#?}") };
+            assert!(lack.reason.starts_with("beside what runs, which goes on: "), "{lack:?}");
+            assert_eq!(lack.placed_now, 3);
+        }
+        // As it is reckoned, so it comes.
+        let mut real = World::new();
+        real.join("n1", NODE).unwrap();
+        real.submit(version("busybox:1", 250, 1, start));
+        real.start_all("web");
+        real.submit(job);
+        for _ in 0..10 {
+            real.start_all("web");
+            real.pass(500, &["n1"]);
+            real.end_all("web");
+        }
+        let state = real.cluster.state();
+        let is_new = |id: &TaskId| {
+            let task = real.task(*id);
+            task.version == 2 && task.state == TaskState::Running
+        };
+        let new = real.live("web").iter().filter(|id| is_new(id)).count() as u64;
+        assert_eq!(new, placed, "{cpu_millis} {parallel} {order:?}: {:#?}", state.jobs);
+    }
 }
 
 #[test]
