@@ -3,10 +3,12 @@
 //! A group is known by what it is of, and not by a number that was given to it. So nobody need remember one that
 //! has no tasks, and whoever names it later names the same one.
 //!
-//! A group's tasks on one node are a *pair*. Each pair stands in the list of its group and in that of its lane, so
-//! that a node that goes costs what it had tasks of, however many groups there are. Everything lies in a few arrays,
-//! which are copied as a whole where plans are made.
+//! How many tasks of which groups a node has stands in one short list by lane: whoever places or ends a task on a large
+//! fleet waits for memory and for little else, and reads that list alone. So a node that goes costs what it had tasks of,
+//! however many groups there are. Of each group it is known in bits on which lanes it is, which is little enough to stay
+//! close at hand.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, DefaultHasher, Hasher};
 use std::num::NonZeroU128;
@@ -42,33 +44,19 @@ impl GroupId {
     }
 }
 
-/// Nobody: the end of a list.
-const NONE: u32 = u32::MAX;
-
-/// The neighbours in a list.
-#[derive(Debug, Clone, Copy)]
-struct Link {
-    before: u32,
-    after: u32,
-}
-
-/// A group's tasks on one node.
-#[derive(Debug, Clone, Copy)]
-struct Pair {
-    /// The place of its group among those that are counted.
-    group: u32,
-    lane: u32,
-    tasks: u32,
-    in_group: Link,
-    in_lane: Link,
-}
-
 /// A group that has tasks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Counted {
     id: GroupId,
-    /// The first of its pairs.
-    first: u32,
+    /// The lanes whose nodes have tasks of it, as bits by blocks of 64.
+    lanes: HashMap<u32, u64, BuildHasherDefault<Mixer>>,
+}
+
+/// How many tasks a node has of a group, which is named by its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    group: u32,
+    tasks: u32,
 }
 
 /// Every group that has tasks, and how many of them each lane's node has.
@@ -78,19 +66,19 @@ pub(crate) struct Groups {
     places: Numbers<GroupId>,
     groups: Vec<Counted>,
     vacant_groups: Vec<u32>,
-    /// Where the pair of a group's place and a lane stands in `pairs`.
-    pair_of: Numbers<(u32, u32)>,
-    pairs: Vec<Pair>,
-    vacant_pairs: Vec<u32>,
-    /// The first pair of each lane.
-    first_of_lane: Vec<u32>,
+    /// By lane, in the order of places.
+    held: Vec<Vec<Held>>,
 }
 
 impl Groups {
     /// How many tasks of the group the node on a lane has.
     pub(crate) fn count(&self, group: GroupId, lane: u32) -> u32 {
-        let pair = self.places.get(&group).and_then(|group| self.pair_of.get(&(*group, lane)));
-        pair.map_or(0, |pair| self.pairs[*pair as usize].tasks)
+        self.places.get(&group).map_or(0, |place| self.tasks(*place, lane))
+    }
+
+    fn tasks(&self, place: u32, lane: u32) -> u32 {
+        let held = self.held.get(lane as usize).map_or(&[][..], |held| held);
+        find(held, place).map_or(0, |at| held[at].tasks)
     }
 
     /// Whether the group has no task anywhere.
@@ -105,65 +93,52 @@ impl Groups {
 
     /// The lanes that have tasks of the group, with how many, in no order that could be relied on.
     pub(crate) fn members(&self, group: GroupId) -> impl Iterator<Item = (u32, u32)> {
-        let first =
-            self.places.get(&group).map_or(NONE, |group| self.groups[*group as usize].first);
-        let pairs = self.list(first, |pair| pair.in_group);
-        pairs.map(|pair| (pair.lane, pair.tasks))
-    }
-
-    fn list(&self, first: u32, link: fn(&Pair) -> Link) -> impl Iterator<Item = &Pair> {
-        let pair = |at: u32| self.pairs.get(at as usize);
-        std::iter::successors(pair(first), move |one| pair(link(one).after))
+        let place = self.places.get(&group).copied();
+        let blocks = place.into_iter().flat_map(|place| {
+            let blocks = self.groups[place as usize].lanes.iter();
+            blocks.map(move |(block, bits)| (place, *block, *bits))
+        });
+        blocks.flat_map(move |(place, block, bits)| {
+            let lanes = (0..u64::BITS).filter(move |bit| bits >> bit & 1 == 1);
+            let lanes = lanes.map(move |bit| block * u64::BITS + bit);
+            lanes.map(move |lane| (lane, self.tasks(place, lane)))
+        })
     }
 
     pub(super) fn add(&mut self, group: GroupId, lane: u32, tasks: u32) {
         let place = self.place(group);
-        if let Some(pair) = self.pair_of.get(&(place, lane)) {
-            self.pairs[*pair as usize].tasks += tasks;
-            return;
+        if self.held.len() <= lane as usize {
+            self.held.resize_with(lane as usize + 1, Vec::new);
         }
-        if self.first_of_lane.len() <= lane as usize {
-            self.first_of_lane.resize(lane as usize + 1, NONE);
+        let held = &mut self.held[lane as usize];
+        match find(held, place) {
+            Ok(at) => held[at].tasks += tasks,
+            Err(at) => {
+                held.insert(at, Held { group: place, tasks });
+                let (block, bit) = (lane / u64::BITS, lane % u64::BITS);
+                *self.groups[place as usize].lanes.entry(block).or_insert(0) |= 1 << bit;
+            }
         }
-        let before = |after| Link { before: NONE, after };
-        let pair = Pair {
-            group: place,
-            lane,
-            tasks,
-            in_group: before(self.groups[place as usize].first),
-            in_lane: before(self.first_of_lane[lane as usize]),
-        };
-        let at = put(&mut self.pairs, &mut self.vacant_pairs, pair);
-        if let Some(next) = self.pairs.get_mut(pair.in_group.after as usize) {
-            next.in_group.before = at;
-        }
-        if let Some(next) = self.pairs.get_mut(pair.in_lane.after as usize) {
-            next.in_lane.before = at;
-        }
-        self.groups[place as usize].first = at;
-        self.first_of_lane[lane as usize] = at;
-        self.pair_of.insert((place, lane), at);
     }
 
     pub(super) fn subtract(&mut self, group: GroupId, lane: u32) {
-        let pair = self.places.get(&group).and_then(|group| self.pair_of.get(&(*group, lane)));
-        let Some(pair) = pair.copied() else { return };
-        let tasks = &mut self.pairs[pair as usize].tasks;
-        *tasks -= 1;
-        if *tasks == 0 {
-            self.forget(pair);
+        let Some(place) = self.places.get(&group).copied() else { return };
+        let Some(held) = self.held.get_mut(lane as usize) else { return };
+        let Ok(at) = find(held, place) else { return };
+        held[at].tasks -= 1;
+        if held[at].tasks == 0 {
+            held.remove(at);
+            self.leave(place, lane);
         }
     }
 
     /// Takes a lane out of every group, and gives what it was counted for.
     pub(super) fn take_lane(&mut self, lane: u32) -> BTreeMap<GroupId, u32> {
         let mut taken = BTreeMap::new();
-        let mut next = self.first_of_lane.get(lane as usize).copied().unwrap_or(NONE);
-        while let Some(Pair { group, tasks, in_lane, .. }) = self.pairs.get(next as usize).copied()
-        {
+        let held = self.held.get_mut(lane as usize).map(std::mem::take);
+        for Held { group, tasks } in held.into_iter().flatten() {
             taken.insert(self.groups[group as usize].id, tasks);
-            self.forget(next);
-            next = in_lane.after;
+            self.leave(group, lane);
         }
         taken
     }
@@ -171,35 +146,30 @@ impl Groups {
     /// The place of a group, which is counted from now on.
     fn place(&mut self, id: GroupId) -> u32 {
         let (groups, vacant) = (&mut self.groups, &mut self.vacant_groups);
-        let new = || put(groups, vacant, Counted { id, first: NONE });
+        let new = || put(groups, vacant, Counted { id, lanes: HashMap::default() });
         *self.places.entry(id).or_insert_with(new)
     }
 
-    /// A pair has no tasks any more; when it was the last of its group, neither has the group.
-    fn forget(&mut self, at: u32) {
-        let Pair { group, lane, in_group, in_lane, .. } = self.pairs[at as usize];
-        match self.pairs.get_mut(in_group.before as usize) {
-            Some(before) => before.in_group.after = in_group.after,
-            None => self.groups[group as usize].first = in_group.after,
+    /// A group has no tasks on a lane any more; when that was its last one, it has none at all.
+    fn leave(&mut self, place: u32, lane: u32) {
+        let Counted { id, lanes } = &mut self.groups[place as usize];
+        if let Entry::Occupied(mut bits) = lanes.entry(lane / u64::BITS) {
+            *bits.get_mut() &= !(1 << (lane % u64::BITS));
+            if *bits.get() == 0 {
+                bits.remove();
+            }
         }
-        match self.pairs.get_mut(in_lane.before as usize) {
-            Some(before) => before.in_lane.after = in_lane.after,
-            None => self.first_of_lane[lane as usize] = in_lane.after,
-        }
-        if let Some(after) = self.pairs.get_mut(in_group.after as usize) {
-            after.in_group.before = in_group.before;
-        }
-        if let Some(after) = self.pairs.get_mut(in_lane.after as usize) {
-            after.in_lane.before = in_lane.before;
-        }
-        self.pair_of.remove(&(group, lane));
-        self.vacant_pairs.push(at);
-        let Counted { id, first } = self.groups[group as usize];
-        if first == NONE {
-            self.places.remove(&id);
-            self.vacant_groups.push(group);
+        if lanes.is_empty() {
+            self.places.remove(id);
+            *lanes = HashMap::default();
+            self.vacant_groups.push(place);
         }
     }
+}
+
+/// Where a group stands among those of a lane, or would.
+fn find(held: &[Held], place: u32) -> Result<usize, usize> {
+    held.binary_search_by_key(&place, |held| held.group)
 }
 
 /// Puts something where nothing is, and says where.
@@ -209,7 +179,7 @@ fn put<T>(all: &mut Vec<T>, vacant: &mut Vec<u32>, one: T) -> u32 {
         return at;
     }
     all.push(one);
-    u32::try_from(all.len() - 1).unwrap_or(NONE)
+    u32::try_from(all.len() - 1).unwrap_or(u32::MAX)
 }
 
 /// Finds by numbers that nobody outside can choose.
@@ -278,13 +248,15 @@ mod tests {
         assert_eq!(different.len(), ids.len());
     }
 
-    /// What there is to remember: as many groups and pairs as have tasks, each found by everybody.
+    /// What there is to remember: as many groups as have tasks, and on the lanes where they have, each found by everybody.
     fn check(groups: &Groups, model: &BTreeMap<(GroupId, u32), u32>, ids: &[GroupId]) {
         let live: std::collections::BTreeSet<GroupId> = model.keys().map(|(id, _)| *id).collect();
         assert_eq!(groups.len(), live.len());
         assert_eq!(groups.groups.len() - groups.vacant_groups.len(), live.len());
-        assert_eq!(groups.pairs.len() - groups.vacant_pairs.len(), model.len());
-        assert_eq!(groups.pair_of.len(), model.len());
+        assert_eq!(groups.held.iter().map(Vec::len).sum::<usize>(), model.len());
+        let bits =
+            |group: &Counted| group.lanes.values().map(|bits| bits.count_ones()).sum::<u32>();
+        assert_eq!(groups.groups.iter().map(bits).sum::<u32>() as usize, model.len());
         for id in ids {
             assert_eq!(groups.is_empty(*id), !live.contains(id));
             let members: BTreeMap<(GroupId, u32), u32> =

@@ -8,7 +8,7 @@ const PIECE: usize = 64;
 /// A list in pieces.
 #[derive(Debug, Clone)]
 pub(super) struct Pieces<T> {
-    pieces: Vec<Arc<Vec<T>>>,
+    pieces: Vec<Arc<[T]>>,
 }
 
 impl<T> Default for Pieces<T> {
@@ -21,7 +21,7 @@ impl<T: Clone + Default> Pieces<T> {
     /// Makes it at least so long.
     pub(super) fn lengthen(&mut self, length: usize) {
         let pieces = length.div_ceil(PIECE).max(self.pieces.len());
-        self.pieces.resize_with(pieces, || Arc::new(vec![T::default(); PIECE]));
+        self.pieces.resize_with(pieces, || vec![T::default(); PIECE].into());
     }
 
     pub(super) fn get(&self, at: u32) -> Option<&T> {
