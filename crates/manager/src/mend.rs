@@ -13,7 +13,7 @@ use longshore_bus::Bus;
 use longshore_core::cluster::record::Record;
 use longshore_core::cluster::state::Meta;
 use longshore_core::leadership::mend::{
-    LOOK_INTERVAL_MS, PATIENCE_MS, Patience, Proof, may_heal, may_join,
+    LOOK_INTERVAL_MS, PATIENCE_MS, Patience, Proof, may_heal, may_join, may_read_on,
 };
 use longshore_proto::name::UserName;
 use tokio::sync::watch;
@@ -100,16 +100,25 @@ impl Mender<'_> {
         }
     }
 
-    /// Takes over the snapshot in the bucket, if there is one that continues what this store holds.
+    /// Takes over the snapshot in the bucket, if there is one that continues what this store holds. True, too, where that
+    /// is not needed, because the log is whole.
     async fn join(&self, meta: &Meta, broken: &Broken) -> Result<bool, ManagerError> {
         let bucket = Bucket::open(self.core, self.keeping.replicas).await?;
         let file = self.store.points().passing("incoming");
         if !bucket.download(&file).await? {
             return Ok(false);
         }
-        let (store, meta, broken) = (Arc::clone(self.store), meta.clone(), broken.clone());
         // Without a stream, records after the snapshot would be lost unseen.
         let Some(log) = Log::told(self.core).await? else { return Ok(false) };
+        if may_read_on(meta, broken, self.store.log_created()?.as_deref(), &log) {
+            info!(
+                end = log.last,
+                "the log goes on behind the end that a NATS server had told; reading it on"
+            );
+            tokio::time::sleep(Duration::from_millis(LOOK_INTERVAL_MS)).await;
+            return Ok(true);
+        }
+        let (store, meta, broken) = (Arc::clone(self.store), meta.clone(), broken.clone());
         let joined = tokio::task::spawn_blocking(move || {
             let (head, entries) = snapshot::open(&file)?;
             let known = store.log_created()?;

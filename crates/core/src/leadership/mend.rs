@@ -2,6 +2,7 @@
 //!
 //! | what is found | what is done |
 //! |---|---|
+//! | a snapshot of more than the log had when its end was told, and the log goes on behind that now | the log is read on |
 //! | a snapshot that continues what the store holds | it is taken over, and the log read on from there |
 //! | none, no other manager ever belonged to the cluster, and its journal holds its own last record and what still stands in the log | its store holds all that was ever acknowledged: it heals the log |
 //! | none, and others belong to the cluster, too | one of them may know more: an operator chooses (`longshore manager --heal-log`) |
@@ -128,6 +129,14 @@ pub fn may_join(
     };
     let same_log = known == head.log_created.as_deref() && was_trimmed;
     meta.cluster == Some(head.cluster) && head.continues(meta.index, meta.chain).unwrap_or(same_log)
+}
+
+/// Whether a log that had less than a snapshot goes on behind what the store has read of it: the server that told its end
+/// knew too little, and the log is read on before anything else is made of that. `known` and `log` are as for [`may_join`].
+pub fn may_read_on(meta: &Meta, broken: &Broken, known: Option<&str>, log: &Info) -> bool {
+    matches!(broken, Broken::Lacks { .. })
+        && known == Some(&*log.created)
+        && log.last > meta.stream_sequence
 }
 
 /// Whether the log has whatever the snapshots hold, asked by whoever is about to lead: `newest` is the newest one, looked at
@@ -319,6 +328,20 @@ mod tests {
         assert_eq!(cut_before(listed(46), &skipped), Some(42), "who joins reads 42 and 43, too");
         let unknown = listed(46).map(|listed| Listed { stream_sequence: None, ..listed });
         assert_eq!(cut_before(unknown, &skipped), Some(44), "by a manager of before");
+    }
+
+    #[test]
+    fn a_log_that_goes_on_behind_the_end_that_was_told_is_read_on() {
+        let lacks = Broken::Lacks { snapshot: 7, index: 5 };
+        let reads_on = |last, broken| {
+            let log = Info { created: MONDAY.into(), first: 1, last };
+            may_read_on(&meta(5, b"five"), broken, Some(MONDAY), &log)
+        };
+        assert!(reads_on(6, &lacks));
+        assert!(!reads_on(5, &lacks), "it has lost its end, or somebody was healing it");
+        assert!(!reads_on(6, &Broken::Contradicts { index: 5 }));
+        let another = Info { created: "tuesday".into(), first: 1, last: 9 };
+        assert!(!may_read_on(&meta(5, b"five"), &lacks, Some(MONDAY), &another));
     }
 
     #[test]

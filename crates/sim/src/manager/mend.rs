@@ -8,7 +8,7 @@ use longshore_core::cluster::record::Record;
 use longshore_core::cluster::state::Meta;
 use longshore_core::leadership::log::{Broken, Info};
 use longshore_core::leadership::mend::{
-    LOOK_INTERVAL_MS, Listed, PATIENCE_MS, Patience, Proof, may_heal, may_join, moved,
+    LOOK_INTERVAL_MS, Listed, PATIENCE_MS, Patience, Proof, may_heal, may_join, may_read_on, moved,
 };
 
 use super::{Context, Ended, Manager, Output, Phase, Purpose, READ_TIMEOUT, RETRY_DELAY, Timer};
@@ -216,6 +216,9 @@ impl Manager {
     fn join(&mut self, snapshot: &Rc<Snapshot>, log: Info, ctx: &mut Context<'_>) {
         let Phase::Mending(mending) = &self.phase else { return };
         let (meta, known) = (Self::meta(ctx), ctx.disk.content().log_created.clone());
+        if may_read_on(&meta, &mending.broken, known.as_deref(), &log) {
+            return self.begin_anew(ctx);
+        }
         if !may_join(&meta, &mending.broken, &snapshot.head, known.as_deref(), &log) {
             return self.prove(ctx);
         }
