@@ -1,6 +1,11 @@
 //! The event stream and the service as others see them.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use async_nats::header::NATS_EXPECTED_LAST_SEQUENCE;
 use async_nats::jetstream;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use longshore_proto::codec;
@@ -92,6 +97,51 @@ async fn what_a_server_lost_of_the_event_stream_is_published_again() {
     assert_eq!(streamed(&cluster, &api).await, before, "by the same manager, which ran on");
     api.submit(&api::service("later")).await.unwrap();
     assert_eq!(streamed(&cluster, &api).await, api.history().await.unwrap());
+}
+
+#[tokio::test]
+async fn events_of_records_that_follow_each_other_are_published_together() {
+    const COMMANDS: u64 = 200;
+    let cluster = Cluster::start().await;
+    let api = cluster.api().await;
+    let start = Instant::now();
+    for at in 0..COMMANDS {
+        // One after the other: each is a record of its own.
+        api.submit(&api::service(&format!("job-{at}"))).await.unwrap();
+    }
+    let elapsed_ms = start.elapsed().as_millis();
+    let core = cluster.bus(ManagerCore, "m2").await;
+    let context = jetstream::new(core.client().clone());
+    let stream = context.get_stream("longshore-event").await.unwrap();
+    let from_the_beginning = pull::OrderedConfig {
+        deliver_policy: DeliverPolicy::All,
+        ..pull::OrderedConfig::default()
+    };
+    let mut messages =
+        stream.create_consumer(from_the_beginning).await.unwrap().messages().await.unwrap();
+    let (mut batches, mut records) = (0, BTreeSet::new());
+    let last = format!("job-{}", COMMANDS - 1);
+    let read = tokio::time::timeout(SOON, async {
+        loop {
+            let message = messages.next().await.unwrap().unwrap();
+            let event: Event = codec::decode(&message.payload).unwrap();
+            if event.job.is_some() {
+                records.insert(event.index);
+                let headers = message.headers.as_ref().unwrap();
+                // The first of a batch names a sequence, the others the message before them.
+                batches += u128::from(headers.get(NATS_EXPECTED_LAST_SEQUENCE).is_some());
+            }
+            if event.job.is_some_and(|job| job.as_str() == last) {
+                return;
+            }
+        }
+    });
+    read.await.unwrap();
+    assert!(records.len() as u64 >= COMMANDS);
+    assert!(batches >= 1);
+    // Begun at least 10 ms apart, but for the one that was due before and the one that was left behind the last answer.
+    let most = elapsed_ms / 10 + 3;
+    assert!(batches <= most, "{batches} batches in {elapsed_ms} ms");
 }
 
 #[tokio::test]
