@@ -28,10 +28,14 @@ pub(super) const REPORT_BYTES: usize = 32 << 10;
 /// node.
 pub(super) const PASS_BYTES: usize = 16 << 10;
 
-/// The least that reports, and each share of what is due by itself, have beside requests, in bytes; where the requests have
-/// more than that, they have as much as those. Whoever asks for little does not wait for a record full of what others have
-/// to say, and whoever asks for much keeps nobody waiting.
-pub(super) const BESIDE_BYTES: usize = 8 << 10;
+/// While somebody asks, reports and what is due by itself have this part of their shares; and where the requests have more
+/// than that, as much as those. Whoever asks for little does not wait for records full of what others have to say, and
+/// whoever asks for much keeps nobody waiting.
+pub(super) const BESIDE_PARTS: usize = 5;
+
+/// How long after a request that lasts, in milliseconds: whoever asks now and then meets the record that is under way when
+/// the next request comes, and waits for that one, too.
+pub(super) const ASKED_MS: u64 = 1_000;
 
 /// A record in the making.
 #[derive(Debug)]
@@ -82,9 +86,9 @@ impl<'a> Draft<'a> {
         self.share_end = FULL_BYTES.min(self.bytes + bytes);
     }
 
-    /// Begins a share beside what was decided on requests; see [`BESIDE_BYTES`].
-    pub(super) fn begin_share_beside(&mut self, requests: usize, bytes: usize) {
-        let beside = if requests == 0 { bytes } else { requests.max(BESIDE_BYTES) };
+    /// Begins a share beside what was decided on requests; see [`BESIDE_PARTS`].
+    pub(super) fn begin_share_beside(&mut self, requests: usize, is_asked: bool, bytes: usize) {
+        let beside = if is_asked { requests.max(bytes / BESIDE_PARTS) } else { bytes };
         self.begin_share(bytes.min(beside));
     }
 

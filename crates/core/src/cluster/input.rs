@@ -85,6 +85,13 @@ pub enum Input {
     BusBack,
 }
 
+impl Input {
+    /// Whether somebody waits for an answer who is no worker that tells of its tasks.
+    pub(super) fn is_request(&self) -> bool {
+        matches!(self, Self::Command { .. } | Self::Register { .. } | Self::Barrier { .. })
+    }
+}
+
 /// What waits to be decided on, in two lanes, each in the order of arrival: reports come by the thousand when many tasks
 /// start at once, and neither who asks for something nor a sign of life must wait for all of them.
 #[derive(Debug, Default)]
@@ -112,10 +119,7 @@ impl Queue {
 
     /// Whether somebody waits for an answer who is no worker that tells of its tasks.
     pub fn has_requests(&self) -> bool {
-        let is_request = |input: &Input| {
-            matches!(input, Input::Command { .. } | Input::Register { .. } | Input::Barrier { .. })
-        };
-        self.prompt.iter().any(is_request)
+        self.prompt.iter().any(Input::is_request)
     }
 
     /// How many wait in the lane of everything but reports and goodbyes.

@@ -82,7 +82,7 @@ use longshore_scheduler::Scheduler;
 
 use crate::time::{Now, Time};
 use changes::Slots;
-use draft::{Draft, PASS_BYTES, PROMPT_BYTES, REPORT_BYTES};
+use draft::{ASKED_MS, Draft, PASS_BYTES, PROMPT_BYTES, REPORT_BYTES};
 pub use effect::{Effect, Proposal, Receipt, Reply, Step};
 pub use input::{Command, Input, NodeCommand, Queue, Ticket};
 pub use moves::Balancing;
@@ -162,6 +162,8 @@ struct Live {
     claimed: BTreeMap<NodeName, Time>,
     /// When a worker of another cluster last asked to join under a node's name, and of which one it is.
     foreign: BTreeMap<NodeName, (ClusterId, Time)>,
+    /// When somebody last asked for something.
+    asked_at: Option<Time>,
     /// Whether the last look at silence came too late to judge by.
     stalled: bool,
     /// When ended tasks may be replaced.
@@ -321,22 +323,26 @@ impl Cluster {
             (live.has_begun, live.elected_at, live.tick_at) = (true, now.time, now.time);
         }
         let mut requests = 0;
+        let is_asked = |live: &Live| live.asked_at.is_some_and(|at| now.time < at + ASKED_MS);
         if !std::mem::take(&mut live.gang_waits) {
             draft.begin_share(PROMPT_BYTES);
             while !draft.is_full()
                 && let Some(input) = inputs.next_prompt()
             {
+                if input.is_request() {
+                    live.asked_at = Some(now.time);
+                }
                 take(&mut draft, live, settings, input);
             }
             requests = draft.bytes();
-            draft.begin_share_beside(requests, REPORT_BYTES);
+            draft.begin_share_beside(requests, is_asked(live), REPORT_BYTES);
             while !draft.is_full()
                 && let Some(input) = inputs.next_reports()
             {
                 take(&mut draft, live, settings, input);
             }
         }
-        draft.begin_share_beside(requests, PASS_BYTES);
+        draft.begin_share_beside(requests, is_asked(live), PASS_BYTES);
         let is_tick = now.time >= live.tick_at;
         if is_tick {
             let late_ms = now.time - live.tick_at;
@@ -351,12 +357,12 @@ impl Cluster {
         pass(&mut draft, live, settings);
         if live.place && !live.reconcile.is_empty() {
             // Tasks that are still to be created by the thousand keep nobody waiting who is there already.
-            draft.begin_share_beside(requests, PASS_BYTES);
+            draft.begin_share_beside(requests, is_asked(live), PASS_BYTES);
             live.place = !place::waiting(&mut draft, live, settings);
         }
         if is_tick {
             // What has ended has a successor by now, with a node if there is one: no task is told to end for that place.
-            draft.begin_share_beside(requests, PASS_BYTES);
+            draft.begin_share_beside(requests, is_asked(live), PASS_BYTES);
             drain::tick(&mut draft, live, settings);
         }
         // Where placing stopped short it may have displaced tasks: what that means comes with the next record.

@@ -7,6 +7,7 @@ use longshore_proto::spec::{JobSpec, Resources};
 use longshore_proto::state::TaskState;
 
 use super::world::{World, job, key, node_name};
+use crate::cluster::draft::ASKED_MS;
 use crate::cluster::record::Fact;
 use crate::cluster::{Command, Input, Queue};
 
@@ -83,9 +84,16 @@ fn requests_reports_and_placing_go_on_side_by_side() {
             let facts = step(&mut world, &mut queue);
             assert_eq!(world.live("small").len(), 1);
             let bytes = world.log.last().unwrap().len();
-            assert!(bytes < 32 << 10, "whoever asks for little is in a record of {bytes} bytes");
+            assert!(bytes < 20 << 10, "whoever asks for little is in a record of {bytes} bytes");
             assert!(count(&facts, |fact| matches!(fact, Fact::TaskReported { .. })) > 0);
             assert!(!queue.has_requests() && queue.reports() > 0, "reports are no requests");
+            step(&mut world, &mut queue);
+            let bytes = world.log.last().unwrap().len();
+            assert!(bytes < 20 << 10, "whoever asks next waits for one of {bytes} bytes");
+            world.now_ms += ASKED_MS;
+            step(&mut world, &mut queue);
+            let bytes = world.log.last().unwrap().len();
+            assert!(bytes > 40 << 10, "where nobody asks, records are filled: {bytes} bytes");
         }
     }
     assert!(busy >= 3, "only {busy} records: the test asks for too little");
