@@ -19,7 +19,6 @@ use async_nats::jetstream::stream::RawMessageErrorKind;
 use bytes::Bytes;
 use longshore_bus::Bus;
 use longshore_core::leadership::publish::{End, Expected, Names, Progress};
-use longshore_proto::api::ListEvents;
 use longshore_proto::codec;
 use longshore_proto::event::Event;
 use longshore_proto::subject::{Pattern, Subject, event_stream};
@@ -68,9 +67,8 @@ pub(crate) async fn publish(
         committed.mark_unchanged();
         let begun_at = Instant::now();
         let reader = Arc::clone(&store);
-        let limit = u32::try_from(progress.batch()).ok();
-        let list = ListEvents { after: progress.after(), limit, ..ListEvents::default() };
-        let page = tokio::task::spawn_blocking(move || reader.events(None, &list)).await;
+        let (after, limit) = (progress.after(), progress.batch());
+        let page = tokio::task::spawn_blocking(move || reader.events_after(after, limit)).await;
         let (events, more) = match page {
             Ok(Ok(page)) => page,
             Ok(Err(error)) => {
@@ -80,8 +78,8 @@ pub(crate) async fn publish(
             }
             Err(_) => return,
         };
-        if let Some(last) = events.last().map(|event| (event.index, event.ordinal)) {
-            let due = events.iter().filter(|event| event.at_ms >= oldest_ms);
+        if let Some(last) = events.last().map(|(event, _)| (event.index, event.ordinal)) {
+            let due = events.into_iter().filter(|(event, _)| event.at_ms >= oldest_ms);
             let messages = messages(&core, &progress, due);
             let count = messages.len() as u64;
             match send(&context, messages, progress.acknowledges_each()).await {
@@ -156,15 +154,18 @@ enum Sent {
     Refused,
 }
 
-fn messages<'a>(
+fn messages(
     core: &Bus,
     progress: &Progress,
-    events: impl Iterator<Item = &'a Event>,
+    events: impl Iterator<Item = (Event, Bytes)>,
 ) -> Vec<Outgoing> {
-    let known: Vec<_> = events.filter_map(|event| Some((event, event.subject()?))).collect();
-    let places = known.iter().map(|(event, _)| (event.index, event.ordinal));
+    type Known = (Event, Bytes, Subject);
+    let known: Vec<Known> = events
+        .filter_map(|(event, payload)| event.subject().map(|subject| (event, payload, subject)))
+        .collect();
+    let places = known.iter().map(|(event, ..)| (event.index, event.ordinal));
     let messages = progress.messages(places);
-    let message = |((event, subject), (id, expected)): ((&Event, Subject), (String, Expected))| {
+    let message = |((event, payload, subject), (id, expected)): (Known, (String, Expected))| {
         let mut headers = HeaderMap::new();
         headers.insert(VERSION_HEADER, PROTOCOL_VERSION.to_string().as_str());
         headers.insert(NATS_MESSAGE_ID, id);
@@ -178,7 +179,7 @@ fn messages<'a>(
             headers.insert(TASK_HEADER, task.to_string().as_str());
         }
         let subject = subject.text(core.root());
-        Outgoing { subject, headers, payload: codec::encode(event).into() }
+        Outgoing { subject, headers, payload }
     };
     known.into_iter().zip(messages).map(message).collect()
 }

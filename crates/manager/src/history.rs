@@ -3,6 +3,9 @@
 //! Every event stands once, by its place in the log. Indexes by job, task, node and kind hold nothing but places.
 //! A search walks the narrowest index that the question allows, and looks at the rest event by event.
 
+use std::ops::Bound;
+
+use bytes::Bytes;
 use longshore_proto::api::{ListEvents, PAGE_MAX};
 use longshore_proto::codec;
 use longshore_proto::event::Event;
@@ -113,6 +116,28 @@ impl Store {
             events.reverse();
         }
         Ok((events, more))
+    }
+
+    /// The events that follow a place, in order, and the bytes of each as they stand here; and whether there are more.
+    pub(crate) fn events_after(
+        &self,
+        after: Option<(u64, u32)>,
+        limit: usize,
+    ) -> Result<(Vec<(Event, Bytes)>, bool), ManagerError> {
+        let first = match after {
+            Some((index, ordinal)) => Bound::Excluded(event_key(&place(index, ordinal))),
+            None => Bound::Included(EVENTS.to_vec()),
+        };
+        let mut events = Vec::new();
+        for guard in self.history.range((first, Bound::Included(event_key(&[0xff; 12])))) {
+            let (_, value) = guard.into_inner()?;
+            let Ok(event) = codec::decode_trusted::<Event>(&value) else { continue };
+            if events.len() == limit {
+                return Ok((events, true));
+            }
+            events.push((event, Bytes::copy_from_slice(&value)));
+        }
+        Ok((events, false))
     }
 
     /// The index of the first event at a time or later: beyond the last when there is none. Times never fall.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use longshore_bus::ApiRequest;
 use longshore_core::cluster::record::CommandAnswer;
 use longshore_core::cluster::{Effect, Reply, Ticket};
@@ -19,7 +20,7 @@ use crate::error::ManagerError;
 use crate::gateway::NodeRequest;
 use crate::landing::Landing;
 use crate::lease::Held;
-use crate::query::{Question, answer_api};
+use crate::query::Question;
 use crate::store::Store;
 
 /// Somebody who waits for what is decided.
@@ -147,31 +148,23 @@ impl<'a> Outgoing<'a> {
                 }
                 Effect::Answer { ticket, reply } => match (self.waiting.remove(&ticket), reply) {
                     (Some(Waiting::Api(request)), Reply::Command(reply)) => match reply {
-                        Ok(CommandAnswer::Submitted(answer)) => {
-                            answer_api(request, index, Ok(answer))
-                        }
-                        Ok(CommandAnswer::JobStopped(answer)) => {
-                            answer_api(request, index, Ok(answer))
-                        }
-                        Ok(CommandAnswer::TaskStopped(answer)) => {
-                            answer_api(request, index, Ok(answer))
-                        }
-                        Ok(CommandAnswer::Rebalanced(answer)) => {
-                            answer_api(request, index, Ok(answer))
-                        }
+                        Ok(CommandAnswer::Submitted(answer)) => grant(request, index, Ok(answer)),
+                        Ok(CommandAnswer::JobStopped(answer)) => grant(request, index, Ok(answer)),
+                        Ok(CommandAnswer::TaskStopped(answer)) => grant(request, index, Ok(answer)),
+                        Ok(CommandAnswer::Rebalanced(answer)) => grant(request, index, Ok(answer)),
                         Ok(CommandAnswer::NodesChanged(answer)) => {
-                            answer_api(request, index, Ok(answer))
+                            grant(request, index, Ok(answer))
                         }
-                        Ok(CommandAnswer::NodeGone(answer)) => {
-                            answer_api(request, index, Ok(answer))
-                        }
-                        Err(refusal) => answer_api::<()>(request, index, Err(refusal)),
+                        Ok(CommandAnswer::NodeGone(answer)) => grant(request, index, Ok(answer)),
+                        Err(refusal) => grant::<()>(request, index, Err(refusal)),
                     },
                     (Some(Waiting::Node(request)), Reply::Registered(reply)) => {
-                        answer_node(request, index, reply);
+                        let answer = Answer::new(index, reply);
+                        send(async move { request.answer(&answer).await });
                     }
                     (Some(Waiting::Node(request)), Reply::Reports(reply)) => {
-                        answer_node(request, index, reply)
+                        let answer = Answer::new(index, reply);
+                        send(async move { request.answer(&answer).await });
                     }
                     (Some(Waiting::Question(question)), Reply::Barrier) => {
                         self.asked.push(Asked::Certain(question));
@@ -212,6 +205,25 @@ pub(crate) fn answer_node<T: Serialize + Send + std::marker::Sync + 'static>(
 ) {
     let answer = Answer::new(index, result);
     tokio::spawn(async move { request.answer(&answer).await });
+}
+
+/// Answers whoever asked for what was decided.
+fn grant<T: Serialize + Send + std::marker::Sync + 'static>(
+    request: ApiRequest,
+    index: u64,
+    result: Result<T, ApiError>,
+) {
+    let answer = Answer::new(index, result);
+    send(async move { request.answer(&answer).await });
+}
+
+/// Sends a small answer without waiting until the bus has taken it: at once where it has room, as nearly always, and else
+/// beside. A task for each would be one more turn for it to wait, on another thread.
+fn send(answering: impl Future<Output = ()> + Send + 'static) {
+    let mut answering = answering.boxed();
+    if (&mut answering).now_or_never().is_none() {
+        tokio::spawn(answering);
+    }
 }
 
 /// Tells of what an operator looks for in the leader's log: alarms, and nodes that come and go.
