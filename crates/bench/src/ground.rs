@@ -201,6 +201,33 @@ pub(crate) fn processor_time(pid: u32) -> Result<Duration, Failure> {
     Ok(Duration::from_millis((user? + system?) * TICK_MS))
 }
 
+/// The processor's time that each part has taken: what tells, where all parts share the cores, which of them is slow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taken {
+    pub(crate) manager: Duration,
+    pub(crate) server: Duration,
+    /// Of this process, which is all workers and whoever asks.
+    pub(crate) workers: Duration,
+}
+
+impl Taken {
+    pub(crate) fn of(ground: &Ground, manager: &Manager) -> Result<Self, Failure> {
+        Ok(Self {
+            manager: manager.processor_time()?,
+            server: ground.server_time()?,
+            workers: processor_time(std::process::id())?,
+        })
+    }
+
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            manager: self.manager.saturating_sub(before.manager),
+            server: self.server.saturating_sub(before.server),
+            workers: self.workers.saturating_sub(before.workers),
+        }
+    }
+}
+
 /// An operator's connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Api(pub(crate) Bus);

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::spawn;
-use crate::ground::{Api, Ground, own, service};
+use crate::ground::{Api, Ground, Taken, own, service};
 
 /// How many clients ask at once.
 const CLIENTS: [usize; 4] = [1, 10, 100, 1_000];
@@ -55,16 +55,22 @@ pub(crate) async fn measure(rounds: usize) -> Result<Vec<Figure>, Failure> {
     let mut figures = Vec::new();
     for clients in CLIENTS {
         let (mut commands, mut facts, mut records) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut same, mut one_by_one, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut same, mut one_by_one) = (Vec::new(), Vec::new());
+        let (mut bare, mut diskless) = (Vec::new(), Vec::new());
+        let before = Taken::of(&ground, &manager)?;
+        let mut granted = 0.0;
         for round in 1..=rounds {
             let through = through(&api, &jetstream, clients).await?;
+            granted += through.commands;
             commands.push(through.commands / ROUND.as_secs_f64());
             facts.push(through.facts / ROUND.as_secs_f64());
             records.push(through.records / ROUND.as_secs_f64());
             same.push(raw.publish(clients, through.bytes / through.commands).await?);
             one_by_one.push(raw.publish(1, through.bytes / through.records).await?);
             if clients == 1 {
-                bare.push(raw.serve(through.bytes / through.commands).await?);
+                let bytes = through.bytes / through.commands;
+                bare.push(raw.serve(bytes, Disk::Own).await?);
+                diskless.push(raw.serve(bytes, Disk::None).await?);
             }
             progress(&format!(
                 "log, {clients} clients, round {round} of {rounds}: {:.0} commands/s, {:.0} facts/s in {:.0} records/s of {:.1} KiB; raw {:.0} messages/s, of a record's size one by one {:.0}",
@@ -81,10 +87,21 @@ pub(crate) async fn measure(rounds: usize) -> Result<Vec<Figure>, Failure> {
         let figure = Figure::rate(name("commands granted"), median(&commands), "/s", same);
         figures.push(figure.at_least_times(0.7));
         if clients == 1 {
-            let name = name("commands granted, beside a bare service");
-            progress(&format!("log, 1 client, a bare service: {:.0} requests/s", median(&bare)));
-            figures.push(Figure::rate(name, median(&commands), "/s", median(&bare)));
+            let (bare, diskless) = (median(&bare), median(&diskless));
+            progress(&format!(
+                "log, 1 client, a bare service: {bare:.0} requests/s, and {diskless:.0} without a disk of its own"
+            ));
+            let beside = name("commands granted, beside a bare service");
+            figures.push(Figure::rate(beside, median(&commands), "/s", bare));
+            figures.push(Figure::rate(name("a bare service's answers"), bare, "/s", same));
+            let without = name("a bare service's answers, without a disk of its own");
+            figures.push(Figure::rate(without, diskless, "/s", same));
         }
+        let taken = Taken::of(&ground, &manager)?.since(before);
+        let each_us = |time: Duration| time.as_secs_f64() * 1e6 / granted;
+        let mut put = |what: &str, value| figures.push(Figure::alone(name(what), value, "us"));
+        put("a command, time of the manager's processor", each_us(taken.manager));
+        put("a command, of the NATS server's", each_us(taken.server));
         figures.push(Figure::rate(name("facts committed"), median(&facts), "/s", same));
         figures.push(Figure::rate(name("records committed"), median(&records), "/s", one_by_one));
     }
@@ -171,6 +188,13 @@ pub(crate) struct Raw {
     _server: Child,
 }
 
+/// Whether a [bare service](Bare) writes each request to a disk of its own before it answers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Disk {
+    Own,
+    None,
+}
+
 /// The least that a command takes where one waits for the other: a service on a connection of its own that publishes
 /// each request, waits for the acknowledgement, writes it to its own disk, synced, and answers.
 #[derive(Debug)]
@@ -212,8 +236,8 @@ impl Raw {
     }
 
     /// Gives the requests that one client of a [bare service](Bare) has answered per second, one after the other.
-    async fn serve(&self, bytes: f64) -> Result<f64, Failure> {
-        let bare = Bare::start(self).await?;
+    async fn serve(&self, bytes: f64, disk: Disk) -> Result<f64, Failure> {
+        let bare = Bare::start(self, disk).await?;
         let payload = payload(bytes);
         let (start, mut answered) = (Instant::now(), 0.0);
         while start.elapsed() < ROUND {
@@ -252,21 +276,26 @@ impl Raw {
 
 impl Bare {
     /// Begins to listen.
-    pub(crate) async fn start(raw: &Raw) -> Result<Self, Failure> {
+    pub(crate) async fn start(raw: &Raw, disk: Disk) -> Result<Self, Failure> {
         let service = async_nats::connect(&raw.url).await?;
         let mut requests = service.subscribe("bare").await?;
         service.flush().await?;
-        let mut file = Synced(std::fs::File::create(raw.folder.join("bare"))?);
+        let mut file = match disk {
+            Disk::Own => Some(Synced(std::fs::File::create(raw.folder.join("bare"))?)),
+            Disk::None => None,
+        };
         let serving = AbortOnDropHandle::new(tokio::spawn(async move {
             let jetstream = jetstream::new(service.clone());
             while let Some(request) = requests.next().await {
                 let payload = request.payload.clone();
                 jetstream.publish(STREAM, payload.clone()).await?.await?;
-                let written = tokio::task::spawn_blocking(move || {
-                    file.write(&payload)?;
-                    Ok::<_, std::io::Error>(file)
-                });
-                file = written.await??;
+                if let Some(mut synced) = file.take() {
+                    let written = tokio::task::spawn_blocking(move || {
+                        synced.write(&payload)?;
+                        Ok::<_, std::io::Error>(synced)
+                    });
+                    file = Some(written.await??);
+                }
                 let reply = request.reply.ok_or("no answer is wanted")?;
                 service.publish(reply, Bytes::new()).await?;
             }

@@ -159,14 +159,16 @@ fn page(figures: &[Figure]) -> String {
          limit of commands and facts is what JetStream stores of messages of a command's size with as many in flight, that of \
          records what it stores of a record's size one after the other, as the order of the log demands; both on a server of \
          their own with the same `sync_interval: always`, in turn with the log. A bare service is the least that a lone command \
-         can take: it publishes a request, waits until JetStream has it, writes it to its own disk, synced, and answers. `state/*` starts a manager on a state that its own \
+         can take: it publishes a request, waits until JetStream has it, writes it to its own disk, synced, and answers; beside raw it is the most that \
+         one client can have of an order in which the disk comes after the log, and without a disk of its own it shows what that order takes. `state/*` starts a manager on a state that its own \
          brain has made and its own store has written: tasks that run, 1,000 a job, 50 a node. Memory is what the process has \
          more than one without tasks. `size/*` plays all workers in one process, with real brains and shells, a connection and a \
          user each, stores in memory, and containers that are entries of a map: NATS, the manager and all workers share this \
          machine's cores, so that a real cluster, whose workers have their own, is quicker. A decision is a small job that \
          is submitted while all else goes on, until it is granted: in the log, on the disk, its task placed if there was room in \
          the record. A bare service on a server of its own, asked as often meanwhile, shows how much of that is the machine's: \
-         what any answer takes that stands in a synced log and on a synced disk, while all cores are taken.\n",
+         what any answer takes that stands in a synced log and on a synced disk, while all cores are taken. Whoever asks keeps records short \
+         while tasks start, so the time until all run is that of a cluster that is asked for something all the while.\n",
     );
     text
 }

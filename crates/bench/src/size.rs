@@ -21,8 +21,8 @@ use longshore_proto::subject::{ApiVerb, Pattern, Scope, event_stream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::ground::{Api, Ground, Manager, own, processor_time, service};
-use crate::log::{Bare, Raw};
+use crate::ground::{Api, Ground, Manager, Taken, own, service};
+use crate::log::{Bare, Disk, Raw};
 use crate::raw::milliseconds;
 
 /// How many tasks a job has.
@@ -92,7 +92,7 @@ async fn measure_on(
 
     // What the least that could decide would wait meanwhile is the machine's own share of that.
     let raw = Raw::start(ground.folder()).await?;
-    let bare = Bare::start(&raw).await?;
+    let bare = Bare::start(&raw, Disk::Own).await?;
 
     // Everything is submitted at once; a stream of small jobs beside it shows what others would wait meanwhile.
     let wanted = u64::from(tasks);
@@ -241,32 +241,6 @@ async fn reconnect(
         return Err(format!("{more} containers were started anew by a restart of NATS").into());
     }
     Ok((heard, decided))
-}
-
-/// The processor's time that each part has taken: what tells, where all parts share the cores, which of them is slow.
-#[derive(Debug, Clone, Copy)]
-struct Taken {
-    manager: Duration,
-    server: Duration,
-    workers: Duration,
-}
-
-impl Taken {
-    fn of(ground: &Ground, manager: &Manager) -> Result<Self, Failure> {
-        Ok(Self {
-            manager: manager.processor_time()?,
-            server: ground.server_time()?,
-            workers: processor_time(std::process::id())?,
-        })
-    }
-
-    fn since(self, before: Self) -> Self {
-        Self {
-            manager: self.manager.saturating_sub(before.manager),
-            server: self.server.saturating_sub(before.server),
-            workers: self.workers.saturating_sub(before.workers),
-        }
-    }
 }
 
 /// Small jobs, one after the other, while something else goes on.
