@@ -151,6 +151,7 @@ impl Played {
                         runtime_error: None,
                         leaving: false,
                         drain_within_ms: None,
+                        cluster_id: None,
                     }
                 };
                 // What is lost is sent again by the next beat.

@@ -98,6 +98,9 @@ pub struct Heartbeat {
     /// The worker is to end, and asks that what it runs be moved off within so many milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_within_ms: Option<u64>,
+    /// The cluster that the worker belongs to; absent from workers of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<ClusterId>,
 }
 
 /// What the manager wants of one task on one node.

@@ -614,6 +614,7 @@ impl Worker {
             runtime_error: self.agent.runtime_error().map(str::to_owned),
             leaving: self.leaving,
             drain_within_ms: None,
+            cluster_id: self.agent.cluster_id(),
         }
     }
 

@@ -605,6 +605,7 @@ impl Driver {
                 }
                 _ => None,
             },
+            cluster_id: self.agent.cluster_id(),
         };
         let (bus, subject) = (session.bus.clone(), session.subject(NodeVerb::Heartbeat));
         let send = async move {

@@ -184,6 +184,7 @@ fn signs_of_life(host: &Host, number: u128) -> (Input, Input) {
         runtime_error: None,
         leaving: false,
         drain_within_ms: None,
+        cluster_id: None,
     };
     let node = host.name.clone();
     (

@@ -144,20 +144,20 @@ fn ahead(draft: &mut Draft<'_>, live: &mut Live) {
     alarm::set(draft, live, "ahead", Severity::Critical, text);
 }
 
-/// Says that workers of another cluster ask to join: perhaps this one was begun because the log of theirs was lost.
+/// Says that workers of another cluster are heard, or ask to join: perhaps this one was begun because the log of theirs was lost.
 fn foreign(draft: &mut Draft<'_>, live: &mut Live) {
     let shown = live.foreign.iter().take(SHOWN_MAX);
     let shown: Vec<_> =
         shown.map(|(name, (cluster, _))| format!("{name} of cluster {cluster}")).collect();
     let count = live.foreign.len();
     if count == 0 {
-        let text = "no worker of another cluster asks to join".to_owned();
+        let text = "no worker of another cluster is heard".to_owned();
         return alarm::set(draft, live, "foreign", Severity::Over, text);
     }
     let more = count.saturating_sub(SHOWN_MAX);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let text = format!(
-        "workers of another cluster ask to join, and are refused: {}{more}; what they run runs on. If this cluster was begun \
+        "workers of another cluster are heard, and refused: {}{more}; what they run runs on. If this cluster was begun \
          because the log of theirs was lost, choose which is the truth (docs/operations.md, \"A lost log\"). Else point them \
          to their own cluster, or give each a fresh data directory",
         shown.join(", ")

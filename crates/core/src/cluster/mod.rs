@@ -160,7 +160,7 @@ struct Live {
     place: bool,
     /// When another machine last asked to join under a node's name.
     claimed: BTreeMap<NodeName, Time>,
-    /// When a worker of another cluster last asked to join under a node's name, and of which one it is.
+    /// When a worker of another cluster was last heard, or asked to join, under a node's name, and of which one it is.
     foreign: BTreeMap<NodeName, (ClusterId, Time)>,
     /// When somebody last asked for something.
     asked_at: Option<Time>,

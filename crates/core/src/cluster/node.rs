@@ -159,6 +159,10 @@ pub(super) fn heartbeat(
         }
         draft.effect(Effect::Assign { node: name.clone(), delta: assign::hint(cluster, revision) });
     };
+    // Another cluster's worker that stayed connected does not ask to join, and tells its own log alone.
+    if let Some(theirs) = heartbeat.cluster_id.filter(|theirs| *theirs != cluster) {
+        live.foreign.insert(name.clone(), (theirs, draft.now.time));
+    }
     let Some(node) = draft.state.nodes.get(name) else {
         // Its sync will be refused, and then it registers.
         let revision = draft.revision;

@@ -63,6 +63,7 @@ pub(crate) fn nodes(examples: &mut Examples) {
         runtime_error: None,
         leaving: false,
         drain_within_ms: None,
+        cluster_id: None,
     };
     examples.message("Payload (no answer):", &heartbeat);
 

@@ -72,6 +72,26 @@ fn workers_of_another_cluster_are_told_of_until_they_ask_no_more() {
     let shown = world.cluster.cluster_view(0).unwrap().alarms;
     assert!(matches!(&shown[..], [text] if text.contains("refused: n3 of")), "{shown:?}");
     assert_eq!(told(&world.pass(30_000, &["n1", "n2"])), [Severity::Over]);
+    // One that stayed connected when this cluster took over does not ask, and is heard.
+    let Input::Heartbeat { heartbeat, .. } = world.heartbeat(&node_name("n1")) else { panic!() };
+    let beat = |cluster| {
+        let heartbeat = Heartbeat {
+            node_id: NodeId(Uuid::from_u128(60)),
+            cluster_id: cluster,
+            ..*heartbeat.clone()
+        };
+        Input::Heartbeat { node: node_name("n6"), heartbeat: Box::new(heartbeat) }
+    };
+    let ours = world.cluster.state().meta.cluster;
+    for (cluster, expected) in
+        [(None, vec![]), (ours, vec![]), (Some(other), vec![Severity::Alarm])]
+    {
+        world.run([beat(cluster)]);
+        assert_eq!(told(&world.pass(1_000, &["n1", "n2"])), expected, "{cluster:?}");
+    }
+    let shown = world.cluster.cluster_view(0).unwrap().alarms;
+    assert!(matches!(&shown[..], [text] if text.contains("refused: n6 of")), "{shown:?}");
+    assert_eq!(told(&world.pass(130_000, &["n1", "n2"])), [Severity::Over]);
     world.check_replay();
 }
 
@@ -379,6 +399,7 @@ fn a_stranger_under_a_nodes_name_is_not_believed() {
         runtime_error: None,
         leaving: true,
         drain_within_ms: None,
+        cluster_id: None,
     };
     let facts =
         world.run([Input::Heartbeat { node: node_name("n1"), heartbeat: Box::new(stranger) }]);

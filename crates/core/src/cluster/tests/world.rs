@@ -324,6 +324,7 @@ impl World {
             runtime_error: None,
             leaving: false,
             drain_within_ms: None,
+            cluster_id: None,
         };
         Input::Heartbeat { node: name.clone(), heartbeat: Box::new(heartbeat) }
     }
