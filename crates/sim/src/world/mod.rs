@@ -43,8 +43,10 @@ use crate::worker::{self, Worker};
 const LEADER_WITHIN: Micros = 15 * SECOND;
 /// The same, where a log that has lost something must be healed first, an operator's patience included.
 const LEADER_AFTER_LOSS_WITHIN: Micros = 60 * SECOND;
-/// By when everything has settled once faults have stopped and no container ends by itself any more.
-const SETTLED_WITHIN: Micros = 120 * SECOND;
+/// By when everything has settled once faults have stopped and no container ends by itself any more. A roll-out may take most
+/// of it: of eight tasks one after the other, each of which takes ten seconds to stop and counts when it was up for ten, and
+/// back again.
+const SETTLED_WITHIN: Micros = 300 * SECOND;
 /// For how long nothing is written once everything has settled.
 const QUIET_FOR: Micros = 20 * SECOND;
 
