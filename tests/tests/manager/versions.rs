@@ -12,7 +12,8 @@ use crate::SOON;
 
 fn file(image: &str, instances: u32) -> String {
     format!(
-        "name = \"web\"\n[[task]]\nimage = \"{image}\"\ninstances = {instances}\nenv = {{ TOKEN = \"{image}\" }}\n"
+        "name = \"web\"\n[[task]]\nimage = \"{image}\"\ninstances = {instances}\nenv = {{ TOKEN = \"{image}\" }}\n\
+         update = {{ healthy_for = \"1s\" }}\n"
     )
 }
 
