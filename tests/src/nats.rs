@@ -6,15 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use longshore_bench::port::free_port;
 use rustix::process::Signal;
 use uuid::Uuid;
 
 use crate::eventually::eventually;
 use crate::program::{Program, checkout};
 
-/// Ports are taken from here: below the range that the system takes for clients, so that the port of a
-/// server that is down for a while is not taken, and nobody who tries to connect meets itself.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// How long a server may take to start on a loaded machine.
 const START: Duration = Duration::from_secs(20);
 
@@ -142,17 +140,6 @@ fn greeting(port: u16) -> std::io::Result<String> {
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
     Ok(line)
-}
-
-/// A port of loopback that nobody has just now.
-pub fn free_port() -> u16 {
-    loop {
-        let random = u16::try_from(Uuid::new_v4().as_u128() % PORTS.len() as u128).unwrap();
-        let port = PORTS.start + random;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// The server that `scripts/setup` got, else the one on PATH.

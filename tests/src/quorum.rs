@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use longshore_bench::port::free_port;
 use longshore_bus::{Bus, Credentials};
 use longshore_proto::name::Root;
 use longshore_proto::permission::Role;
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 use crate::api::{Api, options};
 use crate::cli::Cli;
 use crate::eventually::eventually;
-use crate::nats::{binary, free_port};
+use crate::nats::binary;
 use crate::program::{Program, command, longshore};
 
 /// The servers and the managers: each pair is a machine.

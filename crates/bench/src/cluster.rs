@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::raw;
 use longshore_bench::Failure;
+use longshore_bench::port::free_port;
 
 /// How long a worker may take to end, with all that it runs.
 const END_TIMEOUT: Duration = Duration::from_secs(120);
@@ -46,7 +47,7 @@ impl Cluster {
     /// The same with more to say to its worker.
     pub(crate) async fn start_with(worker_options: &[&str]) -> Result<Self, Failure> {
         let folder = tempfile::tempdir()?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port();
         let (auth, listen) = (folder.path().join("auth"), format!("127.0.0.1:{port}"));
         let made = longshore()
             .args([

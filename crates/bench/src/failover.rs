@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::cluster::{longshore, spawn};
 use crate::raw::milliseconds;
 use longshore_bench::Failure;
+use longshore_bench::port::free_port;
 use longshore_bench::report::{Figure, median, progress, quantile};
 
 /// How often a leader is killed, and how often one is told to stop.
@@ -73,7 +74,7 @@ struct Pair {
 impl Pair {
     async fn start() -> Result<Self, Failure> {
         let folder = tempfile::tempdir()?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port();
         let auth = folder.path().join("auth");
         let listen = format!("127.0.0.1:{port}");
         for words in [

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::cluster::{longshore, spawn};
 use longshore_bench::Failure;
+use longshore_bench::port::free_port;
 
 /// How long one question may take.
 const ASK_DEADLINE: Duration = Duration::from_secs(60);
@@ -45,7 +46,7 @@ impl Ground {
     /// Makes users and starts the server.
     pub(crate) async fn start(workers: &[String]) -> Result<Self, Failure> {
         let folder = tempfile::tempdir()?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port();
         let listen = format!("127.0.0.1:{port}");
         let mut init = longshore();
         init.args(["auth", "init", "--operator", "bench", "--listen", &listen]);

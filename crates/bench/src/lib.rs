@@ -3,10 +3,12 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`load`] | workers by the thousand, with containers made of memory
+//! | [`port`] | ports for servers, of tests too
 //! | [`scheduler`] | the scheduler beside the plain scan |
 //! | [`report`] | figures to files |
 
 pub mod load;
+pub mod port;
 pub mod report;
 pub mod scheduler;
 

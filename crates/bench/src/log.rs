@@ -13,6 +13,7 @@ use async_nats::jetstream::stream::{Config, StorageType, Stream};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use longshore_bench::Failure;
+use longshore_bench::port::free_port;
 use longshore_bench::report::{Figure, median, progress};
 use longshore_core::cluster::record::Record;
 use longshore_proto::api::{JobSubmitted, SubmitJob};
@@ -206,7 +207,7 @@ pub(crate) struct Bare {
 impl Raw {
     /// Starts the server, and makes the stream.
     pub(crate) async fn start(folder: &Path) -> Result<Self, Failure> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port();
         let (conf, store) = (folder.join("raw.conf"), folder.join("raw"));
         let text = format!(
             "listen: \"127.0.0.1:{port}\"\njetstream {{\n  store_dir: \"{}\"\n  sync_interval: always\n}}\n",

@@ -24,6 +24,7 @@ use longshore_proto::id::{ClusterId, Revision, TaskId};
 use longshore_proto::name::NodeName;
 use longshore_proto::node::RunTask;
 use longshore_proto::spec::{Port, Protocol, TaskSpec};
+use longshore_worker::PORT_RANGE_USUAL;
 use longshore_worker::policy::Policy;
 use longshore_worker::runtime::docker::Docker;
 use longshore_worker::runtime::{LogsWish, Runtime, RuntimeError};
@@ -291,11 +292,10 @@ async fn networks_of_the_node_and_none_are_joined() {
     client.remove_network(&name).await.unwrap();
 }
 
-/// A port of this machine that is free just now, below the range that the system takes for clients: none of them takes it
-/// while Docker makes the container.
+/// A port of this machine that is free just now, and that no client takes while Docker makes the container.
 fn free_port() -> u16 {
     loop {
-        let port = 20_000 + u16::try_from(Uuid::new_v4().as_u128() % 12_000).unwrap();
+        let port = rand::random_range(PORT_RANGE_USUAL);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }

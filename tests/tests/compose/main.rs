@@ -11,9 +11,9 @@ use std::time::Duration;
 use bollard::query_parameters::{
     ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, PruneContainersOptionsBuilder,
 };
+use longshore_bench::port::free_port;
 use longshore_tests::cli::Cli;
 use longshore_tests::docker::{self, Docker};
-use longshore_tests::nats::free_port;
 use longshore_tests::program::{checkout, command, longshore};
 use longshore_tests::{IMAGE, eventually};
 use serde_json::{Value, json};

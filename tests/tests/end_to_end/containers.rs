@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use longshore_bench::port::free_port;
 use longshore_tests::docker::Docker;
-use longshore_tests::nats::free_port;
 use longshore_tests::{Cluster, IMAGE, eventually};
 
 use crate::SOON;

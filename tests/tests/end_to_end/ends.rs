@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use longshore_tests::nats::free_port;
+use longshore_bench::port::free_port;
 use longshore_tests::{Cluster, IMAGE, eventually};
 use serde_json::{Value, json};
 

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
+use longshore_bench::port::free_port;
 use longshore_tests::cli::Cli;
 use longshore_tests::eventually;
-use longshore_tests::nats::{binary, free_port};
+use longshore_tests::nats::binary;
 use longshore_tests::program::{Program, command, longshore};
 use rustix::process::Signal;
 

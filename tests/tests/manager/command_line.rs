@@ -34,7 +34,7 @@ async fn words_that_make_no_sense_are_usage_errors() {
 #[tokio::test]
 async fn a_server_that_is_away_is_told_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
-    let port = longshore_tests::nats::free_port();
+    let port = longshore_bench::port::free_port();
     let cli =
         Cli::bare(folder.path()).with("LONGSHORE_NATS_URL", format!("nats://127.0.0.1:{port}"));
     for verb in

@@ -10,7 +10,8 @@ use longshore_proto::id::TaskId;
 use longshore_proto::spec::{Port, Protocol};
 
 /// The range that dynamic ports are taken from when the operator says nothing: below the range that Linux gives to
-/// outgoing connections.
+/// outgoing connections. So no client takes a port while whoever listens there starts or is away, and nobody who tries
+/// to connect meets itself; servers of tests and measurements are put here, too.
 pub const PORT_RANGE_USUAL: RangeInclusive<u16> = 20_000..=32_000;
 
 /// Who holds which port.

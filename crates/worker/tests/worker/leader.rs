@@ -37,9 +37,6 @@ use uuid::Uuid;
 pub(crate) const IMAGE: &str = "longshore-busybox:1";
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Ports are taken from here: below the range that the system takes for clients, so that none is taken by somebody else
-/// while its server starts or is away.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// How long clearing up may take, after whatever has gone wrong.
 const CLEARING_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -52,8 +49,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start() -> Self {
         loop {
-            let random = u16::try_from(Uuid::new_v4().as_u128() % PORTS.len() as u128).unwrap();
-            if let Some(server) = Self::launch(PORTS.start + random) {
+            if let Some(server) = Self::launch(rand::random_range(PORT_RANGE_USUAL)) {
                 return server;
             }
         }
