@@ -4,18 +4,23 @@
 //! A search walks the narrowest index that the question allows, and looks at the rest event by event.
 
 use std::ops::Bound;
+use std::sync::PoisonError;
 
 use bytes::Bytes;
 use longshore_proto::api::{ListEvents, PAGE_MAX};
 use longshore_proto::codec;
 use longshore_proto::event::Event;
 use longshore_proto::name::Namespace;
+use tracing::warn;
 
 use crate::error::ManagerError;
 use crate::store::Store;
 
 /// What the keys of events begin with.
 pub(crate) const EVENTS: &[u8] = b"e/";
+
+/// Of how many events that cannot be read is told.
+const UNREADABLE_TOLD_MAX: usize = 100;
 
 /// An event's place in history, in bytes that sort.
 pub(crate) fn place(index: u64, ordinal: u32) -> [u8; 12] {
@@ -29,6 +34,12 @@ pub(crate) fn place(index: u64, ordinal: u32) -> [u8; 12] {
 /// The key of an event.
 pub(crate) fn event_key(at: &[u8]) -> Vec<u8> {
     [EVENTS, at].concat()
+}
+
+/// The index of the record that an event's key names.
+fn index_of(key: &[u8]) -> u64 {
+    let index = key.get(EVENTS.len()..).and_then(<[u8]>::first_chunk);
+    index.copied().map_or(0, u64::from_be_bytes)
 }
 
 /// The key of an event in an index.
@@ -104,7 +115,7 @@ impl Store {
             }
             let bytes =
                 if prefix == EVENTS { Some(value) } else { self.history.get(event_key(at))? };
-            let event: Option<Event> = bytes.and_then(|bytes| codec::decode_trusted(&bytes).ok());
+            let event = bytes.and_then(|bytes| self.read_event(&event_key(at), &bytes));
             let Some(event) = event.filter(|event| fits(event, namespace, list)) else { continue };
             more = events.len() == limit;
             if more {
@@ -130,8 +141,8 @@ impl Store {
         };
         let mut events = Vec::new();
         for guard in self.history.range((first, Bound::Included(event_key(&[0xff; 12])))) {
-            let (_, value) = guard.into_inner()?;
-            let Ok(event) = codec::decode_trusted::<Event>(&value) else { continue };
+            let (key, value) = guard.into_inner()?;
+            let Some(event) = self.read_event(&key, &value) else { continue };
             if events.len() == limit {
                 return Ok((events, true));
             }
@@ -140,22 +151,47 @@ impl Store {
         Ok((events, false))
     }
 
+    /// The first event at a key or behind it that can be read.
+    pub(crate) fn first_readable(&self, from: Vec<u8>) -> Result<Option<Event>, ManagerError> {
+        for guard in self.history.range(from..=event_key(&[0xff; 12])) {
+            let (key, value) = guard.into_inner()?;
+            if let Some(event) = self.read_event(&key, &value) {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
+    /// An event as it stands under its key. `None` where it cannot be read, which is told once.
+    pub(crate) fn read_event(&self, key: &[u8], value: &[u8]) -> Option<Event> {
+        let error = match codec::decode_trusted(value) {
+            Ok(event) => return Some(event),
+            Err(error) => error,
+        };
+        let mut told = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() < UNREADABLE_TOLD_MAX && told.insert(key.to_vec()) {
+            warn!(
+                index = index_of(key), %error,
+                "an event of the history cannot be read; lists and the event stream go on without it"
+            );
+            if told.len() == UNREADABLE_TOLD_MAX {
+                warn!("of further events that cannot be read nothing is said");
+            }
+        }
+        None
+    }
+
     /// The index of the first event at a time or later: beyond the last when there is none. Times never fall.
     fn first_event_at(&self, at_ms: u64) -> Result<u64, ManagerError> {
-        let place_of = |guard: Option<fjall::Guard>| -> Result<Option<Event>, ManagerError> {
-            let value = guard.map(fjall::Guard::value).transpose()?;
-            Ok(value.and_then(|value| codec::decode_trusted::<Event>(&value).ok()))
-        };
         let end = event_key(&[0xff; 12]);
-        let first = place_of(self.history.range(EVENTS.to_vec()..=end.clone()).next())?;
-        let last = place_of(self.history.range(EVENTS.to_vec()..=end.clone()).next_back())?;
+        let first = self.history.range(EVENTS.to_vec()..=end.clone()).next();
+        let last = self.history.range(EVENTS.to_vec()..=end).next_back();
         let (Some(first), Some(last)) = (first, last) else { return Ok(u64::MAX) };
         // Low is never beyond the answer, and everything from high on is late enough.
-        let (mut low, mut high) = (first.index, last.index + 1);
+        let (mut low, mut high) = (index_of(&first.key()?), index_of(&last.key()?) + 1);
         while low < high {
             let middle = low + (high - low) / 2;
-            let from = event_key(&place(middle, 0));
-            match place_of(self.history.range(from..=end.clone()).next())? {
+            match self.first_readable(event_key(&place(middle, 0)))? {
                 Some(event) if event.at_ms < at_ms => low = event.index + 1,
                 _ => high = middle,
             }
@@ -262,6 +298,32 @@ mod tests {
         assert_eq!(paged, whole);
         let newest = ListEvents { newest: true, limit: Some(2), after: None, ..list };
         assert_eq!(indexes(&store, &newest), whole[whole.len() - 2..]);
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_read_is_told_once_and_hides_no_other() {
+        let (_folder, store) = filled();
+        for index in [1, 2, 50, 100] {
+            store.history.insert(event_key(&place(index, 0)), b"no event").unwrap();
+        }
+        let (events, more) = store.events_after(None, 1_000).unwrap();
+        let read: Vec<u64> = events.iter().map(|(event, _)| event.index).collect();
+        let wanted: Vec<u64> = (3..100).filter(|index| *index != 50).collect();
+        assert_eq!((read, more), (wanted, false));
+        let since = |at_ms| {
+            let list = ListEvents { since_ms: Some(at_ms), ..ListEvents::default() };
+            indexes(&store, &ListEvents { audit: true, ..list.clone() })
+                .into_iter()
+                .chain(indexes(&store, &list))
+                .min()
+        };
+        // Two records share each millisecond.
+        assert_eq!(since(0), Some(3));
+        assert_eq!(since(1_020), Some(40));
+        assert_eq!(since(1_025), Some(51));
+        assert_eq!(since(1_050), None);
+        assert_eq!(store.history_reach().unwrap().unwrap().from_index, 3);
+        assert_eq!(store.unreadable.lock().unwrap().len(), 4);
     }
 
     #[test]

@@ -17,7 +17,8 @@ use longshore_core::leadership::mend::{
 };
 use longshore_proto::name::UserName;
 use tokio::sync::watch;
-use tracing::{debug, error, info, warn};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
 
 use crate::Clock;
 use crate::bucket::Bucket;
@@ -28,6 +29,9 @@ use crate::log::Log;
 use crate::snapshot;
 use crate::store::Store;
 use crate::streams::Streams;
+
+/// How often it is said what mending waits for.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Everything that mending needs.
 pub(crate) struct Mender<'a> {
@@ -49,7 +53,7 @@ impl Mender<'_> {
         self.store.settled().await;
         let meta = self.store.load_meta()?;
         let mut patience = Patience::default();
-        let mut complained = false;
+        let mut complain_at = Instant::now();
         let mut lease = Some(lease);
         loop {
             // Only who has seen that there is nothing to join from may heal, or gives up.
@@ -57,12 +61,13 @@ impl Mender<'_> {
                 Ok(true) => return Ok(()),
                 Ok(false) => false,
                 Err(error) if error.passes() || matches!(error, ManagerError::Bucket { .. }) => {
-                    debug!(%error, "it is not known whether there is a snapshot to join from");
-                    if !std::mem::replace(&mut complained, true) {
+                    // Again and again, because nobody else can tell: who mends answers nothing, and `doctor` names this log.
+                    if complain_at <= Instant::now() {
                         warn!(
                             "it is not known whether there is a snapshot to join from: {error}; trying again until it is, \
                              and nothing is healed before that"
                         );
+                        complain_at = Instant::now() + COMPLAINT_INTERVAL;
                     }
                     true
                 }

@@ -10,10 +10,10 @@ mod local;
 mod past;
 mod snapshots;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use longshore_core::cluster::persist::Write;
@@ -56,6 +56,8 @@ pub struct Store {
     applied: watch::Sender<u64>,
     /// About how many bytes of journal and history were written since the last point.
     written: AtomicU64,
+    /// The events that could not be read, as far as they were told.
+    pub(crate) unreadable: Mutex<BTreeSet<Vec<u8>>>,
     /// What was written for askers to read.
     pub(crate) backups: Backups,
     /// Held while records are written.
@@ -127,6 +129,7 @@ impl Store {
             points: Points::open(data_dir).map_err(|error| fail(error.into()))?,
             applied: watch::Sender::new(0),
             written: AtomicU64::new(0),
+            unreadable: Mutex::default(),
             backups: Backups::default(),
             writing: Arc::default(),
             local,

@@ -2,8 +2,6 @@
 
 use fjall::PersistMode;
 use longshore_core::cluster::persist::split;
-use longshore_proto::codec;
-use longshore_proto::event::Event;
 use tracing::info;
 
 use super::{CHUNK, Store};
@@ -59,8 +57,8 @@ impl Store {
     fn index_history(&self) -> Result<(), ManagerError> {
         let mut batch = self.database.batch();
         for (at, guard) in self.history.prefix(history::EVENTS).enumerate() {
-            let (_, value) = guard.into_inner()?;
-            if let Ok(event) = codec::decode_trusted::<Event>(&value) {
+            let (key, value) = guard.into_inner()?;
+            if let Some(event) = self.read_event(&key, &value) {
                 for (key, value) in history::entries(&event) {
                     batch.insert(&self.history, key, value);
                 }

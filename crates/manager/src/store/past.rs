@@ -6,8 +6,6 @@ use fjall::PersistMode;
 use longshore_core::cluster::record::Record;
 use longshore_core::cluster::state::State;
 use longshore_proto::api::HistoryView;
-use longshore_proto::codec;
-use longshore_proto::event::Event;
 use tracing::info;
 
 use super::{Store, number};
@@ -27,10 +25,9 @@ impl Store {
 
     /// How far back the history reaches; `None` where there is none yet.
     pub(crate) fn history_reach(&self) -> Result<Option<HistoryView>, ManagerError> {
-        let Some(first) = self.history.prefix(history::EVENTS).next() else { return Ok(None) };
         let joined_index = self.local.get("joined")?.map(|joined| number(&joined));
-        let event = codec::decode_trusted::<Event>(&first.value()?).ok();
-        Ok(event.map(|event| HistoryView {
+        let first = self.first_readable(history::EVENTS.to_vec())?;
+        Ok(first.map(|event| HistoryView {
             from_index: event.index,
             from_ms: event.at_ms,
             joined_index,
@@ -113,7 +110,8 @@ impl Store {
         let end = history::event_key(&history::place(base.index, u32::MAX));
         for guard in self.history.range(history::EVENTS.to_vec()..=end) {
             let (key, value) = guard.into_inner()?;
-            if let Ok(event) = codec::decode_trusted::<Event>(&value) {
+            // What cannot be read leaves its places in the indexes behind, which lead nowhere and are passed over.
+            if let Some(event) = self.read_event(&key, &value) {
                 for (key, _) in history::entries(&event) {
                     self.history.remove(key)?;
                 }

@@ -13,6 +13,7 @@ use longshore_core::cluster::state::Meta;
 use longshore_core::leadership::mend::{Head, LINKS, moved, restored};
 use longshore_proto::codec;
 use longshore_proto::event::Event;
+use tracing::warn;
 
 use super::{CHUNK, Store, number};
 use crate::error::ManagerError;
@@ -116,7 +117,7 @@ impl Store {
         self.put_local("installing", b"1")?;
         self.state.clear()?;
         let mut batch = self.database.batch();
-        let mut state = Vec::new();
+        let (mut state, mut unreadable) = (Vec::new(), 0_u64);
         for (at, entry) in entries.enumerate() {
             match entry? {
                 Entry::State(key, value) if key == b"meta" => state.push((key, value)),
@@ -129,6 +130,8 @@ impl Store {
                         for (key, value) in history::entries(&event) {
                             batch.insert(&self.history, key, value);
                         }
+                    } else {
+                        unreadable += 1;
                     }
                 }
             }
@@ -137,6 +140,12 @@ impl Store {
             }
         }
         batch.commit()?;
+        if unreadable > 0 {
+            warn!(
+                unreadable,
+                "the snapshot has events that cannot be read; the history goes on without them"
+            );
+        }
         let (_, meta) = state.pop().ok_or(ManagerError::Empty)?;
         let meta = read_meta(&meta)?;
         let meta = if restores { restored(meta) } else { meta };
