@@ -165,6 +165,12 @@ impl Cluster {
         self.managers.insert(name.to_owned(), program);
     }
 
+    /// Starts a manager, and stays until it stands by.
+    pub async fn start_standby(&mut self, name: &str, options: &[&str]) {
+        self.start_manager(name, options);
+        self.manager(name).says("this one stands by", START).await;
+    }
+
     /// Starts a manager on an island.
     pub fn start_manager_in(&mut self, island: &Island, name: &str, options: &[&str]) {
         let command = self.manager_command(name, &island.url(), &self.data_dir(name), options);

@@ -121,6 +121,23 @@ pub fn longshore() -> PathBuf {
     path
 }
 
+/// What `scripts/setup --test` gets for tests that want more than Docker. Without it there is nothing to test on a developer's
+/// machine; in CI nothing is skipped.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+pub fn optional_tool(name: &str) -> Option<PathBuf> {
+    let path = checkout().join(".tools/bin").join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "there is no {}: run scripts/setup --test",
+        path.display()
+    );
+    eprintln!("skipped: there is no {}; scripts/setup --test makes it", path.display());
+    None
+}
+
 /// A command in an environment of its own: nothing of the person's settings reaches it.
 pub fn command(program: &Path, home: &Path) -> Command {
     let mut command = Command::new(program);

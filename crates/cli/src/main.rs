@@ -17,6 +17,7 @@
 //! | `plan` | what plans and explanations look like |
 //! | `parse` | small texts in options and job files |
 //! | `render` | the one place that prints |
+//! | `several` | verbs that take several names |
 //! | `signal` | Ctrl-C and SIGTERM |
 //! | `table` | tables, times and sentences for people |
 //! | `wait` | `--wait`: staying until a job runs or has ended |
@@ -40,6 +41,7 @@ mod plan;
 mod pulling;
 mod render;
 mod session;
+mod several;
 mod signal;
 mod stream;
 mod table;

@@ -14,7 +14,7 @@ use bollard::query_parameters::{
 use longshore_bench::port::free_port;
 use longshore_tests::cli::Cli;
 use longshore_tests::docker::{self, Docker};
-use longshore_tests::program::{checkout, command, longshore};
+use longshore_tests::program::{checkout, command, longshore, optional_tool};
 use longshore_tests::{IMAGE, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -27,23 +27,6 @@ const PROJECT: &str = "com.docker.compose.project";
 /// How authentication is made, as the file's comment tells it. The folder is not said.
 const AUTH: &str = "auth init --operator admin --workers w1,w2 --listen 0.0.0.0:4222 \
                     --store-dir /var/lib/longshore/nats";
-
-/// The Docker Compose that `scripts/setup --test` found. Without it there is nothing to test on a developer's
-/// machine; in CI nothing is skipped.
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-fn docker_compose() -> Option<PathBuf> {
-    let path = checkout().join(".tools/bin/docker-compose");
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "there is no {}: run scripts/setup --test",
-        path.display()
-    );
-    eprintln!("skipped: there is no {}; scripts/setup --test makes it", path.display());
-    None
-}
 
 /// Runs a command that must succeed, and gives what it printed.
 async fn finish(command: Command) -> String {
@@ -181,7 +164,7 @@ async fn running(cli: &Cli, field: &str) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn the_file_is_valid_with_nothing_set() {
-    let Some(program) = docker_compose() else { return };
+    let Some(program) = optional_tool("docker-compose") else { return };
     let home = tempfile::tempdir().unwrap();
     let mut services = compose(&program, home.path());
     services.args(["config", "--services"]);
@@ -200,7 +183,7 @@ async fn the_file_is_valid_with_nothing_set() {
 
 #[tokio::test]
 async fn the_topology_runs_containers_survives_an_upgrade_and_leaves_nothing() {
-    let Some(program) = docker_compose() else { return };
+    let Some(program) = optional_tool("docker-compose") else { return };
     let mut topology = Topology::new(program);
     let mut images = Command::new(checkout().join("scripts/local-images"));
     images.arg(longshore());

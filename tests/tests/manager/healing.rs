@@ -38,6 +38,30 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// The server loses everything that the managers keep there.
+async fn lose_streams(cluster: &mut Cluster) {
+    cluster.nats.kill();
+    std::fs::remove_dir_all(streams(cluster)).unwrap();
+    cluster.nats.restart().await;
+}
+
+/// Copies what the managers keep on the server, which is away meanwhile.
+async fn back_up(cluster: &mut Cluster) -> PathBuf {
+    let backup = cluster.folder().join("backup");
+    cluster.nats.kill();
+    copy(&streams(cluster), &backup);
+    cluster.nats.restart().await;
+    backup
+}
+
+/// The server is restored from an old copy of its data.
+async fn roll_back(cluster: &mut Cluster, backup: &Path) {
+    cluster.nats.kill();
+    std::fs::remove_dir_all(streams(cluster)).unwrap();
+    copy(backup, &streams(cluster));
+    cluster.nats.restart().await;
+}
+
 /// Every job is there, and the cluster goes on.
 async fn goes_on(api: &Api, jobs: &[&str]) {
     for name in jobs {
@@ -77,9 +101,7 @@ async fn a_sole_manager_heals_a_log_that_is_gone_from_its_own_disk_and_others_jo
     api.submit(&api::service("web")).await.unwrap();
     let before = api.status().await.unwrap();
     cluster.manager("m1").kill();
-    cluster.nats.kill();
-    std::fs::remove_dir_all(streams(&cluster)).unwrap();
-    cluster.nats.restart().await;
+    lose_streams(&mut cluster).await;
     cluster.start_manager("m1", &[]);
     cluster.manager("m1").says("the log is healed", SOON).await;
     let api = cluster.answers().await;
@@ -100,16 +122,10 @@ async fn a_leader_whose_log_loses_its_end_notices_and_heals_it_with_all_that_was
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
     api.submit(&api::service("web")).await.unwrap();
-    // The server is restored from an old copy of its data, while the manager runs on.
-    let backup = cluster.folder().join("backup");
-    cluster.nats.kill();
-    copy(&streams(&cluster), &backup);
-    cluster.nats.restart().await;
+    // The server goes back, while the manager runs on.
+    let backup = back_up(&mut cluster).await;
     api.submit(&api::service("later")).await.unwrap();
-    cluster.nats.kill();
-    std::fs::remove_dir_all(streams(&cluster)).unwrap();
-    copy(&backup, &streams(&cluster));
-    cluster.nats.restart().await;
+    roll_back(&mut cluster, &backup).await;
     cluster.manager("m1").says("the log ends at message", SOON).await;
     cluster.manager("m1").says("the log is healed", SOON).await;
     let api = cluster.answers().await;
@@ -121,16 +137,13 @@ async fn a_leader_whose_log_loses_its_end_notices_and_heals_it_with_all_that_was
 async fn both_have_led() -> Cluster {
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
-    cluster.start_manager("m2", &[]);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &[]).await;
     api.submit(&api::service("web")).await.unwrap();
     cluster.manager("m1").kill();
     cluster.manager("m2").says("this manager leads", SOON).await;
     api.submit(&api::service("second")).await.unwrap();
     cluster.manager("m2").kill();
-    cluster.nats.kill();
-    std::fs::remove_dir_all(streams(&cluster)).unwrap();
-    cluster.nats.restart().await;
+    lose_streams(&mut cluster).await;
     cluster
 }
 
@@ -165,26 +178,19 @@ async fn a_log_that_was_shortened_and_written_on_is_noticed_and_the_past_that_wa
     let often = ["--snapshot-records", "20"];
     let mut cluster = Cluster::start_with(&often).await;
     let api = cluster.api().await;
-    cluster.start_manager("m2", &often);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &often).await;
     api.submit(&api::service("web")).await.unwrap();
     cluster.manager("m1").kill();
     cluster.manager("m2").says("this manager leads", SOON).await;
     api.submit(&api::service("second")).await.unwrap();
     cluster.manager("m2").kill();
-    cluster.nats.kill();
-    let backup = cluster.folder().join("backup");
-    copy(&streams(&cluster), &backup);
     // Only m1 knows what comes now; the server forgets it.
-    cluster.nats.restart().await;
+    let backup = back_up(&mut cluster).await;
     cluster.start_manager("m1", &often);
     let api = cluster.answers().await;
     api.submit(&api::service("later")).await.unwrap();
     cluster.manager("m1").kill();
-    cluster.nats.kill();
-    std::fs::remove_dir_all(streams(&cluster)).unwrap();
-    copy(&backup, &streams(&cluster));
-    cluster.nats.restart().await;
+    roll_back(&mut cluster, &backup).await;
     // To m2 nothing is missing. It writes the log on, beyond its old length, and stores a snapshot of that.
     cluster.start_manager("m2", &often);
     let api = cluster.answers().await;
@@ -219,25 +225,18 @@ async fn a_log_that_was_shortened_and_written_on_is_noticed_and_the_past_that_wa
 async fn workers_that_follow_what_the_log_has_lost_are_left_alone_until_an_operator_chooses() {
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
-    cluster.start_manager("m2", &[]);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &[]).await;
     let node = Played::join(cluster.bus(Worker, "w1").await).await.unwrap();
     api.submit(&api::service("web")).await.unwrap();
     node.wanted_of("web", 1).await;
     cluster.manager("m2").kill();
     // Only m1 knows what comes now, and the worker; the server forgets it, and m1 does not come back.
-    let backup = cluster.folder().join("backup");
-    cluster.nats.kill();
-    copy(&streams(&cluster), &backup);
-    cluster.nats.restart().await;
+    let backup = back_up(&mut cluster).await;
     let api = cluster.answers().await;
     api.submit(&api::service("later")).await.unwrap();
     let later = node.wanted_of("later", 1).await[0];
     cluster.manager("m1").kill();
-    cluster.nats.kill();
-    std::fs::remove_dir_all(streams(&cluster)).unwrap();
-    copy(&backup, &streams(&cluster));
-    cluster.nats.restart().await;
+    roll_back(&mut cluster, &backup).await;
     // To m2 nothing is missing. But the worker tells.
     cluster.start_manager("m2", &[]);
     let api = cluster.answers().await;
@@ -336,8 +335,7 @@ async fn newest_index(api: &Api) -> u64 {
 async fn who_follows_the_events_is_told_of_what_comes_in_the_places_of_a_past_that_was_left() {
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
-    cluster.start_manager("m2", &[]);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &[]).await;
     api.submit(&api::service("web")).await.unwrap();
     let follower = cluster.cli().stay("events", &["events", "--follow", "-o", "json"]);
     prints(&follower, "web").await;
@@ -349,9 +347,7 @@ async fn who_follows_the_events_is_told_of_what_comes_in_the_places_of_a_past_th
     prints(&follower, "left-19").await;
     let left = newest_index(&api).await;
     cluster.manager("m1").kill();
-    cluster.nats.kill();
-    std::fs::remove_dir_all(streams(&cluster)).unwrap();
-    cluster.nats.restart().await;
+    lose_streams(&mut cluster).await;
     cluster.start_manager("m2", &["--heal-log"]);
     cluster.manager("m2").says("the log is healed", SOON).await;
     let api = cluster.answers().await;
@@ -370,8 +366,7 @@ async fn who_follows_the_events_is_told_of_what_comes_in_the_places_of_a_past_th
 async fn a_standby_whose_store_is_damaged_sets_it_aside_and_joins_again() {
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
-    cluster.start_manager("m2", &[]);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &[]).await;
     for count in 0..20 {
         api.submit(&api::service(&format!("job-{count}"))).await.unwrap();
     }
@@ -453,8 +448,7 @@ async fn a_backup_of_a_running_cluster_becomes_a_cluster_again_and_nothing_is_ov
     let history = api.history().await.unwrap();
     let submits = history.iter().filter(|event| event.event_type == "job.submitted").count();
     assert_eq!(submits, 31, "the history came along");
-    other.start_manager("m2", &[]);
-    other.manager("m2").says("this one stands by", SOON).await;
+    other.start_standby("m2", &[]).await;
     other.manager("m1").kill();
     goes_on(&api, &["job-0", "job-29", "after-2"]).await;
     tokio::time::timeout(Duration::from_secs(10), api.status()).await.unwrap().unwrap();

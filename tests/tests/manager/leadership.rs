@@ -24,8 +24,7 @@ const TAKEOVER: Duration = Duration::from_secs(6);
 async fn a_second_manager_stands_by_and_takes_over() {
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
-    cluster.start_manager("m2", &[]);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &[]).await;
     let node = Played::join(cluster.bus(Worker, "w1").await).await.unwrap();
     api.submit(&api::service("web")).await.unwrap();
     let task = node.wanted_count(1).await[0].task;
@@ -43,8 +42,7 @@ async fn a_second_manager_stands_by_and_takes_over() {
     node.wanted_count(2).await;
 
     // The first comes back as the second, and takes over in its turn.
-    cluster.start_manager("m1", &[]);
-    cluster.manager("m1").says("this one stands by", SOON).await;
+    cluster.start_standby("m1", &[]).await;
     assert_eq!(api.status().await.unwrap().leader, second.leader);
     cluster.manager("m2").kill();
     assert_eq!(api.submit(&api::service("third")).await.unwrap().version, 1);
@@ -58,8 +56,7 @@ async fn a_second_manager_stands_by_and_takes_over() {
 async fn a_leader_that_slept_is_fenced_and_steps_down() {
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
-    cluster.start_manager("m2", &[]);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &[]).await;
     api.submit(&api::service("before")).await.unwrap();
     let first = api.status().await.unwrap();
     cluster.manager("m1").signal(Signal::STOP);
@@ -80,8 +77,7 @@ async fn a_leader_that_slept_is_fenced_and_steps_down() {
 async fn a_manager_that_is_told_to_stop_hands_over_at_once() {
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
-    cluster.start_manager("m2", &[]);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &[]).await;
     cluster.manager("m1").signal(Signal::TERM);
     let status = cluster.manager("m1").ended(SOON).await;
     assert!(status.success(), "{}", cluster.manager("m1").log());
@@ -130,8 +126,7 @@ impl Drop for AbortOnDrop {
 async fn without_a_leader_questions_are_answered_and_nothing_else_and_doctor_says_so() {
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
-    cluster.start_manager("m2", &[]);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &[]).await;
     let node = Played::join(cluster.bus(Worker, "w1").await).await.unwrap();
     api.submit(&api::service("web")).await.unwrap();
     node.wanted_count(1).await;
@@ -167,8 +162,7 @@ async fn without_a_leader_questions_are_answered_and_nothing_else_and_doctor_say
 async fn nobody_sees_the_cluster_go_back_whichever_manager_answers() {
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
-    cluster.start_manager("m2", &[]);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &[]).await;
     for round in 0..40 {
         let name = format!("job-{round}");
         api.submit(&api::service(&name)).await.unwrap();

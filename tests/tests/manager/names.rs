@@ -13,8 +13,7 @@ const SAID: &str = "another manager named";
 async fn a_second_manager_of_a_name_refuses_to_start_whatever_the_first_one_does() {
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
-    cluster.start_manager("m2", &[]);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &[]).await;
     let before = api.status().await.unwrap();
     assert_eq!(before.leader_name.as_ref().map(|name| name.as_str()), Some("m1"));
     // One leads, and one stands by.
@@ -57,8 +56,7 @@ async fn a_successor_begins_at_once_on_its_own_data_and_soon_on_other() {
 async fn a_manager_that_slept_while_its_name_was_taken_ends_and_says_why() {
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
-    cluster.start_manager("m2", &[]);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &[]).await;
     cluster.manager("m2").signal(Signal::STOP);
     let mut second = cluster.spawn_manager("m2", &cluster.folder().join("elsewhere"), &[]);
     second.says("waiting whether it still is", SOON).await;

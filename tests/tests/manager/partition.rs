@@ -60,8 +60,7 @@ async fn a_leader_that_is_cut_off_alone_gives_way_and_follows_when_it_is_back() 
     let island = Island::start(cluster.nats.port());
     cluster.start_manager_in(&island, "m1", &PATIENCE);
     let api = cluster.answers().await;
-    cluster.start_manager("m2", &PATIENCE);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &PATIENCE).await;
     let _node = node_with(&cluster, &api, "web").await;
     let before = api.status().await.unwrap();
 
@@ -139,8 +138,7 @@ async fn a_slow_network_to_nats_slows_the_leader_down_and_nothing_else() {
     let island = Island::start(cluster.nats.port());
     cluster.start_manager_in(&island, "m1", &PATIENCE);
     let api = cluster.answers().await;
-    cluster.start_manager("m2", &PATIENCE);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &PATIENCE).await;
     let _node = node_with(&cluster, &api, "web").await;
     let before = api.status().await.unwrap();
     island.delay(Duration::from_millis(150));

@@ -39,8 +39,7 @@ async fn the_cluster_is_shown_as_it_was() {
     for count in 0..25 {
         api.submit(&api::batch(&format!("job-{count}"))).await.unwrap();
     }
-    cluster.start_manager("m2", &[]);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &[]).await;
     // By index and by time, from journal and snapshots, whichever manager answers.
     for _ in 0..6 {
         let (index, tasks) = tasks_at(&api, &running.index.to_string()).await;

@@ -80,8 +80,7 @@ async fn a_reader_that_stalls_is_cut_off_alone_and_then_reads_on_from_where_it_w
 #[tokio::test]
 async fn reconnects_leave_no_consumers_behind_and_every_reader_reads_on() {
     let mut cluster = Cluster::start().await;
-    cluster.start_manager("m2", &[]);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &[]).await;
     let api = cluster.api().await;
     let core = cluster.bus(ManagerCore, "m2").await;
     let context = jetstream::new(core.client().clone());
@@ -118,8 +117,7 @@ async fn reconnects_leave_no_consumers_behind_and_every_reader_reads_on() {
 async fn a_follower_whose_reader_dies_with_the_server_makes_another() {
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
-    cluster.start_manager("m2", &[]);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &[]).await;
     cluster.nats.kill();
     cluster.nats.restart().await;
     cluster.answers().await;

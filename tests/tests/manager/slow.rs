@@ -67,8 +67,7 @@ async fn a_leader_whose_own_disk_hangs_does_not_keep_others_from_leading() {
     let Some(disk) = SlowDisk::mount(&image, &cluster.data_dir("m1")) else { return };
     cluster.start_manager("m1", &[]);
     let api = cluster.answers().await;
-    cluster.start_manager("m2", &[]);
-    cluster.manager("m2").says("this one stands by", SOON).await;
+    cluster.start_standby("m2", &[]).await;
     api.submit(&api::service("before")).await.unwrap();
     disk.hang();
     // The record is in the log, and the leader cannot store it: its process lives, and its connections, and only its

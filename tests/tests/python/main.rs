@@ -6,29 +6,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use longshore_proto::permission::Role::{Observer, Operator};
-use longshore_tests::program::{Program, checkout};
+use longshore_tests::program::{Program, checkout, optional_tool};
 use longshore_tests::{Cluster, IMAGE};
 use serde_json::Value;
 
 /// How long anything may take on a loaded machine.
 const SOON: Duration = Duration::from_secs(90);
-
-/// The Python that `scripts/setup --test` made. Without it there is nothing to test on a developer's machine;
-/// in CI nothing is skipped.
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-fn python() -> Option<PathBuf> {
-    let path = checkout().join(".tools/bin/python3");
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "there is no {}: run scripts/setup --test",
-        path.display()
-    );
-    eprintln!("skipped: there is no {}; scripts/setup --test makes it", path.display());
-    None
-}
 
 /// Starts a script of `tests/python`.
 fn script(
@@ -50,7 +33,7 @@ fn script(
 
 #[tokio::test]
 async fn a_client_in_python_starts_a_task_and_another_reads_its_events_live_and_from_history() {
-    let Some(python) = python() else { return };
+    let Some(python) = optional_tool("python3") else { return };
     let mut cluster = Cluster::with_workers(&["w1"]).await;
     let job = "from-python";
     let mut observer = script(&cluster, &python, "observer", (Observer, "billing"), &[job]);

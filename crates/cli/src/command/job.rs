@@ -14,6 +14,7 @@ use crate::figures::Figures;
 use crate::jobfile::{self, Language};
 use crate::json;
 use crate::render::Printer;
+use crate::several::Several;
 use crate::table::{self, Detail};
 use crate::wait::{self, Until};
 
@@ -173,20 +174,26 @@ pub(crate) async fn stop(
     wish: &job::Stop,
     printer: Printer,
 ) -> Result<Exit, Failure> {
+    let mut several = Several::new(printer);
+    let mut stopping = Vec::new();
     for name in &wish.names {
         let stopped = client
             .stop_job(name)
             .await
-            .map_err(|error| Failure::commanded(format_args!("stop the job {name}"), &error))?;
-        tell_stopped(&stopped, printer);
-    }
-    let mut exit = Exit::Done;
-    if wish.wait {
-        for name in &wish.names {
-            exit = wait_stopped(client, printer, name).await?;
+            .map_err(|error| Failure::commanded(format_args!("stop the job {name}"), &error));
+        if let Some(stopped) = several.take(stopped) {
+            tell_stopped(&stopped, printer);
+            stopping.push(name);
         }
     }
-    Ok(exit)
+    if wish.wait {
+        for name in stopping {
+            if !several.waited(wait_stopped(client, printer, name).await) {
+                break;
+            }
+        }
+    }
+    several.end()
 }
 
 /// Says that a job was told to stop.

@@ -11,43 +11,30 @@ use crate::client::{Client, is_id_beginning, is_not_found, nothing_named};
 use crate::failure::{Exit, Failure};
 use crate::parse::{self, PartOfJob};
 use crate::render::Printer;
+use crate::several::Several;
 use crate::wait::{self, Until};
 
-/// Restarts jobs by name, tasks by id. Every name is tried; the first failure is told at the end.
+/// Restarts jobs by name, tasks by id.
 pub(crate) async fn restart(
     client: &Client,
     wish: &Restart,
     printer: Printer,
 ) -> Result<Exit, Failure> {
+    let mut several = Several::new(printer);
     let mut restarting = Vec::new();
-    let mut failed = None;
     for word in &wish.names {
-        match restart_one(client, word, printer).await {
-            Ok(job) => restarting.extend(job),
-            Err(failure) => match failed {
-                None => failed = Some(failure),
-                Some(_) => drop(printer.failure(&failure)),
-            },
-        }
+        let restarted = several.take(restart_one(client, word, printer).await);
+        restarting.extend(restarted.flatten());
     }
-    let mut exit = Exit::Done;
     if wish.wait {
         for JobSubmitted { name, version, .. } in restarting {
-            match wait::for_job(client, printer, &name, version, Until::Done).await {
-                Ok(Exit::Done) => {}
-                Ok(Exit::Interrupted) => {
-                    exit = Exit::Interrupted;
-                    break;
-                }
-                Ok(other) => exit = other,
-                Err(failure) => match failed {
-                    None => failed = Some(failure),
-                    Some(_) => drop(printer.failure(&failure)),
-                },
+            let ended = wait::for_job(client, printer, &name, version, Until::Done).await;
+            if !several.waited(ended) {
+                break;
             }
         }
     }
-    failed.map_or(Ok(exit), Err)
+    several.end()
 }
 
 async fn restart_one(

@@ -10,6 +10,7 @@ use crate::client::{Client, is_id_beginning, is_not_found, nothing_named};
 use crate::failure::{Exit, Failure};
 use crate::json;
 use crate::render::Printer;
+use crate::several::Several;
 use crate::table::{self, Detail};
 use crate::wait;
 
@@ -41,34 +42,27 @@ enum Stopping {
     Task(TaskStopped),
 }
 
-/// Stops jobs by name, tasks by id. Every name is tried; the first failure is told at the end.
+/// Stops jobs by name, tasks by id.
 pub(crate) async fn stop(client: &Client, wish: &Stop, printer: Printer) -> Result<Exit, Failure> {
+    let mut several = Several::new(printer);
     let mut stopping = Vec::new();
-    let mut failed = None;
     for word in &wish.names {
-        match stop_one(client, word, printer).await {
-            Ok(stopped) => stopping.push(stopped),
-            Err(failure) => match failed {
-                None => failed = Some(failure),
-                Some(_) => drop(printer.failure(&failure)),
-            },
-        }
+        stopping.extend(several.take(stop_one(client, word, printer).await));
     }
-    let mut exit = Exit::Done;
     if wish.wait {
         for stopped in stopping {
-            exit = match stopped {
-                Stopping::Job(name) => job::wait_stopped(client, printer, &name).await?,
+            let ended = match stopped {
+                Stopping::Job(name) => job::wait_stopped(client, printer, &name).await,
                 Stopping::Task(task) => {
-                    wait::for_task_end(client, printer, task.id, &task.job).await?
+                    wait::for_task_end(client, printer, task.id, &task.job).await
                 }
             };
-            if exit != Exit::Done {
+            if !several.waited(ended) {
                 break;
             }
         }
     }
-    failed.map_or(Ok(exit), Err)
+    several.end()
 }
 
 async fn stop_one(client: &Client, word: &str, printer: Printer) -> Result<Stopping, Failure> {
