@@ -26,8 +26,8 @@ use longshore_proto::permission::Role;
 use longshore_proto::subject::{ApiVerb, Level, NodeVerb, Scope, Subject};
 use longshore_proto::{ACTOR_HEADER, COMMAND_HEADER};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -123,24 +123,31 @@ pub(crate) async fn reign(
         clock.now().wall_ms,
         driver.out.commits(),
     );
-    let _publisher = AbortOnDropHandle::new(tokio::spawn(publisher));
-    let _assigner = AbortOnDropHandle::new(tokio::spawn(assign(bus.clone(), outbox)));
+    // All of them work for as long as this manager leads, and end with the reign.
+    let mut beside = JoinSet::new();
+    beside.spawn(publisher);
+    beside.spawn(assign(bus.clone(), outbox));
     let shared = keeper::Shared {
         core: core.clone(),
         look: driver.log.look(),
         relieve: driver.fullness.relieve.clone(),
     };
     let keeper = keeper::keep(Arc::clone(store), options.keeping.clone(), clock, Some(shared));
-    let _keeper = AbortOnDropHandle::new(tokio::spawn(keeper));
-    let _watcher = AbortOnDropHandle::new(tokio::spawn(watcher.watch()));
+    beside.spawn(keeper);
+    beside.spawn(watcher.watch());
     let (seen, standbys) = mpsc::unbounded_channel();
     driver.standbys = standbys;
     let members = Members::new(core, options.name.clone(), Arc::clone(store));
-    let _members = AbortOnDropHandle::new(tokio::spawn(async move { members.watch(seen).await }));
+    beside.spawn(async move { members.watch(seen).await });
     let guard = driver.log.look().watch(driver.log.position(), seen_beyond);
     let ended = tokio::select! {
         ended = driver.lead(bus, held, cancel) => ended,
         broken = guard => Err(broken),
+        // A leader without its publisher, say, would seem well, and nobody would hear of anything any more.
+        Some(part) = beside.join_next() => {
+            error!(panicked = part.is_err(), "a part of this manager works no longer");
+            Err(ManagerError::Bug("a part of what a leader does has ended"))
+        }
     };
     driver.dismiss().await;
     // What comes next begins with what the store holds.

@@ -31,6 +31,8 @@ use crate::streams::is_missing;
 
 /// How often everything is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// How many findings wait for the loop; the next look waits for it, too.
+const ALARMS_WAITING_MAX: usize = 16;
 /// From which part on the log is made shorter, in percent.
 const RELIEVE_PERCENT: u64 = 50;
 /// From which part on it is worth a warning, an alarm, a refusal.
@@ -61,7 +63,7 @@ pub(crate) struct Fullness {
     /// Changes each time that the log had better be shorter.
     pub(crate) relieve: watch::Receiver<u64>,
     /// For the brain.
-    pub(crate) alarms: mpsc::UnboundedReceiver<Input>,
+    pub(crate) alarms: mpsc::Receiver<Input>,
 }
 
 impl Fullness {
@@ -97,7 +99,7 @@ pub(crate) struct Watcher {
     refusing: watch::Sender<Option<String>>,
     log_size: watch::Sender<(u64, Option<u64>)>,
     relieve: watch::Sender<u64>,
-    alarms: mpsc::UnboundedSender<Input>,
+    alarms: mpsc::Sender<Input>,
 }
 
 /// What was found of one thing.
@@ -120,7 +122,7 @@ impl Watcher {
         let (refusing, refusals) = watch::channel(None);
         let (log_size, log_sizes) = watch::channel((0, None));
         let (relieve, reliefs) = watch::channel(0);
-        let (alarms, inputs) = mpsc::unbounded_channel();
+        let (alarms, inputs) = mpsc::channel(ALARMS_WAITING_MAX);
         let watcher = Self {
             core,
             log,
@@ -159,7 +161,7 @@ impl Watcher {
             let critical = findings.iter().find(|found| found.severity == Severity::Critical);
             self.refusing.send_replace(critical.map(|found| found.text.clone()));
             for Finding { about, severity, text } in findings {
-                if self.alarms.send(Input::Alarm { about, severity, text }).is_err() {
+                if self.alarms.send(Input::Alarm { about, severity, text }).await.is_err() {
                     return;
                 }
             }
@@ -198,7 +200,8 @@ impl Watcher {
         match tokio::time::timeout(LOOK_INTERVAL, asked).await {
             Ok(Ok(Ok(disk))) => {
                 let block = disk.f_frsize;
-                let (total, free) = (disk.f_blocks * block, disk.f_bavail * block);
+                let (total, free) =
+                    (disk.f_blocks.saturating_mul(block), disk.f_bavail.saturating_mul(block));
                 findings.push(judge_disk(free, total, &self.data_dir.display().to_string()));
             }
             _ => debug!("the disk's free space is not known"),

@@ -18,7 +18,7 @@ use longshore_proto::subject::{ApiVerb, Level, NodeVerb, Pattern, Subject};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::VERSION;
@@ -87,7 +87,7 @@ pub(crate) struct Gateway {
     /// Reports, which may be thousands a second, and goodbyes, which must not overtake them.
     reports: mpsc::Receiver<Arrival>,
     refused: Arc<AtomicU64>,
-    listeners: Vec<AbortOnDropHandle<()>>,
+    listeners: JoinSet<()>,
 }
 
 impl Gateway {
@@ -97,7 +97,7 @@ impl Gateway {
         let (to_prompt, prompt) = mpsc::channel(QUEUE);
         let (to_reports, reports) = mpsc::channel(QUEUE);
         let refused = Arc::new(AtomicU64::new(0));
-        let mut listeners = Vec::new();
+        let mut listeners = JoinSet::new();
         let node_verbs: &[NodeVerb] = match part {
             Part::Leader => {
                 &[NodeVerb::Register, NodeVerb::Sync, NodeVerb::Heartbeat, NodeVerb::Report]
@@ -108,7 +108,7 @@ impl Gateway {
             let mut messages = bus.subscribe(&Pattern::Node(verb)).await?;
             let (to_prompt, to_reports) = (to_prompt.clone(), to_reports.clone());
             let refused = Arc::clone(&refused);
-            listeners.push(AbortOnDropHandle::new(tokio::spawn(async move {
+            listeners.spawn(async move {
                 while let Some(incoming) = messages.next().await {
                     let Some(arrival) = read(incoming, &refused).await else { continue };
                     let lane = if arrival.waits() { &to_reports } else { &to_prompt };
@@ -116,34 +116,36 @@ impl Gateway {
                         return;
                     }
                 }
-            })));
+            });
         }
         let leads = part == Part::Leader;
         let verbs: Vec<ApiVerb> =
             ApiVerb::ALL.into_iter().filter(|verb| leads || verb.level() == Level::Read).collect();
         let mut api = Api::start(bus, VERSION, &verbs, leads).await?;
-        listeners.push(AbortOnDropHandle::new(tokio::spawn(async move {
+        listeners.spawn(async move {
             while let Some(request) = api.next().await {
                 if to_prompt.send(Arrival::Api(request)).await.is_err() {
                     return;
                 }
             }
-        })));
+        });
         Ok(Self { prompt, reports, refused, listeners })
     }
 
     /// A gateway that hears nothing: before the first record of a reign is committed.
     pub(crate) fn silent() -> Self {
         let ((_, prompt), (_, reports)) = (mpsc::channel(1), mpsc::channel(1));
-        Self { prompt, reports, refused: Arc::default(), listeners: Vec::new() }
+        Self { prompt, reports, refused: Arc::default(), listeners: JoinSet::new() }
     }
 
-    /// The next arrival; `None` when nothing listens any more.
+    /// The next arrival; `None` when something of it listens no more.
     pub(crate) async fn next(&mut self) -> Option<Arrival> {
         tokio::select! {
             biased;
             Some(arrival) = self.prompt.recv() => Some(arrival),
             Some(arrival) = self.reports.recv() => Some(arrival),
+            // One of them alone would be missed by nobody here, and its askers would wait in vain.
+            Some(_) = self.listeners.join_next() => None,
             else => None,
         }
     }
@@ -170,7 +172,7 @@ impl Gateway {
 
     /// Stops to listen. What has arrived already can still be taken.
     pub(crate) fn close(&mut self) {
-        self.listeners.clear();
+        self.listeners.abort_all();
     }
 
     /// The count of payloads that could not be read.
@@ -229,4 +231,21 @@ enum Kind {
 
 fn decode<T: DeserializeOwned>(incoming: &Incoming) -> Result<T, DecodeError> {
     codec::decode(&incoming.payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_listener_that_ends_is_noticed_though_others_listen() {
+        let ((_to_prompt, prompt), (_to_reports, reports)) = (mpsc::channel(1), mpsc::channel(1));
+        let mut listeners = JoinSet::new();
+        listeners.spawn(std::future::pending());
+        let mut gateway = Gateway { prompt, reports, refused: Arc::default(), listeners };
+        let waits = futures_util::FutureExt::now_or_never(gateway.next());
+        assert!(waits.is_none(), "{waits:?}");
+        gateway.listeners.spawn(async {});
+        assert!(gateway.next().await.is_none());
+    }
 }

@@ -47,6 +47,7 @@ pub(crate) async fn keep(
     mut leader: Option<Shared>,
 ) {
     let mut applied = store.applied();
+    // Where the folder cannot be read, one more is made, or that it cannot be is told.
     let mut newest: Option<Point> = store.points().list().ok().and_then(|mut all| all.pop());
     let mut shared = None;
     let mut pressing = false;

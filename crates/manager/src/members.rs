@@ -14,7 +14,7 @@ use longshore_bus::Bus;
 use longshore_proto::name::{Root, UserName};
 use longshore_proto::subject::lease_stream;
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::store::Store;
 
@@ -42,7 +42,11 @@ impl Members {
     pub(crate) async fn watch(&self, seen: mpsc::UnboundedSender<UserName>) {
         let mut told = BTreeSet::new();
         loop {
-            for name in self.look().await {
+            let found = self.look().await.unwrap_or_else(|error| {
+                debug!(%error, "it is not known which managers are there");
+                Vec::new()
+            });
+            for name in found {
                 if told.contains(&name) || !self.is_noted(&name).await {
                     continue;
                 }
@@ -72,19 +76,18 @@ impl Members {
         }
     }
 
-    async fn look(&self) -> Vec<UserName> {
+    async fn look(&self) -> Result<Vec<UserName>, String> {
         let prefix = format!("$KV.{}-lease.manager.", self.root);
-        let Ok(stream) = self.context.get_stream_no_info(lease_stream(&self.root)).await else {
-            return Vec::new();
-        };
-        let Ok(subjects) = stream.info_builder().subjects(format!("{prefix}*")).fetch().await
-        else {
-            return Vec::new();
-        };
-        let names = subjects.filter_map(async |subject| {
-            let (subject, _) = subject.ok()?;
-            subject.strip_prefix(&prefix)?.parse().ok()
-        });
-        names.collect().await
+        let stream = self.context.get_stream_no_info(lease_stream(&self.root)).await;
+        let stream = stream.map_err(|error| error.to_string())?;
+        let subjects = stream.info_builder().subjects(format!("{prefix}*")).fetch().await;
+        let mut subjects = subjects.map_err(|error| error.to_string())?;
+        let mut names = Vec::new();
+        while let Some(subject) = subjects.next().await {
+            let (subject, _) = subject.map_err(|error| error.to_string())?;
+            // A key that is no name is nobody's.
+            names.extend(subject.strip_prefix(&prefix).and_then(|name| name.parse().ok()));
+        }
+        Ok(names)
     }
 }

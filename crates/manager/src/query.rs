@@ -109,7 +109,10 @@ impl Desk<'_> {
                 // History is read from the disk, so not on this loop.
                 let store = Arc::clone(self.store);
                 tokio::task::spawn_blocking(move || {
-                    let history = store.history_reach().ok().flatten();
+                    let history = store.history_reach().unwrap_or_else(|error| {
+                        warn!(%error, "how far back the history reaches cannot be read");
+                        None
+                    });
                     answer_api(request, index, view.map(|view| ClusterView { history, ..view }));
                 });
             }

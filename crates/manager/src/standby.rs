@@ -117,7 +117,10 @@ pub(crate) async fn stand_by(
                     tail = log.tail(standby.known() + 1).await?;
                 }
             },
-            Some(arrival) = standby.gateway.next() => standby.take(arrival),
+            arrival = standby.gateway.next() => match arrival {
+                Some(arrival) => standby.take(arrival),
+                None => return Err(ManagerError::Bug("something of this manager listens no more")),
+            },
             _ = checks.tick() => {
                 standby.answer_early();
                 match log.check(Applied::of(&standby.cluster.state().meta)).await {

@@ -213,6 +213,7 @@ impl Driver {
             let wakeup =
                 self.agent.next_wakeup().map(|at| self.started_at + Duration::from_millis(at.0));
             let far_away = Instant::now() + FAR_AWAY;
+            forget_ended(&mut self.beside)?;
             let mut inputs = Vec::new();
             tokio::select! {
                 biased;
@@ -272,7 +273,6 @@ impl Driver {
                 () = tokio::time::sleep_until(wakeup.unwrap_or(far_away)) => inputs.push(Input::Timer),
             }
             self.handle(inputs).await?;
-            while self.beside.try_join_next().is_some() {}
             if self.is_draining()
                 && self.agent.tasks_left().is_empty()
                 && self.agent.tasks_running() == 0
@@ -632,6 +632,15 @@ async fn connect(options: longshore_bus::Options, driver: mpsc::Sender<Message>)
     let _ = driver.send(message).await;
 }
 
+/// Forgets what has ended beside the loop. What has panicked there answers nothing any more, and the brain would wait for
+/// it for ever: the worker ends, and the next one looks at what is there.
+fn forget_ended(beside: &mut JoinSet<()>) -> Result<(), WorkerError> {
+    while let Some(ended) = beside.try_join_next() {
+        ended.map_err(|_| WorkerError::Broken { part: "work beside its loop" })?;
+    }
+    Ok(())
+}
+
 /// Tells the operator what a step has decided.
 fn tell(write: &Write) {
     match write {
@@ -666,4 +675,28 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, WorkerError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| WorkerError::Broken { part })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_beside_the_loop_ends_the_worker_and_nothing_else_does() {
+        let mut beside = JoinSet::new();
+        beside.spawn(async {});
+        beside.spawn(std::future::pending());
+        while beside.len() > 1 {
+            forget_ended(&mut beside).unwrap();
+            tokio::task::yield_now().await;
+        }
+        beside.spawn(async { panic!("a bug") });
+        let error = loop {
+            match forget_ended(&mut beside) {
+                Ok(()) => tokio::task::yield_now().await,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, WorkerError::Broken { .. }), "{error}");
+    }
 }

@@ -76,8 +76,9 @@ impl Store {
         let view = self.database.snapshot();
         let meta = moved(self.load_meta()?, end, chosen);
         let head = Head { log_created: Some(created.to_owned()), ..self.head_of(&view, &meta)? };
-        let Write { key: meta_key, value } = write_meta(&meta);
-        let value = value.unwrap_or_default();
+        let Write { key: meta_key, value: Some(value) } = write_meta(&meta) else {
+            return Err(ManagerError::Bug("what stands once is never removed"));
+        };
         let entries = self.state_entries(&view).map(|entry| match entry {
             Ok(Entry::State(key, _)) if key == meta_key => Ok(Entry::State(key, value.clone())),
             other => other,
@@ -96,9 +97,8 @@ impl Store {
         chosen: bool,
         created: &str,
     ) -> Result<(), ManagerError> {
-        let Write { key, value } = write_meta(&moved(self.load_meta()?, end, chosen));
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
-        batch.insert(&self.state, key, value.unwrap_or_default());
+        self.put(&mut batch, [write_meta(&moved(self.load_meta()?, end, chosen))]);
         batch.insert(&self.local, "log-created", created.as_bytes());
         batch.remove(&self.local, "restored");
         batch.commit()?;
@@ -151,8 +151,7 @@ impl Store {
         let meta = if restores { restored(meta) } else { meta };
         // The end: from here on the state is whole.
         let mut last = self.database.batch().durability(Some(PersistMode::SyncAll));
-        let Write { key, value } = write_meta(&meta);
-        last.insert(&self.state, key, value.unwrap_or_default());
+        self.put(&mut last, [write_meta(&meta)]);
         if !restores {
             last.insert(&self.local, "joined", head.index.to_be_bytes());
         }
