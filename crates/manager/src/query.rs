@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use longshore_bus::ApiRequest;
-use longshore_core::cluster::Cluster;
+use longshore_core::cluster::{Cluster, State};
 use longshore_core::time::Time;
 use longshore_proto::api::{
     Answer, ClusterView, ListEvents, ListJobs, ListNodes, ListTasks, NameJob, NameNode, NameTask,
@@ -13,7 +13,7 @@ use longshore_proto::api::{
 };
 use longshore_proto::codec;
 use longshore_proto::error::{ApiError, ErrorCode};
-use longshore_proto::name::Namespace;
+use longshore_proto::name::{JobKey, Namespace};
 use longshore_proto::plan::{Rebalance, WhatIf};
 use longshore_proto::subject::{ApiVerb, Scope};
 use longshore_proto::{INDEX_HEADER, MOMENT_HEADER};
@@ -28,6 +28,12 @@ use crate::store::Store;
 
 /// Questions that take a while are worked out two at a time, each on a copy of what it needs: copies take memory.
 static STUDIES: Semaphore = Semaphore::const_new(2);
+
+/// Through so many tasks a question may look while everybody's decisions wait: a few milliseconds' worth.
+const TASKS_ON_LOOP_MAX: usize = 5_000;
+/// Looks through more are made beside the loop, so many at a time, in copies, which take memory. Whoever comes while all are
+/// under way is answered on the loop.
+static LOOKS: Semaphore = Semaphore::const_new(4);
 
 /// A question, and where its answer goes.
 #[derive(Debug)]
@@ -106,26 +112,32 @@ impl Desk<'_> {
                 let view = self.payload(&request).and_then(|Nothing {}| {
                     cluster.cluster_view(self.refused.load(Ordering::Relaxed))
                 });
+                let tasks = self.look(cluster.state().tasks.len(), State::count_tasks);
                 // History is read from the disk, so not on this loop.
                 let store = Arc::clone(self.store);
                 tokio::task::spawn_blocking(move || {
+                    let tasks = tasks.finish();
                     let history = store.history_reach().unwrap_or_else(|error| {
                         warn!(%error, "how far back the history reaches cannot be read");
                         None
                     });
-                    answer_api(request, index, view.map(|view| ClusterView { history, ..view }));
+                    let view = view.map(|view| ClusterView { tasks, history, ..view });
+                    answer_api(request, index, view);
                 });
             }
             ApiVerb::JobList => {
-                let page =
-                    self.payload(&request).map(|list: ListJobs| cluster.job_page(namespace, &list));
-                answer_api(request, index, page);
+                let (list, namespace) = (self.payload::<ListJobs>(&request), namespace.cloned());
+                let page = self.look(cluster.state().tasks.len(), move |state| {
+                    list.map(|list| state.job_page(namespace.as_ref(), &list))
+                });
+                page.answer(request, index);
             }
             ApiVerb::JobGet => {
-                let view = self
-                    .payload(&request)
-                    .and_then(|name: NameJob| cluster.job_get(needed(namespace)?, &name));
-                answer_api(request, index, view);
+                let key = self.payload(&request).and_then(|NameJob { name }| {
+                    Ok(JobKey { namespace: needed(namespace)?.clone(), name })
+                });
+                let tasks = key.as_ref().map_or(0, |key| cluster.state().tasks_of(key));
+                self.look(tasks, move |state| state.job_get(&key?)).answer(request, index);
             }
             ApiVerb::JobVersion => {
                 let version = self
@@ -203,6 +215,21 @@ impl Desk<'_> {
         }
     }
 
+    /// Looks through so many tasks: on this loop where they are few, and in a copy beside it where they are not.
+    fn look<A>(&self, tasks: usize, work: impl FnOnce(&State) -> A + Send + 'static) -> Look<A> {
+        let state = self.cluster.state();
+        if tasks > TASKS_ON_LOOP_MAX
+            && let Ok(permit) = LOOKS.try_acquire()
+        {
+            let copy = state.copy_of_jobs();
+            return Look::Beside(Box::new(move || {
+                let _permit = permit;
+                work(&copy)
+            }));
+        }
+        Look::Done(work(state))
+    }
+
     /// Answers a question that takes a while: `copy` copies what it needs on this loop, and what that gives works it
     /// out beside the loop.
     fn study<Q, A, W>(&self, request: ApiRequest, copy: impl FnOnce(Q) -> Result<W, ApiError>)
@@ -232,6 +259,34 @@ impl Desk<'_> {
 
     fn payload<T: DeserializeOwned>(&self, request: &ApiRequest) -> Result<T, ApiError> {
         read_payload(self.refused, request)
+    }
+}
+
+/// What a look through tasks has found, or will find.
+enum Look<A> {
+    Done(A),
+    Beside(Box<dyn FnOnce() -> A + Send>),
+}
+
+impl<A> Look<A> {
+    /// What there is to find. Where it is yet to be found this takes a while.
+    fn finish(self) -> A {
+        match self {
+            Self::Done(answer) => answer,
+            Self::Beside(work) => work(),
+        }
+    }
+}
+
+impl<A: Serialize + Send + Sync + 'static> Look<Result<A, ApiError>> {
+    /// Answers whoever asked for it.
+    fn answer(self, request: ApiRequest, index: u64) {
+        match self {
+            Self::Done(answer) => answer_api(request, index, answer),
+            Self::Beside(work) => {
+                tokio::task::spawn_blocking(move || answer_api(request, index, work()));
+            }
+        }
     }
 }
 

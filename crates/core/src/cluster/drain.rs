@@ -122,12 +122,18 @@ pub(super) fn coming(state: &State, live: &Live) -> Vec<Arc<Group>> {
 /// job, the most important first. They come before all else that is no more important: the place was theirs.
 pub(super) fn followers(state: &State) -> Vec<(TaskId, Arc<Group>, u64)> {
     let mut followers = Vec::new();
+    let mut is_any_drained = None;
     for ((_, _, key, spec, version), tasks) in &state.waiting {
         let job = state.jobs.get(key).and_then(|job| job.versions.get(version));
         let Some(job) = job.filter(|job| policy(job, spec).order == ExchangeOrder::StopFirst)
         else {
             continue;
         };
+        // Where no node is nobody has made way, and those that wait may be very many.
+        let look = || state.nodes.values().any(|node| node.drain.is_some());
+        if !*is_any_drained.get_or_insert_with(look) {
+            break;
+        }
         let mut ids = tasks.iter().filter(|id| has_made_way(state, **id)).peekable();
         if ids.peek().is_some()
             && let Some(group) = Group::of((key.clone(), spec.clone()), Arc::clone(job))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use longshore_proto::api::{
-    ClusterView, DrainView, JobVersion, JobView, ListJobs, ListNodes, ListTasks, NameJob, NameNode,
+    ClusterView, DrainView, JobVersion, JobView, ListJobs, ListNodes, ListTasks, NameNode,
     NameTask, NameVersion, NodeView, PAGE_MAX, Page, SpecView, TaskView,
 };
 use longshore_proto::error::{ApiError, ErrorCode};
@@ -17,22 +17,19 @@ use longshore_proto::state::{NodeStatus, TaskState};
 use super::command::{no_job, no_task};
 use super::eligibility::{how_to_prove, no_node};
 use super::revise::no_version;
-use super::state::{Job, Node, Task};
+use super::state::{Job, Node, State, Task};
 use super::{Cluster, drain, meaning};
 use crate::time::Time;
 
 impl Cluster {
-    /// The cluster as a whole. `payloads_refused` is the shell's count.
+    /// The cluster as a whole, but for its [tasks](State::count_tasks), which may be many. `payloads_refused` is the
+    /// shell's count.
     pub fn cluster_view(&self, payloads_refused: u64) -> Result<ClusterView, ApiError> {
         let meta = &self.state.meta;
         let (Some(id), Some(leader)) = (meta.cluster, meta.leader) else {
             return Err(ApiError::new(ErrorCode::Unavailable, "the cluster has not begun yet")
                 .hint("wait until a manager leads"));
         };
-        let mut tasks = BTreeMap::new();
-        for task in self.state.tasks.values() {
-            *tasks.entry(task.state).or_default() += 1;
-        }
         let mut nodes: BTreeMap<String, u64> = BTreeMap::new();
         for node in self.state.nodes.values() {
             *nodes.entry(node.status.as_str().to_owned()).or_default() += 1;
@@ -51,7 +48,7 @@ impl Cluster {
             leader_name: meta.leader_name.clone(),
             manager_version: meta.leader_version.clone(),
             jobs: self.state.jobs.values().filter(|job| !job.status.is_terminal()).count() as u64,
-            tasks,
+            tasks: BTreeMap::new(),
             nodes,
             records_skipped: meta.records_skipped,
             payloads_refused,
@@ -63,19 +60,63 @@ impl Cluster {
 
     /// Tasks of one namespace, or of all.
     pub fn task_page(&self, namespace: Option<&Namespace>, list: &ListTasks) -> Page<TaskView> {
+        // What follows a task is asked last, for it is the most to find out.
         let wanted = |id: &TaskId, task: &Task| {
-            (list.ended
-                || !task.state.is_terminal()
-                || list.given_up && self.what_follows(*id, task).is_some())
-                && namespace.is_none_or(|namespace| task.job.namespace == *namespace)
+            namespace.is_none_or(|namespace| task.job.namespace == *namespace)
                 && list.job.as_ref().is_none_or(|job| task.job.name == *job)
                 && list.node.as_ref().is_none_or(|node| task.node.as_ref() == Some(node))
-                && list.after.is_none_or(|after| *id > after)
+                && (list.ended
+                    || !task.state.is_terminal()
+                    || list.given_up && self.what_follows(*id, task).is_some())
         };
-        let after = list.after.map_or(Bound::Unbounded, Bound::Excluded);
-        let found =
-            self.state.tasks.range((after, Bound::Unbounded)).filter(|(id, task)| wanted(id, task));
-        page(found.map(|(id, task)| self.task_view(*id, task)), list.limit)
+        let tasks = &self.state.tasks;
+        let found: Box<dyn Iterator<Item = (TaskId, &Task)>> = match self.among(namespace, list) {
+            Some(ids) => Box::new(ids.into_iter().filter_map(|id| Some((id, tasks.get(&id)?)))),
+            None => {
+                let after = list.after.map_or(Bound::Unbounded, Bound::Excluded);
+                Box::new(tasks.range((after, Bound::Unbounded)).map(|(id, task)| (*id, task)))
+            }
+        };
+        let found = found.filter(|(id, task)| wanted(id, task));
+        page(found.map(|(id, task)| self.task_view(id, task)), list.limit)
+    }
+
+    /// The tasks among which those of a job or of a node are, in the order of their ids and behind the place that is asked
+    /// for. `None` where a walk through all tasks is no longer: there may be a million of them, and whoever waits for a job
+    /// asks every second.
+    fn among(&self, namespace: Option<&Namespace>, list: &ListTasks) -> Option<Vec<TaskId>> {
+        let state = &self.state;
+        let mut ids: Vec<TaskId> = if let Some(name) = &list.job {
+            let jobs: Vec<&Job> = match namespace {
+                Some(namespace) => {
+                    let key = JobKey { namespace: namespace.clone(), name: name.clone() };
+                    state.jobs.get(&key).map(|job| &**job).into_iter().collect()
+                }
+                None => {
+                    let named = state.jobs.iter().filter(|(key, _)| key.name == *name);
+                    named.map(|(_, job)| &**job).collect()
+                }
+            };
+            let slots: usize = jobs.iter().map(|job| job.slots_count()).sum();
+            // A page of a walk takes as many steps as there are tasks to one of the job, times its length.
+            let page = PAGE_MAX as usize;
+            if slots.saturating_mul(slots) > state.tasks.len().saturating_mul(page) {
+                return None;
+            }
+            let slots = jobs.iter().flat_map(|job| job.slots.values()).flat_map(BTreeMap::values);
+            slots.flatten().copied().collect()
+        } else if let Some(name) = &list.node
+            && !list.ended
+            && !list.given_up
+        {
+            // Those that have ended are no longer in its books.
+            state.nodes.get(name)?.tasks.iter().copied().collect()
+        } else {
+            return None;
+        };
+        ids.retain(|id| list.after.is_none_or(|after| *id > after));
+        ids.sort_unstable();
+        Some(ids)
     }
 
     /// One task.
@@ -87,25 +128,6 @@ impl Cluster {
         let id = self.state.find_task(namespace, &name.id)?;
         let task = self.state.tasks.get(&id).ok_or_else(|| no_task(&name.id))?;
         Ok(self.task_view(id, task))
-    }
-
-    /// Jobs of one namespace, or of all.
-    pub fn job_page(&self, namespace: Option<&Namespace>, list: &ListJobs) -> Page<JobView> {
-        let after = list.after.clone().map(|(namespace, name)| JobKey { namespace, name });
-        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let found = self
-            .state
-            .jobs
-            .range((after, Bound::Unbounded))
-            .filter(|(key, _)| namespace.is_none_or(|namespace| key.namespace == *namespace));
-        page(found.filter_map(|(key, job)| self.job_view(key, job)), list.limit)
-    }
-
-    /// One job.
-    pub fn job_get(&self, namespace: &Namespace, name: &NameJob) -> Result<JobView, ApiError> {
-        let key = JobKey { namespace: namespace.clone(), name: name.name.clone() };
-        let job = self.state.jobs.get(&key).ok_or_else(|| no_job(&key))?;
-        self.job_view(&key, job).ok_or_else(|| no_job(&key))
     }
 
     /// What a version of a job says.
@@ -202,14 +224,16 @@ impl Cluster {
 
     /// What follows a task that its node has given up while something is to run in its place.
     fn what_follows(&self, id: TaskId, task: &Task) -> Option<String> {
+        if !matches!(task.state, TaskState::Failed | TaskState::Completed) {
+            return None;
+        }
         let job = self.state.jobs.get(&task.job).filter(|job| !job.stop_requested)?;
-        let spec = job.spec()?.spec(&task.spec).filter(|spec| task.slot < spec.instances)?;
         let is_service = job.spec()?.job_type == JobType::Service;
-        let has_ended = match task.state {
-            TaskState::Failed => is_service || !job.status.is_terminal(),
-            TaskState::Completed => is_service,
-            _ => false,
-        };
+        let goes_on = is_service || task.state == TaskState::Failed && !job.status.is_terminal();
+        if !goes_on || task.version < job.run_version {
+            return None;
+        }
+        let spec = job.spec()?.spec(&task.spec).filter(|spec| task.slot < spec.instances)?;
         let ids = self.state.slot(&task.job, &task.spec, task.slot);
         let current = self.state.current(ids)?;
         let of = (&**job, &**job.spec()?, Some(spec));
@@ -218,7 +242,7 @@ impl Cluster {
                 || meaning::failed_successor(&self.state, current, of)
                     .is_some_and(|(last, _)| last == id)
         };
-        if !has_ended || task.version < job.run_version || !stands() {
+        if !stands() {
             return None;
         }
         Some(match (meaning::next_try(task, spec.reschedule.as_ref()), &spec.reschedule) {
@@ -229,55 +253,6 @@ impl Cluster {
                 format!("none follows: `reschedule` allows {attempts} in a row")
             }
             (None, _) => "none follows: `reschedule` allows none".to_owned(),
-        })
-    }
-
-    fn job_view(&self, key: &JobKey, job: &Job) -> Option<JobView> {
-        let present = job.spec()?;
-        let specs = present.specs.iter().map(|spec| {
-            let latest = job
-                .slots
-                .get(&spec.name)
-                .into_iter()
-                .flat_map(BTreeMap::values)
-                .filter_map(|ids| self.state.current(ids));
-            let latest: Vec<&Task> = latest
-                .filter_map(|id| self.state.tasks.get(&id))
-                .filter(|task| task.version >= job.run_version || !task.state.is_terminal())
-                .collect();
-            let states: Vec<TaskState> = latest.iter().map(|task| task.state).collect();
-            let is_outdated = |task: &&&Task| {
-                let of = (&**present, Some(spec));
-                task.state == TaskState::Running && !meaning::is_wanted(&self.state, job, task, of)
-            };
-            let count = |wanted: &[TaskState]| {
-                u32::try_from(states.iter().filter(|state| wanted.contains(state)).count())
-                    .unwrap_or(u32::MAX)
-            };
-            SpecView {
-                name: spec.name.clone(),
-                image: spec.image.clone(),
-                instances: spec.instances,
-                running: count(&[TaskState::Running]),
-                pending: count(&[TaskState::Pending]),
-                starting: count(&[TaskState::Assigned, TaskState::Preparing]),
-                completed: count(&[TaskState::Completed]),
-                failed: count(&[TaskState::Failed]),
-                outdated: u32::try_from(latest.iter().filter(is_outdated).count())
-                    .unwrap_or(u32::MAX),
-            }
-        });
-        Some(JobView {
-            namespace: key.namespace.clone(),
-            name: key.name.clone(),
-            job_type: present.job_type,
-            version: job.version,
-            status: job.status,
-            priority: present.priority,
-            datacenters: present.datacenters.clone(),
-            specs: specs.collect(),
-            created_at_ms: job.created_at_ms,
-            rolled_back: job.rolled_back.clone(),
         })
     }
 
@@ -316,6 +291,103 @@ impl Cluster {
             runtime_error: heard.and_then(|heard| heard.runtime_error.clone()),
             worker_version: node.facts.version.clone(),
         }
+    }
+}
+
+impl State {
+    /// How many tasks are in each state.
+    pub fn count_tasks(&self) -> BTreeMap<TaskState, u64> {
+        let mut counts = BTreeMap::new();
+        for task in self.tasks.values() {
+            *counts.entry(task.state).or_default() += 1;
+        }
+        counts
+    }
+
+    /// How many tasks a look at a job goes through, or nearly.
+    pub fn tasks_of(&self, job: &JobKey) -> usize {
+        self.jobs.get(job).map_or(0, |job| job.slots_count())
+    }
+
+    /// A copy of the jobs and tasks, made at once, to look at beside the loop.
+    pub fn copy_of_jobs(&self) -> Self {
+        let (meta, jobs, tasks) = (self.meta.clone(), self.jobs.clone(), self.tasks.clone());
+        Self { meta, jobs, tasks, ..Self::default() }
+    }
+
+    /// Jobs of one namespace, or of all.
+    pub fn job_page(&self, namespace: Option<&Namespace>, list: &ListJobs) -> Page<JobView> {
+        let after = list.after.clone().map(|(namespace, name)| JobKey { namespace, name });
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self
+            .jobs
+            .range((after, Bound::Unbounded))
+            .filter(|(key, _)| namespace.is_none_or(|namespace| key.namespace == *namespace));
+        page(found.filter_map(|(key, job)| self.job_view(key, job)), list.limit)
+    }
+
+    /// One job.
+    pub fn job_get(&self, key: &JobKey) -> Result<JobView, ApiError> {
+        let job = self.jobs.get(key).ok_or_else(|| no_job(key))?;
+        self.job_view(key, job).ok_or_else(|| no_job(key))
+    }
+
+    fn job_view(&self, key: &JobKey, job: &Job) -> Option<JobView> {
+        let present = job.spec()?;
+        let specs = present.specs.iter().map(|spec| {
+            let latest = job
+                .slots
+                .get(&spec.name)
+                .into_iter()
+                .flat_map(BTreeMap::values)
+                .filter_map(|ids| self.current(ids));
+            let latest: Vec<&Task> = latest
+                .filter_map(|id| self.tasks.get(&id))
+                .filter(|task| task.version >= job.run_version || !task.state.is_terminal())
+                .collect();
+            let states: Vec<TaskState> = latest.iter().map(|task| task.state).collect();
+            let is_outdated = |task: &&&Task| {
+                let of = (&**present, Some(spec));
+                // What is of the present version is wanted, and need not be compared.
+                task.state == TaskState::Running
+                    && task.version != job.version
+                    && !meaning::is_wanted(self, job, task, of)
+            };
+            let count = |wanted: &[TaskState]| {
+                u32::try_from(states.iter().filter(|state| wanted.contains(state)).count())
+                    .unwrap_or(u32::MAX)
+            };
+            SpecView {
+                name: spec.name.clone(),
+                image: spec.image.clone(),
+                instances: spec.instances,
+                running: count(&[TaskState::Running]),
+                pending: count(&[TaskState::Pending]),
+                starting: count(&[TaskState::Assigned, TaskState::Preparing]),
+                completed: count(&[TaskState::Completed]),
+                failed: count(&[TaskState::Failed]),
+                outdated: u32::try_from(latest.iter().filter(is_outdated).count())
+                    .unwrap_or(u32::MAX),
+            }
+        });
+        Some(JobView {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            job_type: present.job_type,
+            version: job.version,
+            status: job.status,
+            priority: present.priority,
+            datacenters: present.datacenters.clone(),
+            specs: specs.collect(),
+            created_at_ms: job.created_at_ms,
+            rolled_back: job.rolled_back.clone(),
+        })
+    }
+}
+
+impl Job {
+    fn slots_count(&self) -> usize {
+        self.slots.values().map(BTreeMap::len).sum()
     }
 }
 

@@ -9,6 +9,7 @@ mod fence;
 mod field;
 mod gangs;
 mod jobs;
+mod lists;
 mod moves;
 mod nodes;
 mod preemption;
