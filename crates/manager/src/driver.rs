@@ -37,7 +37,7 @@ use crate::gateway::{Arrival, Gateway, Part};
 use crate::lease::Held;
 use crate::log::Log;
 use crate::members::Members;
-use crate::outgoing::{Asked, Outgoing, Waiting, answer_node};
+use crate::outgoing::{Asked, Outbox, Outgoing, Waiting, answer_node};
 use crate::past::Past;
 use crate::query::{Desk, Question, answer_api, read_payload, unavailable};
 use crate::store::{Batch, Store};
@@ -45,6 +45,9 @@ use crate::{Clock, Options, backup, events, keeper, seed};
 
 /// The most inputs of each lane that are taken at once: enough to fill a record, few enough to stay responsive.
 const INPUTS_MAX: usize = 2_048;
+/// How many changes of nodes' sets wait to be told: what dozens of records decide, so that only a bus that does not move
+/// makes one too many.
+const DELTAS_WAITING_MAX: usize = 65_536;
 /// The longest name that a client may give for who asks, in characters.
 const ACTOR_LENGTH_MAX: usize = 128;
 
@@ -93,7 +96,7 @@ pub(crate) async fn reign(
         options.events_age_max,
         clock,
     );
-    let (assignments, outbox) = mpsc::unbounded_channel();
+    let (outbox, told) = Outbox::new(DELTAS_WAITING_MAX);
     let (seen_beyond, beyond) = watch::channel(0);
     let mut driver = Driver {
         cluster,
@@ -103,7 +106,7 @@ pub(crate) async fn reign(
         gateway: Gateway::silent(),
         clock,
         queue: Queue::default(),
-        out: Outgoing::new(store, held, assignments),
+        out: Outgoing::new(store, held, outbox),
         standbys: mpsc::unbounded_channel().1,
         fullness,
         hearing: Hearing::new(*bus.connections().borrow()),
@@ -126,7 +129,7 @@ pub(crate) async fn reign(
     // All of them work for as long as this manager leads, and end with the reign.
     let mut beside = JoinSet::new();
     beside.spawn(publisher);
-    beside.spawn(assign(bus.clone(), outbox));
+    beside.spawn(assign(bus.clone(), told));
     let shared = keeper::Shared {
         core: core.clone(),
         look: driver.log.look(),
@@ -156,8 +159,8 @@ pub(crate) async fn reign(
 }
 
 /// Tells nodes what changed, in order. What is lost is asked for.
-async fn assign(bus: Bus, mut outbox: mpsc::UnboundedReceiver<(NodeName, AssignDelta)>) {
-    while let Some((node, delta)) = outbox.recv().await {
+async fn assign(bus: Bus, mut told: mpsc::Receiver<(NodeName, AssignDelta)>) {
+    while let Some((node, delta)) = told.recv().await {
         let subject = Subject::Node { node, verb: NodeVerb::Assign };
         if let Err(error) = bus.publish(&subject, &delta).await {
             warn!(%error, "a node was not told of a change; it will ask");

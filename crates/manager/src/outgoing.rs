@@ -13,6 +13,7 @@ use longshore_proto::event::Event;
 use longshore_proto::name::NodeName;
 use longshore_proto::node::{AssignDelta, Sync};
 use serde::Serialize;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
@@ -54,16 +55,40 @@ pub(crate) struct Outgoing<'a> {
     tickets: u64,
     /// Questions that arrived while records were on their way, or had to pass a barrier.
     asked: Vec<Asked>,
-    assignments: mpsc::UnboundedSender<(NodeName, AssignDelta)>,
+    outbox: Outbox,
+}
+
+/// What nodes are to be told, in order.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    sender: mpsc::Sender<(NodeName, AssignDelta)>,
+    has_overflowed: bool,
+}
+
+impl Outbox {
+    /// One for a reign, and what comes out of it.
+    pub(crate) fn new(room: usize) -> (Self, mpsc::Receiver<(NodeName, AssignDelta)>) {
+        let (sender, receiver) = mpsc::channel(room);
+        (Self { sender, has_overflowed: false }, receiver)
+    }
+
+    /// Tells a node. What has no room is lost, as it may be on the bus, and the node asks for it.
+    fn tell(&mut self, node: NodeName, delta: AssignDelta) {
+        match self.sender.try_send((node, delta)) {
+            Err(TrySendError::Full((node, _))) => {
+                if !std::mem::replace(&mut self.has_overflowed, true) {
+                    warn!(%node, "changes wait to be told to nodes by the thousand; nodes that miss some will ask");
+                }
+            }
+            // Closed: the reign is over, and nobody needs to be told.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+        }
+    }
 }
 
 impl<'a> Outgoing<'a> {
     /// Nothing yet.
-    pub(crate) fn new(
-        store: &Arc<Store>,
-        held: &'a Held,
-        assignments: mpsc::UnboundedSender<(NodeName, AssignDelta)>,
-    ) -> Self {
+    pub(crate) fn new(store: &Arc<Store>, held: &'a Held, outbox: Outbox) -> Self {
         Self {
             landing: Landing::new(store),
             committed: watch::Sender::new(0),
@@ -71,7 +96,7 @@ impl<'a> Outgoing<'a> {
             waiting: BTreeMap::new(),
             tickets: 0,
             asked: Vec::new(),
-            assignments,
+            outbox,
         }
     }
 
@@ -142,10 +167,7 @@ impl<'a> Outgoing<'a> {
         let index = self.index();
         for effect in effects {
             match effect {
-                Effect::Assign { node, delta } => {
-                    // The receiver lives as long as the reign; after it, nobody needs to be told.
-                    let _ = self.assignments.send((node, delta));
-                }
+                Effect::Assign { node, delta } => self.outbox.tell(node, delta),
                 Effect::Answer { ticket, reply } => match (self.waiting.remove(&ticket), reply) {
                     (Some(Waiting::Api(request)), Reply::Command(reply)) => match reply {
                         Ok(CommandAnswer::Submitted(answer)) => grant(request, index, Ok(answer)),
@@ -241,5 +263,30 @@ fn tell(event: &Event) {
         ("node.registered", _) => info!(node, "a node has joined: {reason}"),
         ("node.ready" | "node.left", Some(state)) => info!(node, "a node is {state}: {reason}"),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_proto::id::{ClusterId, Revision};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn what_nodes_are_told_keeps_its_order_and_takes_no_more_than_its_room() {
+        let (mut outbox, mut told) = Outbox::new(2);
+        for index in 1..=3 {
+            let revision = Revision { epoch: 1, index };
+            let cluster_id = ClusterId(Uuid::nil());
+            let previous = Revision::UNCHAINED;
+            let delta = AssignDelta { cluster_id, previous, revision, changes: Vec::new() };
+            outbox.tell("n1".parse().unwrap(), delta);
+        }
+        assert!(outbox.has_overflowed);
+        let indexes: Vec<u64> = std::iter::from_fn(|| told.try_recv().ok())
+            .map(|(_, delta)| delta.revision.index)
+            .collect();
+        assert_eq!(indexes, [1, 2]);
     }
 }
