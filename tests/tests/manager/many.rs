@@ -70,3 +70,28 @@ async fn twenty_workers_run_two_hundred_tasks_and_come_back_when_nats_was_away()
     assert!(workers.fallen().is_none() && workers.alive() == WORKERS);
     workers.end().await.unwrap();
 }
+
+#[tokio::test]
+async fn thousands_of_tasks_are_listed_and_counted_beside_the_loop() {
+    // More than a question may look through while everybody's decisions wait.
+    const MANY: u32 = 6_000;
+    let cluster = Cluster::start().await;
+    let api = cluster.api().await;
+    let mut job = api::service("web");
+    job.specs[0].instances = MANY;
+    api.submit(&job).await.unwrap();
+    eventually("every task is there", SOON, async || {
+        let tasks = api.status().await.map_err(|error| error.to_string())?.tasks;
+        let pending = tasks.get(&TaskState::Pending).copied().unwrap_or(0);
+        if pending == u64::from(MANY) { Ok(()) } else { Err(format!("{tasks:?}")) }
+    })
+    .await;
+    let view = api.job("web").await.unwrap();
+    assert_eq!((view.specs[0].pending, view.specs[0].instances), (MANY, MANY));
+    assert!(api.job("none").await.is_err());
+    let cli = cluster.cli();
+    let listed = cli.json(&["job", "ls"]).await;
+    assert_eq!((&listed[0]["name"], listed.as_array().unwrap().len()), (&"web".into(), 1));
+    let tasks = cli.json(&["ps"]).await;
+    assert_eq!(tasks.as_array().unwrap().len(), MANY as usize);
+}
