@@ -9,6 +9,7 @@ use longshore_proto::name::{JobKey, Namespace, NodeName, SpecName, UserName};
 use longshore_proto::node::{Heartbeat, Register, Reports};
 use longshore_proto::permission::Role;
 use longshore_proto::plan::Rebalance;
+use longshore_proto::quantity::format_duration;
 use longshore_proto::spec::JobSpec;
 use serde::Serialize;
 
@@ -167,12 +168,16 @@ impl Command {
         match self {
             Self::SubmitJob(job) => ("job.submit", format!("{}/{}", job.namespace, job.name)),
             Self::StopJob(key) => ("job.stop", format!("{}/{}", key.namespace, key.name)),
-            Self::ScaleJob { job, .. } => ("job.scale", format!("{}/{}", job.namespace, job.name)),
-            Self::RestartJob { job, .. } => {
-                ("job.restart", format!("{}/{}", job.namespace, job.name))
+            Self::ScaleJob { job, spec, instances } => {
+                ("job.scale", format!("{}, to {instances} instances", part(job, spec.as_ref())))
             }
-            Self::RollBackJob { job, .. } => {
-                ("job.rollback", format!("{}/{}", job.namespace, job.name))
+            Self::RestartJob { job, spec } => ("job.restart", part(job, spec.as_ref())),
+            Self::RollBackJob { job, version } => {
+                let wanted = version.map_or_else(
+                    || "back by one version".to_owned(),
+                    |version| format!("back to version {version}"),
+                );
+                ("job.rollback", format!("{}, {wanted}", part(job, None)))
             }
             Self::StopTask { namespace, id } => ("task.stop", format!("{namespace}/{id}")),
             Self::RestartTask { namespace, id } => ("task.restart", format!("{namespace}/{id}")),
@@ -180,6 +185,12 @@ impl Command {
             Self::Node(command) => command.told(),
         }
     }
+}
+
+/// A job, or a part of it, by its whole name.
+fn part(job: &JobKey, spec: Option<&SpecName>) -> String {
+    let spec = spec.map(|spec| format!(".{spec}"));
+    format!("{}/{}{}", job.namespace, job.name, spec.unwrap_or_default())
 }
 
 impl NodeCommand {
@@ -191,17 +202,34 @@ impl NodeCommand {
         match self {
             Self::Cordon(asked) => ("node.cordon", of(&asked.names)),
             Self::Uncordon(asked) => ("node.uncordon", of(&asked.names)),
-            Self::Drain(asked) => ("node.drain", of(&asked.names)),
-            Self::Label(asked) => ("node.label", of(std::slice::from_ref(&asked.name))),
+            Self::Drain(asked) => {
+                let deadline = asked.deadline_ms.map(format_duration);
+                let deadline = deadline.map(|deadline| format!("; deadline {deadline}"));
+                ("node.drain", of(&asked.names) + &deadline.unwrap_or_default())
+            }
+            Self::Label(asked) => {
+                let set = asked.set.keys().take(NAMES_TOLD).map(|name| format!("{name} set"));
+                // Counted and not named: they may be any number of words that the log has nothing of.
+                let removed = match asked.remove.len() {
+                    0 => None,
+                    count => Some(format!("{count} taken away")),
+                };
+                let labels: Vec<String> = set.chain(removed).collect();
+                let node = of(std::slice::from_ref(&asked.name));
+                ("node.label", format!("{node}; {}", labels.join(", ")))
+            }
             Self::ConfirmLost(asked) => {
                 ("node.confirm-lost", of(std::slice::from_ref(&asked.name)))
             }
-            Self::Remove(asked) => ("node.remove", of(std::slice::from_ref(&asked.name))),
+            Self::Remove(asked) => {
+                let force = if asked.force { "; though it is heard" } else { "" };
+                ("node.remove", of(std::slice::from_ref(&asked.name)) + force)
+            }
         }
     }
 }
 
-/// How many nodes an audit names.
+/// How many nodes or labels an audit names.
 const NAMES_TOLD: usize = 10;
 
 /// What can be asked for that changes something.
@@ -269,4 +297,42 @@ pub enum NodeCommand {
     ConfirmLost(NameNode),
     /// Forget one.
     Remove(RemoveNode),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audit_says_what_was_asked_for_and_not_only_of_what() {
+        let job = JobKey { namespace: Namespace::standard(), name: "web".parse().unwrap() };
+        let spec: SpecName = "db".parse().unwrap();
+        let node: NodeName = "n1".parse().unwrap();
+        let scale =
+            |spec: Option<SpecName>| Command::ScaleJob { job: job.clone(), spec, instances: 7 };
+        let back = |version| Command::RollBackJob { job: job.clone(), version };
+        let drain = |deadline_ms| {
+            let names = vec![node.clone(), "n2".parse().unwrap()];
+            Command::Node(NodeCommand::Drain(DrainNodes { names, deadline_ms }))
+        };
+        let label = LabelNode {
+            name: node.clone(),
+            set: [("rack".to_owned(), "r1".to_owned())].into(),
+            remove: ["disk".to_owned()].into(),
+        };
+        let remove = RemoveNode { name: node.clone(), force: true };
+        for (command, told) in [
+            (scale(None), "default/web, to 7 instances"),
+            (scale(Some(spec.clone())), "default/web.db, to 7 instances"),
+            (Command::RestartJob { job: job.clone(), spec: Some(spec) }, "default/web.db"),
+            (back(None), "default/web, back by one version"),
+            (back(Some(3)), "default/web, back to version 3"),
+            (drain(None), "node n1, n2"),
+            (drain(Some(600_000)), "node n1, n2; deadline 10m"),
+            (Command::Node(NodeCommand::Label(label)), "node n1; rack set, 1 taken away"),
+            (Command::Node(NodeCommand::Remove(remove)), "node n1; though it is heard"),
+        ] {
+            assert_eq!(command.told().1, told);
+        }
+    }
 }

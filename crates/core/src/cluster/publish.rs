@@ -55,6 +55,11 @@ pub(super) fn event(
         }),
         Fact::CommandGranted { key, answer, audit, .. } => {
             let audit = audit.as_ref()?;
+            let version = match answer {
+                CommandAnswer::Submitted(answer) => Some(answer.version),
+                _ => None,
+            };
+            let stored = version.map(|version| format!(", version {version}"));
             let job = match answer {
                 CommandAnswer::Submitted(answer) => Some(answer.name.clone()),
                 CommandAnswer::JobStopped(answer) => Some(answer.name.clone()),
@@ -67,7 +72,12 @@ pub(super) fn event(
                 event_type: format!("{AUDIT}{}", audit.verb),
                 namespace: audit.of.split('/').next().and_then(|name| name.parse().ok()),
                 job,
-                reason: Some(format!("{}, command {}", audit.of, key.id)),
+                reason: Some(format!(
+                    "{}{}, command {}",
+                    audit.of,
+                    stored.unwrap_or_default(),
+                    key.id
+                )),
                 actor: Some(audit.actor.clone()),
                 ..blank
             })
