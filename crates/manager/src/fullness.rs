@@ -1,5 +1,6 @@
 //! How full everything is that the cluster is written to: the log, the event stream, the managers' account, and
-//! this manager's own disk; and whether the bucket of snapshots answers, without which nothing is made shorter.
+//! this manager's own disk; whether the bucket of snapshots answers, without which nothing is made shorter; and whether
+//! all servers are there that keep the log.
 //!
 //! | how full | what happens |
 //! |---|---|
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::jetstream;
+use async_nats::jetstream::stream::{Info, PeerInfo};
 use longshore_bus::Bus;
 use longshore_core::cluster::Input;
 use longshore_proto::alarm::Severity;
@@ -38,8 +40,11 @@ const RELIEVE_PERCENT: u64 = 50;
 /// From which part on it is worth a warning, an alarm, a refusal.
 const LEVELS: [(u64, Severity); 3] =
     [(95, Severity::Critical), (85, Severity::Alarm), (70, Severity::Warning)];
-/// How long the bucket of snapshots may give no answer before that is worth a word: longer than its servers elect.
+/// How long the bucket of snapshots may give no answer, or a server be away, before that is worth a word: longer than
+/// servers elect, or begin anew.
 const SILENT_MAX: Duration = Duration::from_secs(15);
+/// How long the server that leads the log may not have heard another one that is there: they speak each second.
+const UNHEARD_MAX: Duration = Duration::from_secs(10);
 /// How long one answer of the bucket may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// About what a message of the log has beside its record: its id, what it expects, and the stream's own.
@@ -102,6 +107,37 @@ pub(crate) struct Watcher {
     alarms: mpsc::Sender<Input>,
 }
 
+/// How large the log is, and who keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Extent {
+    bytes: u64,
+    bytes_max: Option<u64>,
+    /// How many NATS servers are to keep it.
+    servers: usize,
+    /// Which of them are not there.
+    away: Vec<String>,
+}
+
+impl Extent {
+    fn of(info: &Info) -> Self {
+        let others = info.cluster.as_ref().map_or(&[][..], |cluster| &cluster.replicas);
+        let away = others.iter().filter(|other| is_away(other)).map(|other| other.name.clone());
+        Self {
+            bytes: info.state.bytes,
+            bytes_max: u64::try_from(info.config.max_bytes).ok().filter(|limit| *limit > 0),
+            servers: info.config.num_replicas,
+            away: away.collect(),
+        }
+    }
+}
+
+/// Whether a server that is to keep the log is not there. One that is a little behind is: each is now and then, and one with
+/// a slow disk always under load. One that was never heard by the server that leads now has no time at all.
+fn is_away(server: &PeerInfo) -> bool {
+    let is_unheard = server.active.is_zero() && !server.current;
+    server.offline || server.active >= UNHEARD_MAX || is_unheard
+}
+
 /// What was found of one thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Finding {
@@ -146,9 +182,15 @@ impl Watcher {
 
     /// Looks again and again.
     pub(crate) async fn watch(self) {
-        let mut answered_at = Instant::now();
+        let (mut answered_at, mut whole_at) = (Instant::now(), Instant::now());
         loop {
-            let mut findings = self.look().await;
+            let (mut findings, extent) = self.look().await;
+            if let Some(extent) = extent {
+                if extent.away.is_empty() {
+                    whole_at = Instant::now();
+                }
+                findings.push(judge_servers(&extent, whole_at.elapsed()));
+            }
             // While the log gives no answer either, it is not the bucket that is away.
             let log_answers = findings.iter().any(|found| found.about == "log");
             if !log_answers || self.bucket_answers().await {
@@ -170,17 +212,21 @@ impl Watcher {
     }
 
     /// What cannot be looked at just now stays as it was.
-    async fn look(&self) -> Vec<Finding> {
-        let mut findings = Vec::new();
+    async fn look(&self) -> (Vec<Finding>, Option<Extent>) {
+        let (mut findings, mut extent) = (Vec::new(), None);
         let context = jetstream::new(self.core.client().clone());
-        match self.log.size().await {
-            Ok((used, limit)) => {
+        match self.log.info().await {
+            Ok(Some(info)) => {
+                let found = Extent::of(&info);
+                let (used, limit) = (found.bytes, found.bytes_max);
+                extent = Some(found);
                 self.log_size.send_replace((used, limit));
                 findings.push(judge_log(used, limit));
                 if limit.is_some_and(|limit| percent(used, limit) >= RELIEVE_PERCENT) {
                     self.relieve.send_modify(|times| *times += 1);
                 }
             }
+            Ok(None) => debug!("there is no log"),
             Err(error) => debug!(%error, "the log's size is not known"),
         }
         match context.query_account().await {
@@ -206,7 +252,7 @@ impl Watcher {
             }
             _ => debug!("the disk's free space is not known"),
         }
-        findings
+        (findings, extent)
     }
 
     /// Whether the bucket of snapshots can be read. One that is missing is made by whoever needs it.
@@ -318,6 +364,30 @@ fn judge_events(limit: u64, age: Option<Duration>, age_max: Duration) -> Finding
     }
 }
 
+/// `broken` is for how long not all of the servers have been there.
+fn judge_servers(extent: &Extent, broken: Duration) -> Finding {
+    let about = "servers";
+    let Extent { servers, away, .. } = extent;
+    if away.is_empty() || broken < SILENT_MAX {
+        let text = "all NATS servers that keep the log are there".to_owned();
+        return Finding::new(about, Severity::Over, text);
+    }
+    let majority = servers / 2 + 1;
+    let spare = servers.saturating_sub(away.len()).saturating_sub(majority);
+    let may_go = match spare {
+        0 => "if one more goes, nothing can be written any more".to_owned(),
+        spare => format!("{spare} more may go before nothing can be written any more"),
+    };
+    let text = format!(
+        "{} of the {servers} NATS servers that keep the log {} away ({}): nothing is lost and all goes on, but {may_go}. Start it \
+         again, or mend its network",
+        away.len(),
+        if away.len() == 1 { "is" } else { "are" },
+        away.join(", ")
+    );
+    Finding::new(about, Severity::Warning, text)
+}
+
 fn judge_bucket(stream: &str, silent: Duration) -> Finding {
     let about = "snapshots";
     if silent < SILENT_MAX {
@@ -415,6 +485,40 @@ mod tests {
         assert_eq!(found.severity, Severity::Alarm);
         assert!(found.text.contains("not answered for 2 minutes"), "{found:?}");
         assert!(found.text.contains("`nats stream info OBJ_here-snapshot`"), "{found:?}");
+    }
+
+    #[test]
+    fn a_server_is_away_when_it_is_not_heard_and_not_when_it_is_behind() {
+        let server = |current, seconds, offline| PeerInfo {
+            name: "n2".to_owned(),
+            current,
+            active: Duration::from_secs(seconds),
+            offline,
+            lag: None,
+        };
+        assert!(!is_away(&server(true, 1, false)) && !is_away(&server(false, 1, false)));
+        assert!(!is_away(&server(true, 0, false)), "heard this very moment");
+        assert!(is_away(&server(false, 0, false)), "never heard");
+        assert!(is_away(&server(true, 10, false)) && is_away(&server(true, 1, true)));
+    }
+
+    #[test]
+    fn a_server_that_stays_away_is_told_of_with_how_many_more_may_go() {
+        let judge = |servers, away: &[&str], seconds| {
+            let away = away.iter().map(|name| (*name).to_owned()).collect();
+            let extent = Extent { bytes: 0, bytes_max: None, servers, away };
+            judge_servers(&extent, Duration::from_secs(seconds))
+        };
+        assert_eq!(judge(1, &[], 0).severity, Severity::Over);
+        assert_eq!(judge(3, &["n2"], 14).severity, Severity::Over, "it may only begin anew");
+        let found = judge(3, &["n2"], 15);
+        assert_eq!(found.severity, Severity::Warning);
+        assert!(found.text.starts_with("1 of the 3 NATS servers that keep the log is away (n2): "));
+        assert!(found.text.contains("if one more goes, nothing can be written"), "{found:?}");
+        assert!(judge(5, &["n2"], 15).text.contains("but 1 more may go"), "{found:?}");
+        let found = judge(5, &["n2", "n4"], 15).text;
+        assert!(found.starts_with("2 of the 5 NATS servers that keep the log are away (n2, n4)"));
+        assert!(found.contains("if one more goes"), "{found}");
     }
 
     #[test]

@@ -503,21 +503,13 @@ impl Look {
     }
 
     /// What the server says of the stream; `None` when it says that there is no such stream.
-    async fn info(&self) -> Result<Option<Info>, ManagerError> {
+    /// What the server says of the log; nothing where there is none.
+    pub(crate) async fn info(&self) -> Result<Option<Info>, ManagerError> {
         match self.context.get_stream(&self.stream).await {
             Ok(stream) => Ok(Some(stream.cached_info().clone())),
             Err(error) if is_missing(&error.kind()) => Ok(None),
             Err(error) => Err(ManagerError::Read { detail: error.to_string() }),
         }
-    }
-
-    /// How many bytes the log has, and may have.
-    pub(crate) async fn size(&self) -> Result<(u64, Option<u64>), ManagerError> {
-        let Some(info) = self.info().await? else {
-            return Err(Broken::Gone { stream: self.stream.clone() }.into());
-        };
-        let limit = u64::try_from(info.config.max_bytes).ok().filter(|limit| *limit > 0);
-        Ok((info.state.bytes, limit))
     }
 
     /// Removes the messages before one.

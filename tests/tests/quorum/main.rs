@@ -15,6 +15,7 @@ use longshore_proto::name::Namespace;
 use longshore_proto::permission::Role::{ManagerCore, Worker};
 use longshore_proto::state::NodeStatus;
 use longshore_proto::subject::{ApiVerb, Scope};
+use longshore_tests::cli::Cli;
 use longshore_tests::load::Load;
 use longshore_tests::played::Played;
 use longshore_tests::quorum::{MACHINES, QUORUM};
@@ -111,6 +112,32 @@ async fn a_leader_or_a_server_that_sleeps_and_wakes_breaks_nothing() {
     assert_eq!(running, MACHINES.len(), "no manager gave up");
 }
 
+/// Waits until `doctor` shows a warning of servers that are away, or none.
+async fn doctor_misses(cli: &Cli, server: Option<&str>) {
+    let text =
+        server.map(|name| format!("1 of the 3 NATS servers that keep the log is away ({name})"));
+    eventually("doctor tells of servers that are away", QUORUM, async || {
+        let said = cli.run(&["doctor"]).await.stdout;
+        let is_told = text.as_ref().map_or_else(
+            || said.contains("ok     manager") && !said.contains("NATS servers that keep the log"),
+            |text| said.contains(text),
+        );
+        if is_told { Ok(()) } else { Err(said) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_stays_away_is_told_of_before_another_one_goes() {
+    let mut quorum = Quorum::start(&["w1"]).await;
+    let cli = quorum.cli();
+    doctor_misses(&cli, None).await;
+    quorum.server(2).kill();
+    doctor_misses(&cli, Some(MACHINES[2])).await;
+    quorum.start_server(2);
+    doctor_misses(&cli, None).await;
+}
+
 #[tokio::test]
 async fn without_a_quorum_nothing_is_acknowledged_and_afterwards_everything_goes_on() {
     let mut quorum = Quorum::start(&["w1"]).await;
@@ -134,7 +161,9 @@ async fn without_a_quorum_nothing_is_acknowledged_and_afterwards_everything_goes
     eventually("doctor says what is the matter", QUORUM, async || {
         let said = cli.run(&["doctor", "--timeout", "5s"]).await;
         let wanted = "the leader cannot write: the log cannot be written just now";
-        let says = said.code == Some(1) && said.stdout.contains(wanted);
+        let next = "see that a majority of the NATS servers is up";
+        let says =
+            said.code == Some(1) && [wanted, next].iter().all(|text| said.stdout.contains(text));
         if says { Ok(()) } else { Err(said.stdout) }
     })
     .await;

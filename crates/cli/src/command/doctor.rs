@@ -249,7 +249,9 @@ async fn no_leader(client: &Client, error: &AskError) -> Finding {
         return Finding::fail(
             "manager",
             format!("the leader cannot write: {}", refusal.message),
-            refusal.hint.clone().unwrap_or_else(|| "its log has the whole story".to_owned()),
+            // Its hint is for who asked for a change, and sends them here.
+            "nothing was changed, tasks run on, and all goes on by itself once that is mended: see that a majority of the NATS \
+             servers is up, that they reach each other, and that their disks have room; the leader's log has the whole story",
         );
     }
     if let Ok(cluster) = client.cluster().await {
