@@ -190,13 +190,24 @@ impl Lease {
     ) -> Option<(Self, u64)> {
         let mut interval = tokio::time::interval(Duration::from_millis(RENEW_INTERVAL_MS));
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut was_stuck = false;
         loop {
             tokio::select! {
                 _ = interval.tick() => {}
                 () = stop.cancelled() => return Some((self, sequence)),
             }
-            if is_stuck(*moved.borrow(), self.clock.time()) {
-                warn!("the manager's loop does not move; its lease is not renewed");
+            let stuck = is_stuck(*moved.borrow(), self.clock.time());
+            // It may last as long as the log does not answer: it is told once.
+            if std::mem::replace(&mut was_stuck, stuck) != stuck {
+                if stuck {
+                    warn!(
+                        "this manager's loop does not move, as when it waits for the log or its disk; its lease is not renewed until it does"
+                    );
+                } else {
+                    info!("this manager's loop moves again; its lease is renewed");
+                }
+            }
+            if stuck {
                 continue;
             }
             match self.write(sequence).await {
