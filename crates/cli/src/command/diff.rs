@@ -128,7 +128,10 @@ impl Change {
                         |value: Option<&String>| value.map_or("-", String::as_str).to_owned();
                     (old != new).then(|| format!("{field}: {} -> {}", shown(old), shown(new)))
                 });
-                ("~", moved.collect::<Vec<_>>().join(", "))
+                let moved = moved.collect::<Vec<_>>().join(", ");
+                // An id alone tells nobody which task it is.
+                let of = self.after.get("of").map(|of| format!("({of}) "));
+                ("~", format!("{}{moved}", of.unwrap_or_default()))
             }
         };
         table::one_line(&format!("{mark} {} {} {text}", self.kind, self.name))
@@ -156,5 +159,11 @@ mod tests {
         assert_eq!(lines[0], format!("~ job {} {version}", old_job.name));
         assert!(lines[1].starts_with("- task ") && lines[2].starts_with("+ task "), "{lines:?}");
         assert_eq!(changes(&after, &after), vec![]);
+        let (old, new) = (task(1, TaskState::Running), task(1, TaskState::Failed));
+        let of = table::task_name(&new);
+        let lines =
+            changes(&things(&[], &[old], &[]), &things(&[], std::slice::from_ref(&new), &[]));
+        let line = format!("~ task {} ({of}) state: running -> failed", new.id);
+        assert_eq!(lines.iter().map(Change::line).collect::<Vec<_>>(), [line]);
     }
 }
