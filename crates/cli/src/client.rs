@@ -27,6 +27,7 @@ use crate::connect::Target;
 use crate::failure::Failure;
 use crate::parse::Moment;
 use crate::render::Printer;
+use crate::table;
 
 /// A connection, and whose things are meant.
 #[derive(Debug, Clone)]
@@ -266,6 +267,22 @@ impl Client {
         question: &ListEvents,
     ) -> Result<(u64, Page<Event>), AskError> {
         self.read(scope, ApiVerb::EventList, question).await
+    }
+
+    /// When what is shown was so, in Unix milliseconds: now, or at the moment that is asked about. Of an index this is the
+    /// time of its events, or of the next ones.
+    pub(crate) async fn shown_at_ms(&self) -> Result<u64, AskError> {
+        let now_ms = table::now_ms();
+        match self.at {
+            None => Ok(now_ms),
+            Some(Moment::Time(at_ms)) => Ok(at_ms.min(now_ms)),
+            Some(Moment::Index(index)) => {
+                let after = Some((index.saturating_sub(1), u32::MAX));
+                let question = ListEvents { after, limit: Some(1), ..ListEvents::default() };
+                let (_, page) = self.at(None).events(Scope::Cluster, &question).await?;
+                Ok(page.items.first().map_or(now_ms, |event| event.at_ms))
+            }
+        }
     }
 
     /// What a word names: a job by its exact name, else a task by the beginning of its id.

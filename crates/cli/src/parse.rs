@@ -96,6 +96,9 @@ pub(crate) enum ParseError {
          2026-01-31T12:00:00Z"
     )]
     Moment(String),
+    /// A moment that has not come.
+    #[error("{0} is yet to come; write a time that is past")]
+    Future(String),
     /// Not a capacity.
     #[error("{0:?} is no capacity; write cpu=4,memory=8GiB,disk=100GiB or a part of it")]
     Capacity(String),
@@ -140,12 +143,19 @@ impl fmt::Display for Moment {
     }
 }
 
+/// How much later than ours the clock of a manager may be, whose times people repeat to us.
+const CLOCKS_APART_MS_MAX: u64 = 5 * 60 * 1_000;
+
 /// Reads a moment.
 pub(crate) fn moment(text: &str) -> Result<Moment, ParseError> {
     if let Ok(index) = text.parse() {
         return Ok(Moment::Index(index));
     }
-    time(text).map(Moment::Time).map_err(|_| ParseError::Moment(text.to_owned()))
+    let at_ms = time(text).map_err(|_| ParseError::Moment(text.to_owned()))?;
+    if at_ms > crate::table::now_ms().saturating_add(CLOCKS_APART_MS_MAX) {
+        return Err(ParseError::Future(text.to_owned()));
+    }
+    Ok(Moment::Time(at_ms))
 }
 
 /// Reads a time as milliseconds since the Unix epoch.

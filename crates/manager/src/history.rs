@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 use bytes::Bytes;
 use longshore_proto::api::{ListEvents, PAGE_MAX};
 use longshore_proto::codec;
-use longshore_proto::event::Event;
+use longshore_proto::event::{AUDIT, Event};
 use longshore_proto::name::Namespace;
 use tracing::warn;
 
@@ -68,6 +68,12 @@ pub(crate) fn entries(event: &Event) -> Vec<(Vec<u8>, Vec<u8>)> {
     std::iter::once((event_key(&at), codec::encode(event))).chain(indexed).collect()
 }
 
+/// Whether one type of events is named, and not all that begin with it: `task.failed`, `audit.job.stop`. A whole kind, such as
+/// `task` or `audit.job`, has no index of its own: only what it is made of.
+fn is_one_type(kind: &str) -> bool {
+    kind.strip_prefix(AUDIT).unwrap_or(kind).contains('.')
+}
+
 /// Whether an event is one that is asked for.
 fn fits(event: &Event, namespace: Option<&Namespace>, list: &ListEvents) -> bool {
     // The cluster's and the nodes' events belong to every namespace.
@@ -90,8 +96,7 @@ impl Store {
                 index_key("j", &job_of(namespace, job), &[])
             }
             (ListEvents { node: Some(node), .. }, _) => index_key("n", node.as_str(), &[]),
-            // A whole kind, such as `task`, has no index of its own: only what it is made of.
-            (ListEvents { event_type: Some(kind), .. }, _) if kind.contains('.') => {
+            (ListEvents { event_type: Some(kind), .. }, _) if is_one_type(kind) => {
                 index_key("y", kind, &[])
             }
             _ => EVENTS.to_vec(),

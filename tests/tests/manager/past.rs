@@ -7,7 +7,7 @@ use longshore_proto::permission::Role::Worker;
 use longshore_proto::state::TaskState;
 use longshore_proto::subject::{ApiVerb, Scope, Subject};
 use longshore_tests::played::Played;
-use longshore_tests::{Api, Cluster, api};
+use longshore_tests::{Api, Cluster, api, eventually};
 use serde_json::Value;
 
 use crate::SOON;
@@ -56,6 +56,21 @@ async fn the_cluster_is_shown_as_it_was() {
     assert_eq!(cli.json(&["job", "status", "web", "--at", &at]).await["status"], "running");
     assert_eq!(cli.json(&["node", "ls", "--at", &at]).await[0]["name"], "w1");
     assert_eq!(cli.json(&["node", "ls", "--at", "1"]).await, Value::Array(vec![]));
+    cli.run(&["ps", "--at", "2222-01-31T12:00:00Z"]).await.exited(2).told("is yet to come");
+    // Ages are those of that moment, however long ago it is by now.
+    let age = async |words: &[&str]| {
+        let shown = cli.ok(&[&["ps", "-a", "--job", "web"], words].concat()).await;
+        let mut lines = shown.lines();
+        let column = lines.next().unwrap().rfind("AGE").unwrap();
+        lines.next().unwrap()[column..].split_whitespace().next().unwrap().to_owned()
+    };
+    let then = age(&["--at", &at]).await;
+    eventually("the task grows older", SOON, async || {
+        let now = age(&[]).await;
+        if now == then { Err(now) } else { Ok(()) }
+    })
+    .await;
+    assert_eq!(age(&["--at", &at]).await, then);
     cli.run(&["ps", "--at", "999999"]).await.exited(1).told("history reaches");
     cli.run(&["ps", "--at", "yesterday"]).await.exited(2).told("2026-01-31T12:00:00Z");
     cli.run(&["job", "status", "job-3", "--at", &at]).await.exited(1).told("no job job-3");
@@ -108,4 +123,19 @@ async fn history_is_searched_and_says_who_asked_for_what() {
     );
     assert!(lines[1].contains("default/web"), "{audit}");
     assert_eq!(types(&["--audit", "--type", "audit.job.stop"]).await, ["audit.job.stop"]);
+    // A whole kind, with or without the word that all of them begin with.
+    let both = ["audit.job.submit", "audit.job.stop"];
+    for kind in ["audit", "audit.job", "job"] {
+        assert_eq!(types(&["--audit", "--type", kind]).await, both, "{kind}");
+    }
+    assert_eq!(types(&["--audit", "--type", "job.stop"]).await, ["audit.job.stop"]);
+
+    // What is cut short, finds nothing or cannot be meant is told.
+    cli.run(&["events", "-n", "2"]).await.succeeded().told("the newest 2; older ones fit, too");
+    let none = cli.run(&["events", "--type", "task.fail"]).await.succeeded();
+    assert_eq!(none.told("no event fits; types are such as task.failed").stdout, "");
+    cli.run(&["events", "--job", "nobody", "--all"]).await.succeeded().told("no event fits");
+    let turned = cli.run(&["events", "--since", "1h", "--until", "2h"]).await;
+    turned.exited(2).told("--since is the earlier of the two");
+    cli.run(&["events", "--audit", "--node", "w1"]).await.exited(2).told("cannot be used with");
 }

@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use longshore_bus::Incoming;
 use longshore_proto::api::{ListEvents, PAGE_MAX, Page};
 use longshore_proto::codec;
-use longshore_proto::event::Event;
+use longshore_proto::event::{AUDIT, Event};
 use longshore_proto::name::Namespace;
 use longshore_proto::permission::Role;
 use longshore_proto::subject::{Pattern, Scope};
@@ -43,13 +43,24 @@ pub(crate) async fn run(client: &Client, wish: &Events, printer: Printer) -> Res
         }
         None => None,
     };
+    if let (Some(since), Some(until)) = (wish.since, wish.until)
+        && since >= until
+    {
+        let text = format!(
+            "nothing can be since {} and before {}",
+            table::time(since),
+            table::time(until)
+        );
+        let hint = "--since is the earlier of the two: --since 2h --until 1h is the hour before the last one";
+        return Err(Failure::new(text).hint(hint).exit(Exit::Usage));
+    }
     let wanted = Wanted {
         namespace: (!wish.all_namespaces).then(|| client.namespace().clone()),
         list: ListEvents {
             job: wish.job.clone(),
             task,
             node: wish.node.clone(),
-            event_type: wish.event_type.clone(),
+            event_type: wish.event_type.as_deref().map(|kind| full_type(kind, wish.audit)),
             since_ms: wish.since,
             until_ms: wish.until,
             audit: wish.audit,
@@ -57,7 +68,8 @@ pub(crate) async fn run(client: &Client, wish: &Events, printer: Printer) -> Res
         },
     };
     if !wish.follow {
-        past(client, &wanted, wish, printer).await?;
+        let past = past(client, &wanted, wish, printer).await?;
+        explain(client, wish, &past, printer).await;
         return Ok(Exit::Done);
     }
     let following = async {
@@ -81,7 +93,7 @@ async fn follow(
 ) -> Result<Exit, Failure> {
     // Listening starts before the history is read, so that nothing falls between the two.
     let mut live = client.bus().subscribe(&Pattern::Events).await?.fuse();
-    let mut progress = past(client, wanted, wish, printer).await?;
+    let mut progress = past(client, wanted, wish, printer).await?.progress;
     let mut ticks = tokio::time::interval(CATCH_UP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // At most one page of the history is under way; what comes live does not wait for it.
@@ -129,34 +141,83 @@ async fn follow(
     }
 }
 
-/// Prints what is wanted of the past, and says up to where.
+/// What was printed of the past.
+struct Printed {
+    progress: Progress,
+    /// How many events that were.
+    count: usize,
+    /// Whether older ones fit, too.
+    more: bool,
+}
+
+/// Prints what is wanted of the past.
 async fn past(
     client: &Client,
     wanted: &Wanted,
     wish: &Events,
     printer: Printer,
-) -> Result<Progress, Failure> {
+) -> Result<Printed, Failure> {
     if !wish.all {
-        let (events, index) = newest(client, wanted, wish.number).await?;
+        let (Page { items: events, more }, index) = newest(client, wanted, wish.number).await?;
         // An answer holds one event at least, even if none is to be printed.
         let skipped = events.len().saturating_sub(wish.number as usize);
         for event in events.iter().skip(skipped) {
             print(event, wish.output, printer)?;
         }
-        return Ok(Progress::after(&events, index));
+        let count = events.len() - skipped;
+        let more = more || skipped > 0;
+        return Ok(Printed { progress: Progress::after(&events, index), count, more });
     }
-    let mut progress = Progress::from_the_beginning();
+    let (mut progress, mut count) = (Progress::from_the_beginning(), 0);
     loop {
         let page = page_after(client, wanted, progress.complete_to).await?;
         for event in &page.items {
             if progress.is_next(event) {
                 print(event, wish.output, printer)?;
+                count += 1;
             }
         }
         if !page.more || page.items.is_empty() {
-            return Ok(progress);
+            return Ok(Printed { progress, count, more: false });
         }
     }
+}
+
+/// Says what the lines alone do not: that there are none, that there are more, or that more is not remembered.
+async fn explain(client: &Client, wish: &Events, past: &Printed, printer: Printer) {
+    if past.more {
+        printer.talk(&format!(
+            "these are the newest {}; older ones fit, too: -n COUNT prints more, --all prints every one",
+            past.count
+        ));
+        return;
+    }
+    if past.count == 0 {
+        let asks_for_type = wish.event_type.is_some();
+        let types = if asks_for_type {
+            "; types are such as task.failed, job.submitted, node.lost and cluster.alarm, or with --audit job.stop and node.drain"
+        } else {
+            ""
+        };
+        printer.talk(&format!("no event fits{types}"));
+    }
+    // An observer may not ask; a manager that does not answer any more has said the rest.
+    let (Some(since), Ok(cluster)) = (wish.since, client.cluster().await) else { return };
+    if let Some(reach) =
+        cluster.history.filter(|reach| reach.from_index > 1 && reach.from_ms > since)
+    {
+        printer.talk(&format!(
+            "the managers remember what happened since {} (index {}): what was before is not in their history",
+            table::time(reach.from_ms),
+            reach.from_index
+        ));
+    }
+}
+
+/// The type as events have it. Those that say who asked for what may be named by the verb alone: `job.stop`.
+fn full_type(kind: &str, audit: bool) -> String {
+    let is_full = kind.starts_with(AUDIT) || kind == AUDIT.trim_end_matches('.');
+    if audit && !is_full { format!("{AUDIT}{kind}") } else { kind.to_owned() }
 }
 
 /// An observer hears events, and may not ask the manager for those that it missed.
@@ -196,14 +257,14 @@ async fn newest(
     client: &Client,
     wanted: &Wanted,
     number: u32,
-) -> Result<(Vec<Event>, u64), Failure> {
+) -> Result<(Page<Event>, u64), Failure> {
     let limit = Some(number.min(PAGE_MAX));
     let question = ListEvents { newest: true, limit, ..wanted.list.clone() };
     let (index, page) = client
         .events(wanted.scope(), &question)
         .await
         .map_err(|error| Failure::asked("list the events", &error))?;
-    Ok((page.items, index))
+    Ok((page, index))
 }
 
 /// The history on from a place.
@@ -416,6 +477,16 @@ mod tests {
         let mut progress = Progress::after(&[], 9);
         assert!(!progress.is_new(&event(9, 3, None)));
         assert!(progress.is_new(&event(10, 0, None)));
+    }
+
+    #[test]
+    fn an_audit_is_named_by_its_verb_or_in_full() {
+        assert_eq!(full_type("job.stop", true), "audit.job.stop");
+        assert_eq!(full_type("job", true), "audit.job");
+        for kind in ["audit", "audit.job", "audit.job.stop"] {
+            assert_eq!(full_type(kind, true), kind);
+        }
+        assert_eq!(full_type("job.stopped", false), "job.stopped");
     }
 
     #[test]

@@ -162,7 +162,10 @@ pub(super) async fn show(
         .await
         .map_err(|error| Failure::asked(format_args!("list the tasks of {}", job.name), &error))?;
     if !tasks.is_empty() {
-        let shown = table::tasks(&tasks, table::now_ms(), Detail::Reasons);
+        let shown_at_ms = client.shown_at_ms().await;
+        let shown_at_ms =
+            shown_at_ms.map_err(|error| Failure::asked("find when that was", &error))?;
+        let shown = table::tasks(&tasks, shown_at_ms, Detail::Reasons);
         printer.data(&format!("\n{shown}"))?;
     }
     Ok(tasks)

@@ -30,8 +30,15 @@ pub(crate) async fn list(client: &Client, wish: Ps, printer: Printer) -> Result<
         WideFormat::Json => {
             printer.json(&tasks.iter().map(json::Task::from).collect::<Vec<_>>())?
         }
-        WideFormat::Table => printer.data(&table::tasks(&tasks, table::now_ms(), Detail::Brief))?,
-        WideFormat::Wide => printer.data(&table::tasks(&tasks, table::now_ms(), Detail::Wide))?,
+        WideFormat::Table | WideFormat::Wide => {
+            let wide = wish.output == WideFormat::Wide;
+            let detail = if wide { Detail::Wide } else { Detail::Brief };
+            // Ages are those of the moment that is shown.
+            let shown_at_ms = client.shown_at_ms().await;
+            let shown_at_ms =
+                shown_at_ms.map_err(|error| Failure::asked("find when that was", &error))?;
+            printer.data(&table::tasks(&tasks, shown_at_ms, detail))?;
+        }
     }
     Ok(Exit::Done)
 }
