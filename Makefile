@@ -41,7 +41,7 @@ figures: ## Compare the schedulers in virtual time, and write the figures and pl
 	cargo build --release --locked -p longshore
 	scripts/scheduling-figures
 
-bench: ## Measure, and write docs/benchmarks.md and .json; ONLY=launch, scheduler, failover, log, state or size for a part, MOST=10 for smaller launches, WORKERS=100 TASKS=5000 for a smaller size, TRIAL=1 to write nothing
+bench: ## Measure, and write docs/benchmarks.md and .json; ONLY=launch, scheduler, failover, log, state or size for a part, MOST=10 for smaller launches, WORKERS=100 TASKS=5000 for a smaller size, IN_FLIGHT=10 for the log with so many clients alone, TRIAL=1 to write nothing
 	scripts/setup
 	cargo build --release --locked -p longshore
-	cargo run --release --locked -p longshore-bench -- $(if $(ONLY),--only $(ONLY)) $(if $(MOST),--most $(MOST)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(TASKS),--tasks $(TASKS)) $(if $(TRIAL),--trial)
+	cargo run --release --locked -p longshore-bench -- $(if $(ONLY),--only $(ONLY)) $(if $(MOST),--most $(MOST)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(TASKS),--tasks $(TASKS)) $(if $(IN_FLIGHT),--in-flight $(IN_FLIGHT)) $(if $(TRIAL),--trial)

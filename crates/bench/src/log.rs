@@ -46,15 +46,15 @@ struct Through {
     bytes: f64,
 }
 
-/// Measures, Longshore and JetStream in turn.
-pub(crate) async fn measure(rounds: usize) -> Result<Vec<Figure>, Failure> {
+/// Measures, Longshore and JetStream in turn; where `only` says so, with just so many clients.
+pub(crate) async fn measure(rounds: usize, only: Option<usize>) -> Result<Vec<Figure>, Failure> {
     let mut ground = Ground::start(&[]).await?;
     let mut manager = ground.manager("m1")?;
     manager.says("this manager leads", PATIENCE).await?;
     let (api, jetstream) = (ground.operator().await?, ground.jetstream().await?);
     let raw = Raw::start(ground.folder()).await?;
     let mut figures = Vec::new();
-    for clients in CLIENTS {
+    for clients in only.map_or_else(|| CLIENTS.to_vec(), |clients| vec![clients]) {
         let (mut commands, mut facts, mut records) = (Vec::new(), Vec::new(), Vec::new());
         let (mut same, mut one_by_one) = (Vec::new(), Vec::new());
         let (mut bare, mut diskless) = (Vec::new(), Vec::new());

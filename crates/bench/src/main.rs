@@ -57,6 +57,9 @@ struct Options {
     /// The largest state that is measured, in tasks.
     #[arg(long, default_value_t = 1_000_000)]
     state_tasks: u32,
+    /// Measure the log with only so many clients at once.
+    #[arg(long)]
+    in_flight: Option<usize>,
     /// Only show the figures: a trial, or a machine that others load.
     #[arg(long)]
     trial: bool,
@@ -104,7 +107,7 @@ async fn measure(options: &Options) -> Result<(), Failure> {
         figures.extend(failover::measure().await?);
     }
     if wanted(Part::Log) {
-        figures.extend(log::measure(options.rounds).await?);
+        figures.extend(log::measure(options.rounds, options.in_flight).await?);
     }
     if wanted(Part::State) {
         figures.extend(state::measure(options.state_tasks).await?);
