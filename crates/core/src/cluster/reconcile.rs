@@ -330,22 +330,47 @@ fn call_off(
 /// Whether two versions of a spec make the same container. How many there are and where they may run is no
 /// part of it: a change of that is for tasks to come.
 pub(super) fn same_container(one: &TaskSpec, other: &TaskSpec) -> bool {
-    // Specs are small, so a copy is cheaper than a comparison field by field that a later field would be
-    // forgotten in.
-    let of_container = |spec: &TaskSpec| TaskSpec {
-        instances: 0,
-        constraints: Vec::new(),
-        affinities: Vec::new(),
-        spread: Vec::new(),
-        anti_affinity: None,
-        distinct_hosts: false,
-        all_at_once: false,
-        reschedule: None,
-        migrate: None,
-        update: None,
-        ..spec.clone()
-    };
-    one == other || of_container(one) == of_container(other)
+    // Every field is named, so that a later one is not forgotten.
+    let TaskSpec {
+        name,
+        instances: _,
+        image,
+        pull,
+        entrypoint,
+        command,
+        env,
+        resources,
+        ports,
+        restart,
+        reschedule: _,
+        migrate: _,
+        update: _,
+        stop_grace_ms,
+        constraints: _,
+        affinities: _,
+        spread: _,
+        anti_affinity: _,
+        distinct_hosts: _,
+        all_at_once: _,
+        mounts,
+        container,
+        health,
+        restarts,
+    } = one;
+    *name == other.name
+        && *image == other.image
+        && *pull == other.pull
+        && *entrypoint == other.entrypoint
+        && *command == other.command
+        && *env == other.env
+        && *resources == other.resources
+        && *ports == other.ports
+        && *restart == other.restart
+        && *stop_grace_ms == other.stop_grace_ms
+        && *mounts == other.mounts
+        && *container == other.container
+        && *health == other.health
+        && *restarts == other.restarts
 }
 
 /// Why the task of a slot makes way for another.
@@ -359,8 +384,8 @@ fn why_exchanged(
     let task = state.current(state.slot(key, name, number)).and_then(|id| state.tasks.get(&id));
     let has = task.and_then(|task| state.task_spec(task));
     let is_restart = has.zip(wanted).is_some_and(|(has, wanted)| {
-        let again = TaskSpec { restarts: wanted.restarts, ..has.clone() };
-        has.restarts != wanted.restarts && same_container(&again, wanted)
+        let again = || TaskSpec { restarts: wanted.restarts, ..has.clone() };
+        has.restarts != wanted.restarts && same_container(&again(), wanted)
     });
     if is_restart { "its job is restarted" } else { "its spec has changed" }
 }
