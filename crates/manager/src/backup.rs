@@ -233,7 +233,6 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<Head, ManagerError> {
         return Err(ManagerError::NotEmpty { path: data_dir.to_owned() });
     }
     store.install(&head, entries, true)?;
-    store.set_restored(true)?;
     Ok(head)
 }
 
@@ -356,6 +355,36 @@ mod tests {
             store.settled().await;
             assert_eq!(store.load_meta().unwrap().index, index);
         }
+    }
+
+    #[test]
+    fn a_restore_is_whole_and_marked_as_one_or_it_is_no_cluster_that_may_begin_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("from")).unwrap();
+        store.commit(Going::new().on()).unwrap();
+        let file = folder.path().join("monday.backup");
+        let written = store.write_backup(&file).unwrap();
+        drop(store);
+
+        let to = folder.path().join("to");
+        let restored = Store::open(&to).unwrap();
+        let (head, entries) = snapshot::open(&file).unwrap();
+        restored.install(&head, entries, true).unwrap();
+        assert!(restored.is_restored().unwrap() && !restored.must_join().unwrap());
+        assert_eq!(restored.load_meta().unwrap().index, written.index);
+
+        // The process ends in the midst of it.
+        restored.put_local("installing", b"1").unwrap();
+        drop(restored);
+        let cut_short = Store::open(&to).unwrap();
+        assert_eq!(cut_short.load_meta().unwrap().index, 0);
+        assert!(cut_short.must_join().unwrap());
+        drop(cut_short);
+        restore(&file, &to).unwrap();
+        let again = Store::open(&to).unwrap();
+        assert!(again.is_restored().unwrap() && !again.must_join().unwrap());
+        let into_a_cluster = restore(&file, &folder.path().join("from"));
+        assert!(matches!(into_a_cluster, Err(ManagerError::NotEmpty { .. })), "{into_a_cluster:?}");
     }
 
     #[test]

@@ -138,7 +138,9 @@ impl Store {
         };
         store.bring_to_layout()?;
         if store.local.get("installing")?.is_some() {
-            // A snapshot was being taken over when the process ended: what is there is a part of a state.
+            // A snapshot was being taken over when the process ended: what is there is a part of a state. Where its log is not
+            // found either, a cluster is lost, and none is begun in its place.
+            store.put_local("must-join", b"1")?;
             store.state.clear()?;
         }
         store.applied.send_replace(store.load_meta()?.index);

@@ -34,16 +34,6 @@ impl Store {
         Ok(self.local.get("restored")?.is_some())
     }
 
-    /// Remembers whether this store was restored from a backup, and no log was made from it yet.
-    pub fn set_restored(&self, restored: bool) -> Result<(), ManagerError> {
-        if restored {
-            return self.put_local("restored", b"1");
-        }
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
-        batch.remove(&self.local, "restored");
-        Ok(batch.commit()?)
-    }
-
     /// Whether this manager ever was about to have the log list another one.
     pub(crate) fn has_company(&self) -> Result<bool, ManagerError> {
         Ok(self.local.get("company")?.is_some())

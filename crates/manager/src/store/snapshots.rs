@@ -107,7 +107,7 @@ impl Store {
     }
 
     /// Takes over a snapshot: its state replaces the present one, and its history joins the present one. A store
-    /// that is restored from a backup moves on by some epochs; one that joins must not.
+    /// that is restored from a backup moves on by some epochs, and is marked as restored; one that joins must not.
     pub fn install(
         &self,
         head: &Head,
@@ -152,13 +152,15 @@ impl Store {
         // The end: from here on the state is whole.
         let mut last = self.database.batch().durability(Some(PersistMode::SyncAll));
         self.put(&mut last, [write_meta(&meta)]);
-        if !restores {
+        // A store that is marked as restored and heals the log may join from its own snapshot, where it died on the way.
+        if restores {
+            last.insert(&self.local, "restored", b"1");
+        } else {
             last.insert(&self.local, "joined", head.index.to_be_bytes());
+            last.remove(&self.local, "restored");
         }
         last.remove(&self.local, "installing");
         last.remove(&self.local, "must-join");
-        // A restored store that heals the log may join from its own snapshot, where it died on the way.
-        last.remove(&self.local, "restored");
         last.commit()?;
         self.applied.send_replace(head.index);
         // Time travel begins here.
