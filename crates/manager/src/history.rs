@@ -1,8 +1,10 @@
 //! The history of events: its keys and indexes, and how it is searched.
 //!
-//! Every event stands once, by its place in the log. Indexes by job, task, node and kind hold nothing but places.
+//! Every event stands once, by its place in the log. Indexes by job, task, node and kind hold nothing but places: one
+//! entry for each record and whatever it has events of, by the first of them, with the ordinals of the others as its value.
 //! A search walks the narrowest index that the question allows, and looks at the rest event by event.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::PoisonError;
 
@@ -10,7 +12,8 @@ use bytes::Bytes;
 use longshore_proto::api::{ListEvents, PAGE_MAX};
 use longshore_proto::codec;
 use longshore_proto::event::{AUDIT, Event};
-use longshore_proto::name::Namespace;
+use longshore_proto::id::TaskId;
+use longshore_proto::name::{JobName, Namespace, NodeName};
 use tracing::warn;
 
 use crate::error::ManagerError;
@@ -47,25 +50,68 @@ fn index_key(index: &str, of: &str, at: &[u8]) -> Vec<u8> {
     [index.as_bytes(), b"/", of.as_bytes(), b"/", at].concat()
 }
 
-fn job_of(namespace: &Namespace, job: &longshore_proto::name::JobName) -> String {
+fn job_of(namespace: &Namespace, job: &JobName) -> String {
     format!("{namespace}/{job}")
 }
 
-/// Everything that is stored of an event: itself, and its place in each index.
-pub(crate) fn entries(event: &Event) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let at = place(event.index, event.ordinal);
-    let mut keys = vec![index_key("y", &event.event_type, &at)];
-    if let (Some(namespace), Some(job)) = (&event.namespace, &event.job) {
-        keys.push(index_key("j", &job_of(namespace, job), &at));
+/// What an event is found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Index<'a> {
+    Kind(&'a str),
+    Job(&'a Namespace, &'a JobName),
+    Task(TaskId),
+    Node(&'a NodeName),
+}
+
+impl<'a> Index<'a> {
+    /// All that an event is found by.
+    fn of(event: &'a Event) -> impl Iterator<Item = Self> {
+        let job = event.namespace.as_ref().zip(event.job.as_ref());
+        std::iter::once(Self::Kind(&event.event_type))
+            .chain(job.map(|(namespace, job)| Self::Job(namespace, job)))
+            .chain(event.task.map(Self::Task))
+            .chain(event.node.as_ref().map(Self::Node))
     }
-    if let Some(task) = event.task {
-        keys.push(index_key("t", &task.to_string(), &at));
+
+    fn key(self, at: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Kind(kind) => index_key("y", kind, at),
+            Self::Job(namespace, job) => index_key("j", &job_of(namespace, job), at),
+            Self::Task(task) => index_key("t", &task.to_string(), at),
+            Self::Node(node) => index_key("n", node.as_str(), at),
+        }
     }
-    if let Some(node) = &event.node {
-        keys.push(index_key("n", node.as_str(), &at));
+}
+
+/// Everything that is stored of the events of a record: themselves, and their places in each index. Most of a record's
+/// events share kind or job, and what one entry says of them need not be written, kept and merged event by event.
+pub(crate) fn entries(events: &[Event]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut indexed: BTreeMap<Index<'_>, ([u8; 12], Vec<u8>)> = BTreeMap::new();
+    let mut entries = Vec::with_capacity(events.len() * 2);
+    for event in events {
+        let at = place(event.index, event.ordinal);
+        for index in Index::of(event) {
+            let known = indexed.get_mut(&index);
+            match known {
+                Some((_, others)) => others.extend(event.ordinal.to_be_bytes()),
+                None => drop(indexed.insert(index, (at, Vec::new()))),
+            }
+        }
+        entries.push((event_key(&at), codec::encode(event)));
     }
-    let indexed = keys.into_iter().map(|key| (key, Vec::new()));
-    std::iter::once((event_key(&at), codec::encode(event))).chain(indexed).collect()
+    entries.extend(indexed.into_iter().map(|(index, (at, others))| (index.key(&at), others)));
+    entries
+}
+
+/// The places that an entry of an index stands for.
+fn places(at: [u8; 12], others: &[u8]) -> Vec<[u8; 12]> {
+    let (others, _) = others.as_chunks::<4>();
+    let other = |ordinal: &[u8; 4]| {
+        let mut other = at;
+        other[8..].copy_from_slice(ordinal);
+        other
+    };
+    std::iter::once(at).chain(others.iter().map(other)).collect()
 }
 
 /// Whether one type of events is named, and not all that begin with it: `task.failed`, `audit.job.stop`. A whole kind, such as
@@ -91,20 +137,21 @@ impl Store {
         let limit = list.limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX) as usize;
         let after = list.after.map(|(index, ordinal)| place(index, ordinal));
         let prefix = match (list, namespace) {
-            (ListEvents { task: Some(task), .. }, _) => index_key("t", &task.to_string(), &[]),
+            (ListEvents { task: Some(task), .. }, _) => Index::Task(*task).key(&[]),
             (ListEvents { job: Some(job), .. }, Some(namespace)) => {
-                index_key("j", &job_of(namespace, job), &[])
+                Index::Job(namespace, job).key(&[])
             }
-            (ListEvents { node: Some(node), .. }, _) => index_key("n", node.as_str(), &[]),
+            (ListEvents { node: Some(node), .. }, _) => Index::Node(node).key(&[]),
             (ListEvents { event_type: Some(kind), .. }, _) if is_one_type(kind) => {
-                index_key("y", kind, &[])
+                Index::Kind(kind).key(&[])
             }
             _ => EVENTS.to_vec(),
         };
         let since = list.since_ms.map(|at_ms| self.first_event_at(at_ms)).transpose()?;
         let until = list.until_ms.map(|at_ms| self.first_event_at(at_ms)).transpose()?;
-        let start = after.max(since.map(|index| place(index, 0))).unwrap_or_default();
-        let end = until.map_or([0xff; 12], |index| place(index, 0));
+        // An entry of an index may begin before a place and go on behind it.
+        let start = list.after.map(|(index, _)| index).max(since).unwrap_or_default();
+        let (start, end) = (place(start, 0), until.map_or([0xff; 12], |index| place(index, 0)));
         if start > end {
             return Ok((Vec::new(), false));
         }
@@ -112,21 +159,37 @@ impl Store {
         let guards: Box<dyn Iterator<Item = fjall::Guard>> =
             if list.newest { Box::new(range.rev()) } else { Box::new(range) };
         let (mut events, mut more) = (Vec::new(), false);
-        for guard in guards {
+        let mut last = None;
+        'all: for guard in guards {
             let (key, value) = guard.into_inner()?;
-            let at = key.get(prefix.len()..).unwrap_or_default();
-            if after.is_some_and(|after| at == after) {
+            let Some(at) = key.get(prefix.len()..).and_then(|at| at.try_into().ok()) else {
                 continue;
+            };
+            let is_index = prefix != EVENTS;
+            let mut found = places(at, if is_index { &value } else { &[] });
+            if list.newest {
+                found.reverse();
             }
-            let bytes =
-                if prefix == EVENTS { Some(value) } else { self.history.get(event_key(at))? };
-            let event = bytes.and_then(|bytes| self.read_event(&event_key(at), &bytes));
-            let Some(event) = event.filter(|event| fits(event, namespace, list)) else { continue };
-            more = events.len() == limit;
-            if more {
-                break;
+            for at in found {
+                // A record that was taken over from a snapshot in part has entries of its own for that part.
+                let is_known =
+                    last.is_some_and(|last| if list.newest { at >= last } else { at <= last });
+                if is_known || after.is_some_and(|after| at <= after) {
+                    continue;
+                }
+                last = Some(at);
+                let key = event_key(&at);
+                let indexed = is_index.then(|| self.history.get(&key)).transpose()?;
+                let bytes = indexed.unwrap_or_else(|| Some(value.clone()));
+                let event = bytes.and_then(|bytes| self.read_event(&key, &bytes));
+                let event = event.filter(|event| fits(event, namespace, list));
+                let Some(event) = event else { continue };
+                more = events.len() == limit;
+                if more {
+                    break 'all;
+                }
+                events.push(event);
             }
-            events.push(event);
         }
         if list.newest {
             events.reverse();
@@ -212,13 +275,20 @@ mod tests {
     use super::*;
     use crate::store::Batch;
 
-    fn event(index: u64, kind: &str, job: &str, node: &str) -> Event {
+    fn event(index: u64, ordinal: u32) -> Event {
+        let turn = index + u64::from(ordinal);
+        let kind = ["task.running", "task.failed", "audit.job"][usize::try_from(turn % 3).unwrap()];
         let json = serde_json::json!({
-            "index": index, "ordinal": 0, "at_ms": 1_000 + index / 2, "type": kind,
-            "namespace": "default", "job": job, "node": node,
-            "task": format!("01970000-0000-7000-8000-{index:012}"),
+            "index": index, "ordinal": ordinal, "at_ms": 1_000 + index / 2, "type": kind,
+            "namespace": "default", "job": format!("job-{}", (index + u64::from(ordinal) / 2) % 3),
+            "node": format!("n{}", turn % 4), "task": format!("01970000-0000-7000-8000-{turn:012}"),
         });
         serde_json::from_value(json).unwrap()
+    }
+
+    /// The events of a record: it has several of some jobs, kinds, nodes and tasks, and shares tasks with the next ones.
+    fn events(index: u64) -> Vec<Event> {
+        (0..5).map(|ordinal| event(index, ordinal)).collect()
     }
 
     fn filled() -> (tempfile::TempDir, Store) {
@@ -226,19 +296,16 @@ mod tests {
         let store = Store::open(folder.path()).unwrap();
         let mut batch = Batch::default();
         for index in 1..=100 {
-            let (job, node) = (format!("job-{}", index % 3), format!("n{}", index % 4));
-            let kind =
-                ["task.running", "task.failed", "audit.job"][usize::try_from(index % 3).unwrap()];
-            batch.record(index, vec![0], Vec::<Write>::new(), &[event(index, kind, &job, &node)]);
+            batch.record(index, vec![0], Vec::<Write>::new(), &events(index));
         }
         store.commit(batch).unwrap();
         (folder, store)
     }
 
-    fn indexes(store: &Store, list: &ListEvents) -> Vec<u64> {
+    fn found(store: &Store, list: &ListEvents) -> Vec<(u64, u32)> {
         let namespace = Namespace::standard();
         let (events, _) = store.events(Some(&namespace), list).unwrap();
-        events.iter().map(|event| event.index).collect()
+        events.iter().map(|event| (event.index, event.ordinal)).collect()
     }
 
     #[test]
@@ -251,7 +318,7 @@ mod tests {
                 store.events(None, &list).unwrap().0
             })
             .collect();
-        assert_eq!(all.len(), 100);
+        assert_eq!(all.len(), 500);
         let questions = [
             ListEvents { job: Some("job-1".parse().unwrap()), ..ListEvents::default() },
             ListEvents { node: Some("n2".parse().unwrap()), ..ListEvents::default() },
@@ -272,13 +339,13 @@ mod tests {
         ];
         let namespace = Namespace::standard();
         for list in questions {
-            let mut wanted: Vec<u64> = all
+            let mut wanted: Vec<(u64, u32)> = all
                 .iter()
                 .filter(|event| fits(event, Some(&namespace), &list))
-                .map(|event| event.index)
+                .map(|event| (event.index, event.ordinal))
                 .collect();
             wanted.sort_unstable();
-            assert_eq!(indexes(&store, &list), wanted, "{list:?}");
+            assert_eq!(found(&store, &list), wanted, "{list:?}");
         }
     }
 
@@ -290,36 +357,43 @@ mod tests {
             node: Some("n3".parse().unwrap()),
             ..ListEvents::default()
         };
-        let whole = indexes(&store, &ListEvents { limit: None, ..list.clone() });
+        let whole = found(&store, &ListEvents { limit: None, ..list.clone() });
         let mut paged = Vec::new();
         loop {
             let (events, more) = store.events(None, &list).unwrap();
-            paged.extend(events.iter().map(|event| event.index));
+            paged.extend(events.iter().map(|event| (event.index, event.ordinal)));
             if !more {
                 break;
             }
             list.after = events.last().map(|event| (event.index, event.ordinal));
         }
         assert_eq!(paged, whole);
-        let newest = ListEvents { newest: true, limit: Some(2), after: None, ..list };
-        assert_eq!(indexes(&store, &newest), whole[whole.len() - 2..]);
+        for limit in 1..20 {
+            let newest =
+                ListEvents { newest: true, limit: Some(limit), after: None, ..list.clone() };
+            assert_eq!(found(&store, &newest), whole[whole.len() - limit as usize..]);
+        }
     }
 
     #[test]
     fn an_event_that_cannot_be_read_is_told_once_and_hides_no_other() {
         let (_folder, store) = filled();
         for index in [1, 2, 50, 100] {
-            store.history.insert(event_key(&place(index, 0)), b"no event").unwrap();
+            for ordinal in 0..5 {
+                store.history.insert(event_key(&place(index, ordinal)), b"no event").unwrap();
+            }
         }
         let (events, more) = store.events_after(None, 1_000).unwrap();
         let read: Vec<u64> = events.iter().map(|(event, _)| event.index).collect();
-        let wanted: Vec<u64> = (3..100).filter(|index| *index != 50).collect();
+        let wanted = (3..100).filter(|index| *index != 50).flat_map(|index| [index; 5]);
+        let wanted: Vec<u64> = wanted.collect();
         assert_eq!((read, more), (wanted, false));
         let since = |at_ms| {
             let list = ListEvents { since_ms: Some(at_ms), ..ListEvents::default() };
-            indexes(&store, &ListEvents { audit: true, ..list.clone() })
+            found(&store, &ListEvents { audit: true, ..list.clone() })
                 .into_iter()
-                .chain(indexes(&store, &list))
+                .chain(found(&store, &list))
+                .map(|(index, _)| index)
                 .min()
         };
         // Two records share each millisecond.
@@ -328,21 +402,75 @@ mod tests {
         assert_eq!(since(1_025), Some(51));
         assert_eq!(since(1_050), None);
         assert_eq!(store.history_reach().unwrap().unwrap().from_index, 3);
-        assert_eq!(store.unreadable.lock().unwrap().len(), 4);
+        assert_eq!(store.unreadable.lock().unwrap().len(), 20);
+    }
+
+    #[test]
+    fn what_a_record_says_of_the_same_has_one_entry() {
+        let events = events(7);
+        let keys: Vec<Vec<u8>> = entries(&events).into_iter().map(|(key, _)| key).collect();
+        let count =
+            |index: &str| keys.iter().filter(|key| key.starts_with(index.as_bytes())).count();
+        assert_eq!(["e/", "y/", "j/", "t/", "n/"].map(count), [5, 3, 3, 5, 4]);
+        let kind = entries(&events).into_iter().find(|(key, _)| key.starts_with(b"y/task.failed/"));
+        let (key, others) = kind.unwrap();
+        assert_eq!(
+            (&key[key.len() - 12..], others.as_slice()),
+            (&place(7, 0)[..], &[0, 0, 0, 3][..])
+        );
+        assert_eq!(places(place(7, 0), &others), [place(7, 0), place(7, 3)]);
+    }
+
+    /// Gives events of a record entries of their own.
+    fn part(store: &Store, events: &[Event]) {
+        for (key, value) in events.iter().flat_map(|event| entries(std::slice::from_ref(event))) {
+            store.history.insert(key, value).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_record_that_is_taken_over_again_is_found_once() {
+        let (_folder, store) = filled();
+        let lists = ["n0", "n1", "n2", "n3"]
+            .map(|node| ListEvents { node: Some(node.parse().unwrap()), ..ListEvents::default() });
+        let whole = lists.clone().map(|list| found(&store, &list));
+        for index in [1, 2, 50, 100] {
+            part(&store, &events(index)[2..]);
+        }
+        assert_eq!(lists.clone().map(|list| found(&store, &list)), whole);
+        let newest = lists.map(|list| found(&store, &ListEvents { newest: true, ..list }));
+        assert_eq!(newest, whole);
+    }
+
+    #[test]
+    fn a_store_of_the_third_layout_is_read_as_it_is() {
+        let (folder, store) = filled();
+        let list = ListEvents { job: Some("job-1".parse().unwrap()), ..ListEvents::default() };
+        let whole = found(&store, &list);
+        for guard in store.history.prefix("j/") {
+            store.history.remove(guard.key().unwrap()).unwrap();
+        }
+        (1..=100).for_each(|index| part(&store, &events(index)));
+        store.put_local("layout", b"3").unwrap();
+        drop(store);
+        let store = Store::open(folder.path()).unwrap();
+        assert_eq!(found(&store, &list), whole);
+        let layout = store.history.prefix("j/").count();
+        assert_eq!(layout, 500, "it was left alone");
     }
 
     #[test]
     fn a_store_of_the_first_layout_gets_its_indexes() {
         let (folder, store) = filled();
         let list = ListEvents { node: Some("n1".parse().unwrap()), ..ListEvents::default() };
-        let whole = indexes(&store, &list);
+        let whole = found(&store, &list);
         for guard in store.history.prefix("n/") {
             store.history.remove(guard.key().unwrap()).unwrap();
         }
-        assert_eq!(indexes(&store, &list), Vec::<u64>::new());
+        assert_eq!(found(&store, &list), []);
         store.put_local("layout", b"1").unwrap();
         drop(store);
         let store = Store::open(folder.path()).unwrap();
-        assert_eq!(indexes(&store, &list), whole);
+        assert_eq!(found(&store, &list), whole);
     }
 }

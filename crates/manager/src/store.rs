@@ -78,7 +78,7 @@ impl Batch {
     pub fn record(&mut self, index: u64, bytes: Vec<u8>, writes: Vec<Write>, events: &[Event]) {
         writes.into_iter().for_each(|write| self.write(write));
         self.records.push((index, bytes));
-        self.history.extend(events.iter().flat_map(history::entries));
+        self.history.extend(history::entries(events));
     }
 
     /// Adds what later records changed.

@@ -286,7 +286,7 @@ fn a_store_of_layout_2_gets_a_key_for_each_version_and_its_files_stay_as_they_we
     assert_eq!(jobs_in(&written), whole, "as upgraded");
     drop(store);
     let (_, local, state) = keyspaces(folder.path());
-    assert_eq!(*local.get("layout").unwrap().unwrap(), *b"3");
+    assert_eq!(*local.get("layout").unwrap().unwrap(), *b"4");
     let split = state.prefix("version/").map(|guard| guard.key().unwrap().to_vec());
     assert_eq!(split.collect::<Vec<_>>(), versions);
     for (key, value) in &whole {
@@ -335,7 +335,7 @@ fn an_upgrade_of_a_store_that_was_cut_short_is_told_from_a_store_of_before_and_g
     }
 
     let (database, local, state) = keyspaces(folder.path());
-    assert_eq!(*local.get("layout").unwrap().unwrap(), *b"3", "no version of before opens it");
+    assert_eq!(*local.get("layout").unwrap().unwrap(), *b"4", "no version of before opens it");
     let split = |job: &str| state.prefix(format!("version/default/{job}/")).count();
     assert_eq!((split("a"), split("y")), (1, 0), "it is half done");
     let mut batch = database.batch();

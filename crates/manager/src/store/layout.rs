@@ -9,8 +9,9 @@ use crate::error::ManagerError;
 use crate::history;
 
 /// The version of the layout: which keyspaces there are and what their keys mean. 2 has more indexes of the
-/// history than 1; 3 has keys of their own for the versions of jobs.
-const LAYOUT: &[u8] = b"3";
+/// history than 1; 3 has keys of their own for the versions of jobs; 4 has one entry in an index for all that a record
+/// says of the same, and reads those of before as they are.
+const LAYOUT: &[u8] = b"4";
 
 impl Store {
     /// Marks a new store as of the present layout, and brings one of an earlier layout to it.
@@ -20,7 +21,7 @@ impl Store {
     pub(super) fn bring_to_layout(&self) -> Result<(), ManagerError> {
         match self.local.get("layout")? {
             Some(found) if *found == *LAYOUT => {}
-            Some(found) if *found == *b"1" || *found == *b"2" => {
+            Some(found) if matches!(&*found, b"1" | b"2" | b"3") => {
                 // First of all: an earlier version must not take a part of the new layout for the whole of its own.
                 let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
                 batch.insert(&self.local, "upgrading", found);
@@ -46,8 +47,10 @@ impl Store {
             info!("the history gets new indexes; this happens once");
             self.index_history()?;
         }
-        info!("the versions of jobs get keys of their own; this happens once");
-        self.split_jobs()?;
+        if from != b"3" {
+            info!("the versions of jobs get keys of their own; this happens once");
+            self.split_jobs()?;
+        }
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
         batch.remove(&self.local, "upgrading");
         Ok(batch.commit()?)
@@ -59,7 +62,7 @@ impl Store {
         for (at, guard) in self.history.prefix(history::EVENTS).enumerate() {
             let (key, value) = guard.into_inner()?;
             if let Some(event) = self.read_event(&key, &value) {
-                for (key, value) in history::entries(&event) {
+                for (key, value) in history::entries(std::slice::from_ref(&event)) {
                     batch.insert(&self.history, key, value);
                 }
             }

@@ -112,7 +112,8 @@ impl Store {
             let (key, value) = guard.into_inner()?;
             // What cannot be read leaves its places in the indexes behind, which lead nowhere and are passed over.
             if let Some(event) = self.read_event(&key, &value) {
-                for (key, _) in history::entries(&event) {
+                // As if each had entries of its own: of those that share one the first takes it along.
+                for (key, _) in history::entries(std::slice::from_ref(&event)) {
                     self.history.remove(key)?;
                 }
             }

@@ -127,7 +127,7 @@ impl Store {
                 },
                 Entry::Event(bytes) => {
                     if let Ok(event) = codec::decode_trusted::<Event>(&bytes) {
-                        for (key, value) in history::entries(&event) {
+                        for (key, value) in history::entries(std::slice::from_ref(&event)) {
                             batch.insert(&self.history, key, value);
                         }
                     } else {
