@@ -237,7 +237,7 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<Head, ManagerError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use longshore_core::cluster::{Cluster, Identity, Settings, State, Step};
     use longshore_core::time::{Now, Time};
     use longshore_proto::id::{ClusterId, ManagerId};
@@ -247,14 +247,19 @@ mod tests {
     use crate::store::Batch;
 
     /// A cluster that goes on in a store, one record at each call.
-    struct Going {
+    pub(crate) struct Going {
         cluster: Cluster,
         index: u64,
     }
 
     impl Going {
-        fn new() -> Self {
-            let manager = ManagerId(Uuid::from_u128(1));
+        pub(crate) fn new() -> Self {
+            Self::of(1)
+        }
+
+        /// The same, of a manager.
+        pub(crate) fn of(manager: u128) -> Self {
+            let manager = ManagerId(Uuid::from_u128(manager));
             let identity =
                 Identity { manager, name: "m1".parse().unwrap(), version: "test".into() };
             Self {
@@ -263,7 +268,11 @@ mod tests {
             }
         }
 
-        fn on(&mut self) -> Batch {
+        pub(crate) fn identity(&self) -> &Identity {
+            self.cluster.identity()
+        }
+
+        pub(crate) fn on(&mut self) -> Batch {
             self.index += 1;
             let now = Now { time: Time(self.index), wall_ms: 1_700_000_000_000 };
             let step = self.cluster.begin_reign(ClusterId(Uuid::from_u128(2)), now, [0; 16]);

@@ -260,6 +260,12 @@ impl Store {
         Ok(self.journal.get(index.to_be_bytes())?.is_some_and(|known| *known == *bytes))
     }
 
+    /// Whether the journal holds a record of this hash in a place.
+    pub(crate) fn ends_with(&self, index: u64, chain: Hash) -> Result<bool, ManagerError> {
+        let bytes = self.journal.get(index.to_be_bytes())?;
+        Ok(bytes.is_some_and(|bytes| Hash::of(&bytes) == chain))
+    }
+
     /// Whether the journal holds a record.
     pub(crate) fn has_record(&self, index: u64) -> Result<bool, ManagerError> {
         Ok(self.journal.contains_key(index.to_be_bytes())?)
