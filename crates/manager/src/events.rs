@@ -125,9 +125,11 @@ async fn end_of_stream(context: &jetstream::Context, core: &Bus) -> Result<End, 
     let subject = Pattern::Events.text(core.root());
     match stream.get_last_raw_message_by_subject(&subject).await {
         Ok(message) => {
-            let event: Option<Event> = codec::decode(&message.payload).ok();
+            let event = codec::decode::<Event>(&message.payload).inspect_err(|error| {
+                warn!(%error, "the last event of the stream cannot be read; the whole history is published again");
+            });
             let id = message.headers.get(NATS_MESSAGE_ID).map(|id| id.as_str().to_owned());
-            let event = event.map(|event| ((event.index, event.ordinal), id));
+            let event = event.ok().map(|event| ((event.index, event.ordinal), id));
             Ok(End { sequence: sequence.max(message.sequence), event, is_replicated })
         }
         Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
