@@ -116,11 +116,13 @@ pub enum ManagerError {
     Empty,
     /// A data directory of a newer version.
     #[error(
-        "the store in the data directory has layout {found}, and this version reads up to 3; use a newer Longshore"
+        "the store in the data directory has layout {found}, and this version reads up to {known}; use a newer Longshore"
     )]
     Layout {
         /// What was found.
         found: String,
+        /// The newest that is known.
+        known: &'static str,
     },
     /// A file that is no snapshot that can be used.
     #[error(transparent)]

@@ -461,16 +461,21 @@ mod tests {
 
     #[test]
     fn a_store_of_the_first_layout_gets_its_indexes() {
-        let (folder, store) = filled();
-        let list = ListEvents { node: Some("n1".parse().unwrap()), ..ListEvents::default() };
-        let whole = found(&store, &list);
-        for guard in store.history.prefix("n/") {
-            store.history.remove(guard.key().unwrap()).unwrap();
+        // As it is, and half way to the layout of an earlier version.
+        for marks in [&[("layout", "1")][..], &[("layout", "3"), ("upgrading", "1")]] {
+            let (folder, store) = filled();
+            let list = ListEvents { node: Some("n1".parse().unwrap()), ..ListEvents::default() };
+            let whole = found(&store, &list);
+            for guard in store.history.prefix("n/") {
+                store.history.remove(guard.key().unwrap()).unwrap();
+            }
+            assert_eq!(found(&store, &list), []);
+            for (key, value) in marks {
+                store.put_local(key, value.as_bytes()).unwrap();
+            }
+            drop(store);
+            let store = Store::open(folder.path()).unwrap();
+            assert_eq!(found(&store, &list), whole);
         }
-        assert_eq!(found(&store, &list), []);
-        store.put_local("layout", b"1").unwrap();
-        drop(store);
-        let store = Store::open(folder.path()).unwrap();
-        assert_eq!(found(&store, &list), whole);
     }
 }

@@ -11,7 +11,7 @@ use crate::history;
 /// The version of the layout: which keyspaces there are and what their keys mean. 2 has more indexes of the
 /// history than 1; 3 has keys of their own for the versions of jobs; 4 has one entry in an index for all that a record
 /// says of the same, and reads those of before as they are.
-const LAYOUT: &[u8] = b"4";
+const LAYOUT: &str = "4";
 
 impl Store {
     /// Marks a new store as of the present layout, and brings one of an earlier layout to it.
@@ -20,19 +20,21 @@ impl Store {
     /// It is of a newer layout, or the disk fails.
     pub(super) fn bring_to_layout(&self) -> Result<(), ManagerError> {
         match self.local.get("layout")? {
-            Some(found) if *found == *LAYOUT => {}
+            Some(found) if *found == *LAYOUT.as_bytes() => {}
             Some(found) if matches!(&*found, b"1" | b"2" | b"3") => {
                 // First of all: an earlier version must not take a part of the new layout for the whole of its own.
                 let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
-                batch.insert(&self.local, "upgrading", found);
+                // What an earlier version has left half done begins where that began.
+                let from = self.local.get("upgrading")?.unwrap_or(found);
+                batch.insert(&self.local, "upgrading", from);
                 batch.insert(&self.local, "layout", LAYOUT);
                 batch.commit()?;
             }
             Some(found) => {
                 let found = String::from_utf8_lossy(&found).into_owned();
-                return Err(ManagerError::Layout { found });
+                return Err(ManagerError::Layout { found, known: LAYOUT });
             }
-            None => self.put_local("layout", LAYOUT)?,
+            None => self.put_local("layout", LAYOUT.as_bytes())?,
         }
         if let Some(from) = self.local.get("upgrading")? {
             self.upgrade(&from)?;
