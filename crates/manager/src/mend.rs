@@ -48,10 +48,11 @@ pub(crate) struct Mender<'a> {
 impl Mender<'_> {
     /// Mends what is broken, or gives it back as the reason why this manager cannot go on.
     pub(crate) async fn mend(&self, broken: Broken, lease: Lease) -> Result<(), ManagerError> {
-        error!(%broken, "the log and this manager's store do not fit together");
         // What the reign that ended was writing is part of what this store holds.
         self.store.settled().await;
         let meta = self.store.load_meta()?;
+        // By the index an operator finds the manager that knows most.
+        error!(%broken, index = meta.index, "the log and this manager's store do not fit together");
         let mut patience = Patience::default();
         let mut complain_at = Instant::now();
         let mut lease = Some(lease);

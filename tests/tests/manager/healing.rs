@@ -154,6 +154,8 @@ async fn where_others_have_led_an_operator_chooses_and_the_rest_joins_by_itself(
     for (name, data_dir) in [("m1", &m1), ("m2", &m2)] {
         let said = fails(cluster.spawn_manager(name, data_dir, &[])).await;
         assert!(said.contains("longshore-log is gone"), "{said}");
+        // By this the one that knows most is found.
+        assert!(said.contains(" index="), "{said}");
         assert!(said.contains("--heal-log") && said.contains("docs/operations.md"), "{said}");
     }
     // It was not made anew either.
