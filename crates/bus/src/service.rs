@@ -1,5 +1,6 @@
 //! The manager's api as a NATS micro service, so that `nats micro ls` and `nats micro stats` show it.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -16,6 +17,19 @@ use tracing::warn;
 
 use crate::connect::{Bus, headers};
 use crate::subscribe::asker;
+
+/// The service's name.
+pub const SERVICE: &str = "longshore";
+/// Of a service's metadata: which cluster it is of, by the first token of its subjects.
+pub const ROOT: &str = "root";
+/// Of a service's metadata: the manager's name.
+pub const MANAGER: &str = "manager";
+/// Of a service's metadata: what the manager is, [`LEADER`] or [`STANDBY`].
+pub const PART: &str = "part";
+/// The manager that leads.
+pub const LEADER: &str = "leader";
+/// A manager that stands by.
+pub const STANDBY: &str = "standby";
 
 /// The api's verbs as endpoints of one service, and the requests that come in on them.
 pub struct Api {
@@ -36,7 +50,8 @@ impl std::fmt::Debug for Api {
 pub struct ServiceError(String);
 
 impl Api {
-    /// Offers the given verbs, and what else only a leader answers.
+    /// Offers the given verbs, and what else only a leader answers. Who asks which services there are is told of whose it is:
+    /// the cluster's root, the manager's name, and whether it leads.
     pub async fn start(
         bus: &Bus,
         version: &str,
@@ -47,7 +62,12 @@ impl Api {
             .client()
             .service_builder()
             .description("Longshore's manager: jobs, tasks, nodes, events")
-            .start("longshore", version)
+            .metadata(HashMap::from([
+                (ROOT.to_owned(), bus.root().to_string()),
+                (MANAGER.to_owned(), bus.user().to_string()),
+                (PART.to_owned(), if leader { LEADER } else { STANDBY }.to_owned()),
+            ]))
+            .start(SERVICE, version)
             .await
             .map_err(|error| ServiceError(error.to_string()))?;
         let mut offers: Vec<(String, Pattern)> = verbs

@@ -41,8 +41,12 @@ async fn a_second_manager_stands_by_and_takes_over() {
     assert_eq!((tasks.len(), tasks[0].id, tasks[0].state), (1, task, TaskState::Running));
     node.wanted_count(2).await;
 
+    let cli = cluster.cli();
+    let doctor = async || cli.run(&["doctor"]).await.stdout;
+    assert!(doctor().await.contains("m2 leads, no other one stands by"));
     // The first comes back as the second, and takes over in its turn.
     cluster.start_standby("m1", &[]).await;
+    assert!(doctor().await.contains("m2 leads, m1 stands by"));
     assert_eq!(api.status().await.unwrap().leader, second.leader);
     cluster.manager("m2").kill();
     assert_eq!(api.submit(&api::service("third")).await.unwrap().version, 1);

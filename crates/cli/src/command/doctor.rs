@@ -2,6 +2,7 @@
 
 mod docker;
 mod jobs;
+mod managers;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -215,6 +216,12 @@ fn table_bytes(bytes: usize) -> String {
 }
 
 async fn cluster(client: &Client, report: &mut Report) -> Result<(), Failure> {
+    // An observer may not ask for services.
+    if client.bus().role() == Role::Operator
+        && let Some(finding) = managers::look(client.bus()).await
+    {
+        report.add(finding)?;
+    }
     let asked_at = Instant::now();
     let cluster = match client.cluster_of_leader().await {
         Ok(cluster) => cluster,
