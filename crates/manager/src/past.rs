@@ -66,16 +66,16 @@ impl Past {
         };
         let (first, newest) = self.store.reach().map_err(internal)?;
         let index = match moment {
-            Moment::Index(index) => index,
+            Moment::Index(index) => Some(index),
             Moment::Time(at_ms) => self.store.index_at(at_ms).map_err(internal)?,
         };
-        if index < first || index > newest {
+        let Some(index) = index.filter(|index| (first..=newest).contains(index)) else {
             return Err(ApiError::new(
                 ErrorCode::NotFound,
                 format!("this manager's history reaches from index {first} to {newest}"),
             )
-            .hint("`longshore events -n 500` shows what happened when, with its index"));
-        }
+            .hint("`longshore events --all -o json` shows what happened when, with its index"));
+        };
         let mut last = self.last();
         if let Some(kept) = last.as_mut() {
             let Meta { index: known, chain, .. } = kept.cluster.state().meta;

@@ -450,6 +450,10 @@ async fn a_backup_of_a_running_cluster_becomes_a_cluster_again_and_nothing_is_ov
     let history = api.history().await.unwrap();
     let submits = history.iter().filter(|event| event.event_type == "job.submitted").count();
     assert_eq!(submits, 31, "the history came along");
+    // Events came along, and no earlier moment: it is not shown as the one of the backup.
+    let cli = other.cli();
+    cli.run(&["ps", "--at", "1h"]).await.exited(1).told("history reaches from index");
+    assert!(cli.ok(&["ps", "--at", "0s"]).await.contains("job-29"));
     other.start_standby("m2", &[]).await;
     other.manager("m1").kill();
     goes_on(&api, &["job-0", "job-29", "after-2"]).await;

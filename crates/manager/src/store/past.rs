@@ -34,9 +34,14 @@ impl Store {
         }))
     }
 
-    /// The index of the last record up to a time, in milliseconds since the Unix epoch. Times of records never fall.
-    pub(crate) fn index_at(&self, at_ms: u64) -> Result<u64, ManagerError> {
+    /// The index of the last record up to a time, in milliseconds since the Unix epoch; nothing for a time before all that
+    /// is kept, which the oldest moment that is kept knows nothing of. Times of records never fall.
+    pub(crate) fn index_at(&self, at_ms: u64) -> Result<Option<u64>, ManagerError> {
         let (mut low, mut high) = self.reach()?;
+        let oldest = self.points.list()?.into_iter().find(|point| point.index == low && low > 1);
+        if oldest.is_some_and(|point| at_ms < point.at_ms) {
+            return Ok(None);
+        }
         while low < high {
             let middle = low + (high - low).div_ceil(2);
             let bytes = self.journal.get(middle.to_be_bytes())?;
@@ -46,7 +51,7 @@ impl Store {
                 _ => low = middle,
             }
         }
-        Ok(low)
+        Ok(Some(low))
     }
 
     /// The state as it was after a record: the newest point before, and the journal from there on.
