@@ -10,7 +10,7 @@ use longshore_proto::event::Event;
 use longshore_proto::id::TaskId;
 use longshore_proto::quantity::{format_bytes, format_cpu};
 use longshore_proto::spec::Resources;
-use longshore_proto::state::Eligibility;
+use longshore_proto::state::{Eligibility, TaskState};
 
 /// The spaces between two columns.
 const GAP: u16 = 3;
@@ -45,7 +45,12 @@ pub(crate) fn span(ms: u64) -> String {
 
 /// A task's state as it is shown: `unknown` when its node is silent, for an end is an end.
 pub(crate) fn state_shown(task: &TaskView) -> &'static str {
-    if task.silent && !task.state.is_terminal() { "unknown" } else { task.state.as_str() }
+    state_believed(task.state, task.silent)
+}
+
+/// The same of a state, and whether its node is silent.
+pub(crate) fn state_believed(state: TaskState, silent: bool) -> &'static str {
+    if silent && !state.is_terminal() { "unknown" } else { state.as_str() }
 }
 
 /// A task's name for people: `web.main.0`.

@@ -33,6 +33,9 @@ pub struct TaskExplained {
     pub priority: u8,
     /// Where it stands.
     pub state: TaskState,
+    /// Whether its node is silent, so that the state may no longer be true.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
     /// Where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeName>,

@@ -15,7 +15,7 @@ pub(crate) fn text(answer: &TaskExplained) -> String {
         ("task", Some(short_id(&answer.task))),
         ("part", Some(part(&answer.task))),
         ("priority", Some(answer.priority.to_string())),
-        ("state", Some(answer.state.as_str().to_owned())),
+        ("state", Some(table::state_believed(answer.state, answer.silent).to_owned())),
         ("node", answer.node.as_ref().map(ToString::to_string)),
         ("reason", answer.reason.clone()),
         ("placed there", answer.placement.clone()),
@@ -108,7 +108,7 @@ pub(crate) fn json(answer: &TaskExplained) -> Value {
     json!({
         "task": task_json(&answer.task),
         "priority": answer.priority,
-        "state": answer.state.as_str(),
+        "state": table::state_believed(answer.state, answer.silent),
         "node": answer.node.as_ref().map(|node| node.as_str()),
         "reason": answer.reason,
         "placement": answer.placement,
@@ -203,6 +203,7 @@ mod tests {
             task: task(1, "web"),
             priority: 90,
             state: TaskState::Pending,
+            silent: false,
             node: None,
             reason: Some("no node fits".into()),
             why: Some(Why {
@@ -269,5 +270,13 @@ mod tests {
         assert_eq!(value["now"]["closest"]["missing"]["cpu_millis"], 1_000);
         assert_eq!(value["room"][1]["displaced"][0]["task"]["job"], "low");
         assert_eq!(value["node"], Value::Null);
+    }
+
+    #[test]
+    fn what_a_silent_node_last_said_of_a_task_is_not_taken_for_true() {
+        let answer = TaskExplained { state: TaskState::Running, silent: true, ..sample() };
+        assert!(text(&answer).contains("unknown") && json(&answer)["state"] == "unknown");
+        let ended = TaskExplained { state: TaskState::Failed, ..answer };
+        assert_eq!(json(&ended)["state"], "failed", "an end is an end");
     }
 }

@@ -401,6 +401,7 @@ impl Cluster {
                 .and_then(|task| self.state.task_job_spec(task))
                 .map_or(0, |job| job.priority),
             state: view.state,
+            silent: view.silent,
             node: view.node,
             reason: view.reason,
             why: task.and_then(Task::why),
