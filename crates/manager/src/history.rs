@@ -9,6 +9,7 @@ use std::ops::Bound;
 use std::sync::PoisonError;
 
 use bytes::Bytes;
+use fjall::{UserKey, UserValue};
 use longshore_proto::api::{ListEvents, PAGE_MAX};
 use longshore_proto::codec;
 use longshore_proto::event::{AUDIT, Event};
@@ -85,7 +86,7 @@ impl<'a> Index<'a> {
 
 /// Everything that is stored of the events of a record: themselves, and their places in each index. Most of a record's
 /// events share kind or job, and what one entry says of them need not be written, kept and merged event by event.
-pub(crate) fn entries(events: &[Event]) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn entries(events: &[Event]) -> Vec<(UserKey, UserValue)> {
     let mut indexed: BTreeMap<Index<'_>, ([u8; 12], Vec<u8>)> = BTreeMap::new();
     let mut entries = Vec::with_capacity(events.len() * 2);
     for event in events {
@@ -97,9 +98,10 @@ pub(crate) fn entries(events: &[Event]) -> Vec<(Vec<u8>, Vec<u8>)> {
                 None => drop(indexed.insert(index, (at, Vec::new()))),
             }
         }
-        entries.push((event_key(&at), codec::encode(event)));
+        entries.push((event_key(&at).into(), codec::encode_into(event)));
     }
-    entries.extend(indexed.into_iter().map(|(index, (at, others))| (index.key(&at), others)));
+    let indexed = indexed.into_iter();
+    entries.extend(indexed.map(|(index, (at, others))| (index.key(&at).into(), others.into())));
     entries
 }
 
@@ -408,16 +410,13 @@ mod tests {
     #[test]
     fn what_a_record_says_of_the_same_has_one_entry() {
         let events = events(7);
-        let keys: Vec<Vec<u8>> = entries(&events).into_iter().map(|(key, _)| key).collect();
+        let keys: Vec<UserKey> = entries(&events).into_iter().map(|(key, _)| key).collect();
         let count =
             |index: &str| keys.iter().filter(|key| key.starts_with(index.as_bytes())).count();
         assert_eq!(["e/", "y/", "j/", "t/", "n/"].map(count), [5, 3, 3, 5, 4]);
         let kind = entries(&events).into_iter().find(|(key, _)| key.starts_with(b"y/task.failed/"));
         let (key, others) = kind.unwrap();
-        assert_eq!(
-            (&key[key.len() - 12..], others.as_slice()),
-            (&place(7, 0)[..], &[0, 0, 0, 3][..])
-        );
+        assert_eq!((&key[key.len() - 12..], &*others), (&place(7, 0)[..], &[0, 0, 0, 3][..]));
         assert_eq!(places(place(7, 0), &others), [place(7, 0), place(7, 3)]);
     }
 

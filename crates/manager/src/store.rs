@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserKey, UserValue};
 use longshore_core::cluster::persist::Write;
 use longshore_core::cluster::record::Hash;
 use longshore_core::cluster::state::{Meta, State};
@@ -70,7 +70,7 @@ pub struct Batch {
     writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     records: Vec<(u64, Vec<u8>)>,
     /// Events and their places in the indexes.
-    history: Vec<(Vec<u8>, Vec<u8>)>,
+    history: Vec<(UserKey, UserValue)>,
 }
 
 impl Batch {

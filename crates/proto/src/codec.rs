@@ -43,12 +43,20 @@ pub enum DecodeError {
 /// Never for the types of this crate: they have no map keys or values that MessagePack cannot carry; the
 /// error exists for serialisers that write to something that can fail.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    encode_into(message)
+}
+
+/// Encodes a message into what is made of its bytes, without another copy of them on the way.
+///
+/// # Panics
+/// As [`encode`]: never for the types of this crate.
+pub fn encode_into<T: Serialize, B: for<'a> From<&'a [u8]>>(message: &T) -> B {
     // Written into room that is there already, and copied out of it once its size is known: a buffer of its own would be
     // made larger several times on the way. Taken out meanwhile, so that a message within a message is no trouble.
     let mut room = ROOM.take();
     room.clear();
     write(message, &mut room);
-    let bytes = room.as_slice().to_vec();
+    let bytes = B::from(room.as_slice());
     if room.capacity() <= ROOM_BYTES_MAX {
         ROOM.set(room);
     }

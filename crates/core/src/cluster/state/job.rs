@@ -1,6 +1,6 @@
 //! What facts about jobs change: their versions, and how much of their past is remembered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use longshore_proto::api::RolledBack;
@@ -121,14 +121,14 @@ impl State {
         if job.versions.len() <= VERSIONS_PER_JOB {
             return;
         }
-        let used: BTreeSet<u64> = job
-            .slots
-            .values()
-            .flat_map(BTreeMap::values)
-            .flatten()
-            .filter_map(|id| self.tasks.get(id))
-            .map(|task| task.version)
-            .collect();
+        // However many tasks there are, they are of few versions.
+        let mut used: Vec<u64> = Vec::new();
+        let tasks = job.slots.values().flat_map(BTreeMap::values).flatten();
+        for task in tasks.filter_map(|id| self.tasks.get(id)) {
+            if !used.contains(&task.version) {
+                used.push(task.version);
+            }
+        }
         let (current, reached) = (job.version, job.reached);
         while job.versions.len() > VERSIONS_PER_JOB {
             let oldest = job.versions.keys().copied().find(|version| {
