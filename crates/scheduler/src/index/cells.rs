@@ -2,12 +2,20 @@
 //!
 //! The nodes of one capacity, and with as many points against them, lie in *cells* of at most 64, and each cell knows the
 //! least of each figure in it: that gives a bound on what anybody in it costs, whatever the demand. Cells follow a curve
-//! through the space of figures (Z-order: the bits of the figures in turn), so that what lies together there costs alike. A
-//! change moves one node, however many demands there are; a cell that is full is split, and one that is nearly empty is
-//! joined with its neighbour.
+//! through the space of figures, so that what lies together there costs alike, and those that are neighbours on it know the
+//! same of all of them. A change moves one node, however many demands there are; a cell that is full is split, and one
+//! that is nearly empty is joined with its neighbour.
 //!
 //! All of it is in figures of half the size, rounded down. They only say who need not be looked at: whoever may be the
 //! best is judged by the figures of [`crate::index::columns`].
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`atlas`] | the cells in their order, and what is known of those that are neighbours |
+//! | [`curve`] | that order |
+
+mod atlas;
+mod curve;
 
 use std::collections::BTreeSet;
 
@@ -17,8 +25,11 @@ use crate::demand::DIMENSIONS;
 use crate::filter::Verdict;
 use crate::fleet::Fleet;
 use crate::index::columns::{Columns, Figures, rounded_down};
-use crate::index::kernel;
 use crate::index::profile::Profile;
+use crate::index::{kernel, number};
+use atlas::Atlas;
+pub(crate) use atlas::each_within;
+use curve::code;
 
 /// How many nodes a cell has at most.
 pub(crate) const CELL: usize = 64;
@@ -34,22 +45,6 @@ type Point = [f32; DIMENSIONS];
 /// What stands where nobody is: beyond everybody, and still a number when it is multiplied by nothing.
 const BEYOND: f32 = f32::MAX;
 
-/// Where a point lies on the curve.
-fn code(point: &Point) -> u64 {
-    let one = 1.0_f32.to_bits();
-    // Of a number that is not negative the bits are about its logarithm: eleven of them tell a doubling apart.
-    let step = |figure: &f32| u64::from((figure.to_bits().saturating_sub(one) >> 12).min(0xffff));
-    point.iter().fold(0, |code, figure| code << 1 | every_fourth(step(figure)))
-}
-
-/// The lowest 16 bits, three places between any two of them.
-fn every_fourth(bits: u64) -> u64 {
-    let bits = (bits | bits << 24) & 0x0000_00ff_0000_00ff;
-    let bits = (bits | bits << 12) & 0x000f_000f_000f_000f;
-    let bits = (bits | bits << 6) & 0x0303_0303_0303_0303;
-    (bits | bits << 3) & 0x1111_1111_1111_1111
-}
-
 /// Nodes whose figures are alike.
 #[derive(Debug, Clone)]
 #[repr(align(64))]
@@ -58,13 +53,28 @@ pub(crate) struct Cell {
     live: [[f32; CELL]; DIMENSIONS],
     lanes: [u32; CELL],
     nodes: usize,
-    /// Where it begins on the curve.
+    /// Where it begins on the curve, and before where it ends.
     start: u64,
+    end: u64,
+    /// The patch that it belongs to.
+    patch: u32,
 }
 
 impl Cell {
-    fn new(start: u64) -> Self {
-        Self { live: [[BEYOND; CELL]; DIMENSIONS], lanes: [0; CELL], nodes: 0, start }
+    fn new(start: u64, end: u64, patch: u32) -> Self {
+        let live = [[BEYOND; CELL]; DIMENSIONS];
+        Self { live, lanes: [0; CELL], nodes: 0, start, end, patch }
+    }
+
+    /// Takes everybody out.
+    fn emptied(&mut self) -> Self {
+        let Self { start, end, patch, .. } = *self;
+        std::mem::replace(self, Self::new(start, end, patch))
+    }
+
+    /// Whether a place on the curve belongs to it; of the very last one it may say that it does not.
+    fn reaches(&self, code: u64) -> bool {
+        (self.start..self.end).contains(&code)
     }
 
     fn point(&self, slot: usize) -> Point {
@@ -95,12 +105,11 @@ impl Cell {
 /// Where a node is.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    group: u32,
     cell: u32,
     slot: u32,
 }
 
-const NOWHERE: Place = Place { group: u32::MAX, cell: u32::MAX, slot: 0 };
+const NOWHERE: Place = Place { cell: u32::MAX, slot: 0 };
 
 /// What the nodes of a group have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,87 +120,10 @@ pub(crate) struct Kind {
     pub(crate) points: i32,
 }
 
-/// The cells of the nodes of one kind.
-#[derive(Debug)]
-struct Group {
-    kind: Kind,
-    cells: Vec<Cell>,
-    /// The least figures of each cell, by dimension; [`BEYOND`] behind the last one, so that they end with a whole block.
-    least: [Vec<f32>; DIMENSIONS],
-    /// Where each cell begins on the curve, in this order, and which it is.
-    order: Vec<(u64, u32)>,
-    vacant: Vec<u32>,
-}
-
-impl Group {
-    fn new(kind: Kind) -> Self {
-        let (cells, order, vacant) = (Vec::new(), Vec::new(), Vec::new());
-        Self { kind, cells, least: Default::default(), order, vacant }
-    }
-
-    fn add(&mut self, start: u64) -> u32 {
-        if let Some(cell) = self.vacant.pop() {
-            self.cells[cell as usize] = Cell::new(start);
-            return cell;
-        }
-        self.cells.push(Cell::new(start));
-        let blocks = self.cells.len().div_ceil(CELL);
-        self.least.iter_mut().for_each(|least| least.resize(blocks * CELL, BEYOND));
-        u32::try_from(self.cells.len() - 1).unwrap_or(u32::MAX)
-    }
-
-    /// Where in the order the cell of a point is.
-    fn position(&self, code: u64) -> usize {
-        self.order.partition_point(|(start, _)| *start <= code).saturating_sub(1)
-    }
-
-    /// Where in the order a cell is.
-    fn position_of(&self, cell: u32) -> usize {
-        let start = self.cells[cell as usize].start;
-        let first = self.order.partition_point(|(one, _)| *one < start);
-        let among = self.order[first..].iter().position(|(_, one)| *one == cell);
-        first + among.unwrap_or(0)
-    }
-
-    /// Nobody is in the cell any more.
-    fn forget_least(&mut self, cell: u32) {
-        self.least.iter_mut().for_each(|least| least[cell as usize] = BEYOND);
-    }
-
-    /// Somebody has gone who stood here.
-    fn raise_least(&mut self, cell: u32, gone: &Point) {
-        let Cell { live, .. } = &self.cells[cell as usize];
-        for ((least, live), gone) in self.least.iter_mut().zip(live).zip(gone) {
-            let least = &mut least[cell as usize];
-            if *gone <= *least {
-                *least = least_of(live);
-            }
-        }
-    }
-
-    fn lower_least(&mut self, cell: u32, point: &Point) {
-        for (least, figure) in self.least.iter_mut().zip(point) {
-            let least = &mut least[cell as usize];
-            *least = if *figure < *least { *figure } else { *least };
-        }
-    }
-}
-
-/// The least of 64 figures.
-pub(crate) fn least_of(figures: &[f32; CELL]) -> f32 {
-    let mut least = [BEYOND; 16];
-    for chunk in figures.as_chunks::<16>().0 {
-        for (least, figure) in least.iter_mut().zip(chunk) {
-            *least = if *figure < *least { *figure } else { *least };
-        }
-    }
-    least.into_iter().fold(BEYOND, |least, figure| if figure < least { figure } else { least })
-}
-
 /// The cells of all nodes that nothing stands in the way of, or of those that a profile lets through.
 #[derive(Debug, Default)]
 pub(crate) struct Cells {
-    groups: Vec<Group>,
+    atlas: Atlas,
     /// The groups of each class of capacity, with their points.
     of_class: Vec<Vec<(i32, u32)>>,
     /// By lane.
@@ -242,7 +174,7 @@ impl Cells {
 
     /// What the nodes of each group have in common.
     pub(crate) fn kinds(&self) -> impl Iterator<Item = Kind> {
-        self.groups.iter().map(|group| group.kind)
+        self.atlas.kinds()
     }
 
     /// Nodes that nothing stands in the way of but that they have no fresh measurement.
@@ -263,15 +195,12 @@ impl Cells {
         let point = node.live.map(rounded_down);
         let group = self.group(Kind { class: node.class, points });
         let code = code(&point);
-        let of_group = &mut self.groups[group as usize];
-        if place.group == group
-            && of_group.order.get(of_group.position(code)).is_some_and(|one| one.1 == place.cell)
-        {
-            let cell = &mut of_group.cells[place.cell as usize];
+        if self.atlas.get(place.cell).is_some_and(|(cell, of)| of == group && cell.reaches(code)) {
+            let cell = self.atlas.cell_mut(place.cell);
             let before = cell.point(place.slot as usize);
             cell.set(place.slot as usize, &point);
-            of_group.raise_least(place.cell, &before);
-            return of_group.lower_least(place.cell, &point);
+            self.atlas.raise_least(place.cell, &before);
+            return self.atlas.lower_least(place.cell, &point);
         }
         self.take(place);
         self.put(group, lane, &point, code);
@@ -287,44 +216,37 @@ impl Cells {
         if let Some((_, group)) = same.iter().find(|(points, _)| *points == kind.points) {
             return *group;
         }
-        let new = u32::try_from(self.groups.len()).unwrap_or(u32::MAX);
+        let new = self.atlas.begin(kind);
         same.push((kind.points, new));
-        self.groups.push(Group::new(kind));
         new
     }
 
     fn put(&mut self, group: u32, lane: u32, point: &Point, code: u64) {
-        let of_group = &mut self.groups[group as usize];
-        if of_group.order.is_empty() {
-            let cell = of_group.add(0);
-            of_group.order.push((0, cell));
+        let mut cell = self.atlas.cell_of(group, code);
+        if self.atlas.cell(cell).nodes == CELL {
+            self.split(cell);
+            cell = self.atlas.cell_of(group, code);
         }
-        let mut position = of_group.position(code);
-        if of_group.cells[of_group.order[position].1 as usize].nodes == CELL {
-            self.split(group, position);
-            position = self.groups[group as usize].position(code);
-        }
-        let cell = self.groups[group as usize].order[position].1;
-        self.push(group, cell, lane, point);
+        self.push(cell, lane, point);
     }
 
     /// Puts a node into a cell that has room.
-    fn push(&mut self, group: u32, cell: u32, lane: u32, point: &Point) {
-        let of_group = &mut self.groups[group as usize];
-        let into = &mut of_group.cells[cell as usize];
+    fn push(&mut self, cell: u32, lane: u32, point: &Point) {
+        let into = self.atlas.cell_mut(cell);
         let slot = into.nodes;
         into.set(slot, point);
         into.lanes[slot] = lane;
         into.nodes += 1;
-        of_group.lower_least(cell, point);
-        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
-        self.places[lane as usize] = Place { group, cell, slot };
+        self.atlas.lower_least(cell, point);
+        self.places[lane as usize] = Place { cell, slot: number(slot) };
     }
 
-    /// Takes a node out of its cell; the last of the cell takes its place.
+    /// Takes a node out of its cell, if it is in one; the last of the cell takes its place.
     fn take(&mut self, place: Place) {
-        let Some(of_group) = self.groups.get_mut(place.group as usize) else { return };
-        let cell = &mut of_group.cells[place.cell as usize];
+        if place.cell == NOWHERE.cell {
+            return;
+        }
+        let cell = self.atlas.cell_mut(place.cell);
         let (slot, last) = (place.slot as usize, cell.nodes - 1);
         let taken = cell.point(slot);
         self.places[cell.lanes[slot] as usize] = NOWHERE;
@@ -336,43 +258,35 @@ impl Cells {
         }
         cell.set(last, &[BEYOND; DIMENSIONS]);
         cell.nodes = last;
-        of_group.raise_least(place.cell, &taken);
+        self.atlas.raise_least(place.cell, &taken);
         if last < JOINED_BELOW {
-            self.join(place.group, place.cell);
+            self.join(place.cell);
         }
     }
 
     /// Joins a cell with a neighbour, if they have room together.
-    fn join(&mut self, group: u32, cell: u32) {
-        let of_group = &mut self.groups[group as usize];
-        let position = of_group.position_of(cell);
-        let nodes = |at: usize| {
-            of_group.order.get(at).map_or(CELL, |(_, cell)| of_group.cells[*cell as usize].nodes)
-        };
-        let (before, after) = (nodes(position.wrapping_sub(1)), nodes(position + 1));
-        let own = of_group.cells[cell as usize].nodes;
-        if own + before.min(after) > JOINED_MAX {
+    fn join(&mut self, cell: u32) {
+        let [before, after] = self.atlas.neighbours(cell);
+        let nodes = |cell: Option<u32>| cell.map_or(CELL, |cell| self.atlas.cell(cell).nodes);
+        let least = nodes(before).min(nodes(after));
+        if nodes(Some(cell)) + least > JOINED_MAX {
             return;
         }
-        let other = if before <= after { position - 1 } else { position + 1 };
         // The later one goes into the earlier one, which then reaches as far.
-        let (stays, goes) = (position.min(other), position.max(other));
-        let (_, into) = of_group.order[stays];
-        let (_, gone) = of_group.order.remove(goes);
-        let moved = std::mem::replace(&mut of_group.cells[gone as usize], Cell::new(0));
-        of_group.forget_least(gone);
-        of_group.vacant.push(gone);
+        let is_later = nodes(before) == least;
+        let (stays, goes) = if is_later { (before, Some(cell)) } else { (Some(cell), after) };
+        let (Some(stays), Some(goes)) = (stays, goes) else { return };
+        let moved = self.atlas.cell_mut(goes).emptied();
+        self.atlas.remove(goes, stays);
         for slot in 0..moved.nodes {
-            self.push(group, into, moved.lanes[slot], &moved.point(slot));
+            self.push(stays, moved.lanes[slot], &moved.point(slot));
         }
     }
 
     /// Splits a full cell where its codes differ first, if that leaves enough on each side.
-    fn split(&mut self, group: u32, position: usize) {
-        let of_group = &mut self.groups[group as usize];
-        let (start, cell) = of_group.order[position];
-        let full = std::mem::replace(&mut of_group.cells[cell as usize], Cell::new(start));
-        of_group.forget_least(cell);
+    fn split(&mut self, cell: u32) {
+        let full = self.atlas.cell_mut(cell).emptied();
+        self.atlas.forget_least(cell);
         let mut slots: [(u64, usize); CELL] =
             std::array::from_fn(|slot| (code(&full.point(slot)), slot));
         slots.sort_unstable();
@@ -389,46 +303,40 @@ impl Cells {
             cut = slots.partition_point(|(code, _)| *code < slots[CELL - 1].0);
         }
         let cut = if differ == 0 { CELL / 2 } else { cut };
-        let upper_start = slots[cut].0;
-        let upper = of_group.add(upper_start);
-        of_group.order.insert(position + 1, (upper_start, upper));
+        let upper = self.atlas.divide(cell, slots[cut].0);
         for (at, (_, slot)) in slots.into_iter().enumerate() {
             let into = if at < cut { cell } else { upper };
-            self.push(group, into, full.lanes[slot], &full.point(slot));
+            self.push(into, full.lanes[slot], &full.point(slot));
         }
     }
 
-    /// What nobody in each cell costs less than, by group; gives the least of all, and in which group and cell it is.
+    /// What nobody in each patch of cells costs less than, by what the demand does to the costs of each group. Gives the
+    /// least that is known of any cell, and which it is; `None` where nobody is.
     pub(crate) fn bounds(
         &self,
         level: Level,
         factors: &[Point],
-        bounds: &mut Vec<Vec<f32>>,
-    ) -> (f32, usize, usize) {
-        bounds.resize_with(self.groups.len(), Vec::new);
-        let mut first = (f32::INFINITY, 0, 0);
-        for (at, (group, bounds)) in self.groups.iter().zip(bounds.iter_mut()).enumerate() {
-            bounds.resize(group.least[0].len(), 0.0);
-            let Some(factors) = factors.get(at) else { continue };
-            let least = kernel::bounds(level, &group.least, factors, bounds);
-            if least < first.0 {
-                first = (least, at, 0);
-            }
-        }
-        if let Some(bounds) = bounds.get(first.1) {
-            let blocks = bounds.as_chunks::<CELL>().0.iter().enumerate();
-            let of_least = |(at, bounds)| match kernel::at_most(level, bounds, first.0) {
-                0 => None,
-                bits => Some(at * CELL + bits.trailing_zeros() as usize),
-            };
-            first.2 = { blocks }.find_map(of_least).unwrap_or(0);
-        }
-        first
+        bounds: &mut Vec<f32>,
+    ) -> Option<(f32, u32)> {
+        self.atlas.bounds(level, factors, bounds)
     }
 
-    /// A cell of a group; none behind the last one.
-    pub(crate) fn cell(&self, group: usize, cell: usize) -> Option<&Cell> {
-        self.groups.get(group)?.cells.get(cell)
+    /// Calls with each cell of a patch in which somebody may cost no more than this, and with what nobody there costs less
+    /// than.
+    pub(crate) fn each_within(
+        &self,
+        level: Level,
+        patch: usize,
+        factors: &[Point],
+        most: f32,
+        act: impl FnMut(f32, u32),
+    ) {
+        self.atlas.each_within(level, patch, factors, most, act);
+    }
+
+    /// A cell with its group; none behind the last one.
+    pub(crate) fn cell(&self, cell: u32) -> Option<(&Cell, u32)> {
+        self.atlas.get(cell)
     }
 }
 
@@ -451,34 +359,20 @@ mod tests {
     /// Every node that is expected is where it is looked for, with what nobody in its cell is below, and nobody else is.
     fn check(cells: &Cells, expected: &BTreeMap<u32, Figures>) {
         let mut found = 0;
-        for group in &cells.groups {
-            assert!(group.order.is_sorted_by_key(|(start, _)| *start));
-            assert_eq!(group.order.len() + group.vacant.len(), group.cells.len());
-            for (_, at) in &group.order {
-                let cell = &group.cells[*at as usize];
-                found += cell.nodes;
-                for slot in 0..CELL {
-                    let point = cell.point(slot);
-                    if slot >= cell.nodes {
-                        assert_eq!(point, [BEYOND; DIMENSIONS]);
-                        continue;
-                    }
-                    let node = &expected[&cell.lanes[slot]];
-                    assert_eq!(
-                        (node.class, node.live.map(rounded_down)),
-                        (group.kind.class, point)
-                    );
-                    let place = cells.places[cell.lanes[slot] as usize];
-                    assert_eq!((place.cell, place.slot as usize), (*at, slot));
-                    assert_eq!(cells.groups[place.group as usize].kind, group.kind);
+        for (kind, cell) in cells.atlas.check() {
+            let in_cell = cells.atlas.cell(cell);
+            found += in_cell.nodes;
+            for slot in 0..CELL {
+                let point = in_cell.point(slot);
+                if slot >= in_cell.nodes {
+                    assert_eq!(point, [BEYOND; DIMENSIONS]);
+                    continue;
                 }
-                for r in 0..DIMENSIONS {
-                    let least = cell.live[r].iter().copied().fold(BEYOND, f32::min);
-                    assert_eq!(group.least[r][*at as usize], least);
-                }
-            }
-            for at in &group.vacant {
-                assert!((0..DIMENSIONS).all(|r| group.least[r][*at as usize] == BEYOND));
+                let lane = in_cell.lanes[slot];
+                let node = &expected[&lane];
+                assert_eq!((node.class, node.live.map(rounded_down)), (kind.class, point));
+                let Place { cell: at, slot: place } = cells.places[lane as usize];
+                assert_eq!((at, place), (cell, number(slot)));
             }
         }
         assert_eq!(found, expected.len());
@@ -511,8 +405,36 @@ mod tests {
                 cells.set(lane, &node(0, [1.0; DIMENSIONS], Verdict::VACANT, false), Some(0));
             }
             check(&cells, &BTreeMap::new());
-            prop_assert!(cells.groups.iter().all(|group| group.order.len() <= 1), "all are joined");
+            let groups = cells.kinds().count();
+            prop_assert!(cells.atlas.check().len() <= groups, "all are joined");
         }
+    }
+
+    #[test]
+    fn thousands_of_nodes_come_and_go() {
+        let (lanes, mut cells, mut expected) = (6_000, Cells::default(), BTreeMap::new());
+        cells.places.resize(lanes as usize, NOWHERE);
+        // Each is somewhere else; those of later rounds come to where there are many already.
+        for (round, by) in [(0, 7), (1, 13), (2, 31)] {
+            for lane in (0..lanes).filter(|lane| lane % 3 == round || round == 2) {
+                let figure = |by: u32| f64::from(1 + lane * by % 997) / 7.0;
+                let node = node(0, [figure(by), figure(17), 1.0, 2.0], Verdict::FEASIBLE, false);
+                cells.set(lane, &node, Some(0));
+                expected.insert(lane, node);
+            }
+            check(&cells, &expected);
+        }
+        assert!(cells.atlas.check().len() > 100);
+        // In another order, for 77 and 6,000 have no common factor.
+        for lane in (0..lanes).map(|at| at * 77 % lanes) {
+            cells.set(lane, &node(0, [1.0; DIMENSIONS], Verdict::VACANT, false), Some(0));
+            expected.remove(&lane);
+            if lane % 500 == 0 {
+                check(&cells, &expected);
+            }
+        }
+        check(&cells, &BTreeMap::new());
+        assert_eq!(cells.atlas.check().len(), 1, "all are joined");
     }
 
     #[test]
@@ -523,13 +445,12 @@ mod tests {
             let live = [if lane % 2 == 0 { 1.0 } else { 8.0 }, 1.0, 1.0, 1.0];
             cells.set(lane, &node(0, live, Verdict::FEASIBLE, false), Some(0));
         }
-        let group = &cells.groups[0];
-        assert!(group.order.len() <= LANES as usize / (CELL / 2) + 1, "{}", group.order.len());
-        let is_of_one_kind = |(_, cell): &&(u64, u32)| {
-            let cell = &group.cells[*cell as usize];
-            (1..cell.nodes).all(|slot| cell.point(slot) == cell.point(0))
-        };
-        assert_eq!(group.order.iter().filter(is_of_one_kind).count(), group.order.len());
+        let all = cells.atlas.check();
+        assert!(all.len() <= LANES as usize / (CELL / 2) + 1, "{}", all.len());
+        for (_, cell) in all {
+            let cell = cells.atlas.cell(cell);
+            assert!((1..cell.nodes).all(|slot| cell.point(slot) == cell.point(0)));
+        }
     }
 
     #[test]
@@ -542,18 +463,25 @@ mod tests {
             cells.set(lane, &node(lane % 3, live, Verdict::FEASIBLE, false), Some(0));
         }
         let factors = [[0.3, 0.1, 0.0, 0.7], [0.2, 0.9, 0.4, 0.1], [0.0, 0.0, 1e-9, 0.5]];
-        let mut bounds = Vec::new();
-        let (first, group, cell) = cells.bounds(Level::new(), &factors, &mut bounds);
-        assert_eq!(bounds[group][cell], first);
-        let mut costs = [0.0; CELL];
-        for (group, bounds) in bounds.iter().enumerate() {
-            for (at, bound) in bounds.iter().enumerate() {
-                let Some(cell) = cells.cell(group, at) else { continue };
-                assert!(cell.nodes == 0 || *bound >= first);
-                let bits = cell.within(Level::new(), &factors[group], f32::INFINITY, &mut costs);
+        let (level, mut bounds) = (Level::new(), Vec::new());
+        let (first, best) = cells.bounds(level, &factors, &mut bounds).unwrap();
+        let (mut costs, mut nodes, mut asked) = ([0.0; CELL], 0, Vec::new());
+        for (patch, of_patch) in bounds.iter().enumerate() {
+            cells.each_within(level, patch, &factors, f32::INFINITY, |bound, cell| {
+                assert!(of_patch <= &bound && first <= bound, "{of_patch} {first} {bound}");
+                asked.push(cell);
+                let (cell, group) = cells.cell(cell).unwrap();
+                let factors = &factors[group as usize];
+                let bits = cell.within(level, factors, f32::INFINITY, &mut costs);
                 assert_eq!(bits.count_ones() as usize, cell.nodes);
-                assert!(costs[..cell.nodes].iter().all(|cost| cost >= bound));
-            }
+                assert!(costs[..cell.nodes].iter().all(|cost| *cost >= bound));
+                nodes += cell.nodes;
+            });
         }
+        assert_eq!(nodes, LANES as usize);
+        assert!(asked.contains(&best));
+        asked.sort_unstable();
+        asked.dedup();
+        assert_eq!(asked.len(), cells.atlas.check().len(), "each cell once");
     }
 }

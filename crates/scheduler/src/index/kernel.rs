@@ -64,15 +64,29 @@ pub(crate) fn lacking(level: Level, block: &Block, wanted: &Amounts) -> [u64; DI
     dispatch!(level, simd => lacking_by(simd, block, wanted))
 }
 
-/// What nobody in each of many cells costs less than, of the least figures in it; gives the least of them all. Both are
-/// whole blocks.
+/// So many figures are looked at by one step.
+pub(crate) const FEW: usize = HALF_WIDTH;
+
+/// What nobody in each of many patches of cells costs less than, of the least figures in it, which are whole steps; gives the
+/// least of them all. Each step has the factors of its owner.
 pub(crate) fn bounds(
     level: Level,
     least: &[Vec<f32>; DIMENSIONS],
-    factors: &[f32; DIMENSIONS],
+    factors: &[[f32; DIMENSIONS]],
+    owners: &[u32],
     bounds: &mut [f32],
 ) -> f32 {
-    dispatch!(level, simd => bounds_by(simd, least, factors, bounds))
+    dispatch!(level, simd => bounds_by(simd, least, factors, owners, bounds))
+}
+
+/// The same of 16 cells, and in which of them that is at most this, as bits.
+pub(crate) fn few_bounds(
+    level: Level,
+    least: &[[f32; HALF_WIDTH]; DIMENSIONS],
+    factors: &[f32; DIMENSIONS],
+    most: f32,
+) -> ([f32; HALF_WIDTH], u64) {
+    dispatch!(level, simd => few_bounds_by(simd, least, factors, most))
 }
 
 /// Which of 64 figures are at most this, as bits.
@@ -125,20 +139,35 @@ fn rough_cost<S: Simd>(
 fn bounds_by<S: Simd>(
     simd: S,
     least: &[Vec<f32>; DIMENSIONS],
-    factors: &[f32; DIMENSIONS],
+    factors: &[[f32; DIMENSIONS]],
+    owners: &[u32],
     bounds: &mut [f32],
 ) -> f32 {
-    let factors = factors.map(|factor| f32x16::splat(simd, factor));
     let [cpu, memory, disk, tasks] = least.each_ref().map(|row| row.as_chunks::<HALF_WIDTH>().0);
     let mut first = f32x16::splat(simd, f32::INFINITY);
-    let rows = cpu.iter().zip(memory).zip(disk.iter().zip(tasks));
-    for (((cpu, memory), (disk, tasks)), bound) in rows.zip(bounds.as_chunks_mut().0) {
+    let rows = cpu.iter().zip(memory).zip(disk.iter().zip(tasks)).zip(owners);
+    for ((((cpu, memory), (disk, tasks)), owner), bound) in rows.zip(bounds.as_chunks_mut().0) {
+        let Some(factors) = factors.get(*owner as usize) else { continue };
+        let factors = factors.map(|factor| f32x16::splat(simd, factor));
         let rows = [cpu, memory, disk, tasks].map(|row| f32x16::from_slice(simd, row));
         let cost = rough_cost(rows, &factors);
         *bound = cost.into();
         first = first.min(cost);
     }
     first.as_slice().iter().copied().fold(f32::INFINITY, f32::min)
+}
+
+#[inline(always)]
+fn few_bounds_by<S: Simd>(
+    simd: S,
+    least: &[[f32; HALF_WIDTH]; DIMENSIONS],
+    factors: &[f32; DIMENSIONS],
+    most: f32,
+) -> ([f32; HALF_WIDTH], u64) {
+    let factors = factors.map(|factor| f32x16::splat(simd, factor));
+    let rows = least.each_ref().map(|row| f32x16::from_slice(simd, row));
+    let costs = rough_cost(rows, &factors);
+    (costs.into(), costs.simd_le(f32x16::splat(simd, most)).to_bitmask())
 }
 
 #[inline(always)]

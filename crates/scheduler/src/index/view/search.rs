@@ -7,12 +7,12 @@ use crate::cost::{Rank, dot};
 use crate::filter::Verdict;
 use crate::fleet::GroupId;
 use crate::fleet::lanes::BLOCK;
-use crate::index::cells::{CELL, Cell, Cells, Kind};
+use crate::index::Ground;
+use crate::index::cells::{CELL, Cell, Cells, Kind, each_within};
 use crate::index::columns::rounded_down;
 use crate::index::judgement::Judgement;
 use crate::index::kernel;
 use crate::index::view::{Pick, View};
-use crate::index::{Ground, number};
 
 /// A search gives up after so much effort, or one for so many nodes, if that is more: where many are alike, or few of the
 /// cheap ones can take the task, what a view remembers is quicker; but to make a view takes the longer the more nodes there
@@ -44,11 +44,11 @@ pub(crate) struct Found {
 /// What searches write down on their way, in memory that is there from the last one.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
-    /// What nobody in each cell costs less than, by group.
-    bounds: Vec<Vec<f32>>,
-    /// The cells that may have the best node, by the bits of that bound (which are in the order of what they stand for),
-    /// with their group and their number.
-    ahead: Vec<(u32, u32, u32)>,
+    /// What nobody in each patch of cells costs less than.
+    bounds: Vec<f32>,
+    /// The cells that may have the best node, by the bits of what nobody there costs less than (which are in the order of
+    /// what they stand for).
+    ahead: Vec<(u32, u32)>,
 }
 
 /// Where a node stands, and what its costs are multiplied by for its points and for its domain.
@@ -298,61 +298,40 @@ impl Search<'_> {
 
     /// Looks through all cells whose bound is not too high, those with the lowest ones first.
     fn sweep(&mut self, notes: &mut Notes) -> Option<()> {
-        let bounds = &mut notes.bounds;
-        let level = self.ground.level;
-        let (least, group, cell) = self.cells.bounds(level, &self.nodes.rough_factors, bounds);
+        let Notes { bounds, ahead } = notes;
+        let (cells, level, factors) = (self.cells, self.ground.level, &self.nodes.rough_factors);
+        // Who is the best where most is promised says who else need be looked at.
+        let Some((least, first)) = cells.bounds(level, factors, bounds) else { return Some(()) };
         if least > self.most_of_cells() {
             return Some(());
         }
-        let first = (group, cell);
-        self.look_into(group, cell)?;
-        if self.crowding.is_some() {
-            return self.sweep_crowded(notes, first);
-        }
-        for (group, bounds) in bounds.iter().enumerate() {
-            for (block, bounds) in bounds.as_chunks::<CELL>().0.iter().enumerate() {
-                let mut bits = kernel::at_most(level, bounds, self.most);
-                while bits != 0 {
-                    let bit = bits.trailing_zeros() as usize;
-                    bits &= bits - 1;
-                    let cell = block * CELL + bit;
-                    if bounds[bit] <= self.most && (group, cell) != first {
-                        self.look_into(group, cell)?;
-                    }
-                }
-            }
-        }
-        Some(())
-    }
-
-    /// The same where domains are crowded. In the cells with the lowest bounds most nodes are: it takes several to find one
-    /// that is not, so it pays to begin with those that promise most.
-    fn sweep_crowded(&mut self, notes: &mut Notes, first: (usize, usize)) -> Option<()> {
-        let Notes { bounds, ahead } = notes;
-        let most = self.most_of_cells();
+        self.look_into(first)?;
         ahead.clear();
-        for (group, bounds) in bounds.iter().enumerate() {
-            for (cell, bound) in bounds.iter().enumerate() {
-                if *bound <= most && (group, cell) != first {
-                    ahead.push((bound.to_bits(), number(group), number(cell)));
+        let most = self.most_of_cells();
+        each_within(level, bounds, most, |patch| {
+            cells.each_within(level, patch, factors, most, |bound, cell| {
+                if cell != first {
+                    ahead.push((bound.to_bits(), cell));
                 }
-            }
-        }
+            });
+        });
+        // Beginning with those that promise most, hardly any is left after a few.
         let in_order = ahead.len().min(CELLS_IN_ORDER);
         if in_order < ahead.len() {
             ahead.select_nth_unstable(in_order);
         }
         ahead[..in_order].sort_unstable();
-        for &(bound, group, cell) in ahead.iter() {
+        for &(bound, cell) in ahead.iter() {
             if f32::from_bits(bound) <= self.most_of_cells() {
-                self.look_into(group as usize, cell as usize)?;
+                self.look_into(cell)?;
             }
         }
         Some(())
     }
 
-    fn look_into(&mut self, group: usize, cell: usize) -> Option<()> {
-        let Some(cell) = self.cells.cell(group, cell) else { return Some(()) };
+    fn look_into(&mut self, cell: u32) -> Option<()> {
+        let Some((cell, group)) = self.cells.cell(cell) else { return Some(()) };
+        let group = group as usize;
         let nodes = self.nodes;
         let Some(factors) = nodes.rough_factors.get(group) else { return Some(()) };
         let Some(Kind { class, .. }) = nodes.rough_kinds.get(group).copied() else {
