@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 /// The longest name, in bytes.
 pub const NAME_LENGTH_MAX: usize = 63;
@@ -57,11 +58,11 @@ fn check(kind: &'static str, text: &str) -> Result<(), NameError> {
 }
 
 macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+    ($(#[$doc:meta])* $name:ident($text:ty), $kind:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
+        pub struct $name($text);
 
         impl $name {
             /// The name as text.
@@ -94,7 +95,7 @@ macro_rules! name_type {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0.as_ref().to_owned()
+                name.as_str().to_owned()
             }
         }
 
@@ -126,28 +127,29 @@ macro_rules! name_type {
 
 name_type!(
     /// The first token of every subject of one cluster.
-    Root, "the subject root");
+    Root(Arc<str>), "the subject root");
 name_type!(
     /// Whose work it is.
-    Namespace, "the namespace");
+    Namespace(Arc<str>), "the namespace");
 name_type!(
     /// A job's name, unique in its namespace.
-    JobName, "the job name");
+    JobName(Arc<str>), "the job name");
 name_type!(
     /// A task spec's name, unique in its job.
-    SpecName, "the task spec name");
+    SpecName(Arc<str>), "the task spec name");
 name_type!(
-    /// A node's name, unique in its cluster.
-    NodeName, "the node name");
+    /// A node's name, unique in its cluster. Nodes are looked up by it whenever a task comes or goes: up to 23 bytes of it
+    /// lie where it is held, and need not be fetched from somewhere else in memory.
+    NodeName(SmolStr), "the node name");
 name_type!(
     /// Where a node stands and a job may run.
-    Datacenter, "the datacenter");
+    Datacenter(Arc<str>), "the datacenter");
 name_type!(
     /// A login for registries that a node holds.
-    LoginName, "the registry login's name");
+    LoginName(Arc<str>), "the registry login's name");
 name_type!(
     /// A client's own name: of a manager, a worker, an operator or an observer.
-    UserName, "the user name");
+    UserName(SmolStr), "the user name");
 
 impl Root {
     /// The root that is meant when none is given.

@@ -14,6 +14,7 @@ use std::hash::{BuildHasherDefault, DefaultHasher, Hasher};
 use std::num::NonZeroU128;
 
 use longshore_proto::name::{JobKey, SpecName};
+use smallvec::SmallVec;
 
 /// A group, by a hash of what it is of: of a million groups two share one with a chance of 10^-27.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +60,9 @@ struct Held {
     tasks: u32,
 }
 
+/// What a node has tasks of, in the order of places. Seven fit with their number into one line of the processor's caches.
+type AllHeld = SmallVec<[Held; 7]>;
+
 /// Every group that has tasks, and how many of them each lane's node has.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Groups {
@@ -66,8 +70,8 @@ pub(crate) struct Groups {
     places: Numbers<GroupId>,
     groups: Vec<Counted>,
     vacant_groups: Vec<u32>,
-    /// By lane, in the order of places.
-    held: Vec<Vec<Held>>,
+    /// By lane.
+    held: Vec<AllHeld>,
 }
 
 impl Groups {
@@ -108,7 +112,7 @@ impl Groups {
     pub(super) fn add(&mut self, group: GroupId, lane: u32, tasks: u32) {
         let place = self.place(group);
         if self.held.len() <= lane as usize {
-            self.held.resize_with(lane as usize + 1, Vec::new);
+            self.held.resize_with(lane as usize + 1, AllHeld::new);
         }
         let held = &mut self.held[lane as usize];
         match find(held, place) {
@@ -253,7 +257,7 @@ mod tests {
         let live: std::collections::BTreeSet<GroupId> = model.keys().map(|(id, _)| *id).collect();
         assert_eq!(groups.len(), live.len());
         assert_eq!(groups.groups.len() - groups.vacant_groups.len(), live.len());
-        assert_eq!(groups.held.iter().map(Vec::len).sum::<usize>(), model.len());
+        assert_eq!(groups.held.iter().map(|held| held.len()).sum::<usize>(), model.len());
         let bits =
             |group: &Counted| group.lanes.values().map(|bits| bits.count_ones()).sum::<u32>();
         assert_eq!(groups.groups.iter().map(bits).sum::<u32>() as usize, model.len());

@@ -33,10 +33,34 @@ pub struct Machine<'a> {
 }
 
 /// A machine, with what it has and what it has promised. To be read; [`crate::Fleet`] alone changes it.
+///
+/// What each task changes that comes or goes stands first, in two lines of the processor's caches: of a large fleet hardly
+/// any node is in them when its turn comes.
 #[derive(Debug, Clone, PartialEq)]
+#[repr(C, align(64))]
 pub struct Node {
+    /// What its tasks were promised.
+    pub committed: Resources,
+    /// What was promised since the last measurement, which cannot show in it yet.
+    promised_since: Resources,
+    /// What it offers.
+    pub capacity: Resources,
+    /// What is in use on it by whomever, smoothed; absent when stale or never heard.
+    pub measured: Option<Resources>,
+    /// The node's place in the fixed order that breaks ties.
+    tie: u64,
+    /// How many tasks hold something of it.
+    pub tasks: u32,
+    /// How many tasks it takes.
+    pub tasks_max: u32,
+    /// What the manager thinks of it.
+    pub status: NodeStatus,
+    /// Whether an operator lets it take new tasks.
+    pub eligibility: Eligibility,
     /// Its name.
     pub name: NodeName,
+    /// How many tasks hold each port: facts are not refused, so it may be more than one.
+    ports: BTreeMap<(u16, Protocol), u32>,
     /// Where it stands.
     pub datacenter: Datacenter,
     /// What its operator says of it.
@@ -45,26 +69,6 @@ pub struct Node {
     pub attributes: Arc<BTreeMap<String, String>>,
     /// The folders below which tasks may mount.
     pub mount_paths: Arc<[String]>,
-    /// What the manager thinks of it.
-    pub status: NodeStatus,
-    /// Whether an operator lets it take new tasks.
-    pub eligibility: Eligibility,
-    /// What it offers.
-    pub capacity: Resources,
-    /// How many tasks it takes.
-    pub tasks_max: u32,
-    /// What its tasks were promised.
-    pub committed: Resources,
-    /// How many tasks hold something of it.
-    pub tasks: u32,
-    /// What is in use on it by whomever, smoothed; absent when stale or never heard.
-    pub measured: Option<Resources>,
-    /// What was promised since the last measurement, which cannot show in it yet.
-    promised_since: Resources,
-    /// How many tasks hold each port: facts are not refused, so it may be more than one.
-    ports: BTreeMap<(u16, Protocol), u32>,
-    /// The node's place in the fixed order that breaks ties.
-    tie: u64,
 }
 
 impl Node {

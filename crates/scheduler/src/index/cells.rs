@@ -352,8 +352,8 @@ mod tests {
 
     /// A node of a class whose figures are this, open and measured unless it is said otherwise.
     fn node(class: u32, live: [f64; DIMENSIONS], standing: Verdict, is_stale: bool) -> Figures {
-        let free = [1.0; DIMENSIONS];
-        Figures { live, free, committed: live, tie: 0, class, standing, is_stale }
+        let (free, room) = ([1.0; DIMENSIONS], [1.0; DIMENSIONS]);
+        Figures { live, free, room, committed: live, tie: 0, class, standing, is_stale }
     }
 
     /// Every node that is expected is where it is looked for, with what nobody in its cell is below, and nobody else is.

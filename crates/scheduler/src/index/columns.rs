@@ -18,8 +18,8 @@ const SCARCE_MAX: usize = 64;
 /// One figure of each node of a block.
 pub(crate) type Lane64 = [f64; BLOCK];
 
-/// The figures of one node, close together for whoever looks at it alone. What tells that it is behind, as most are, lies
-/// in one line of the processor's caches, and what else is asked of the others in the next one.
+/// The figures of one node, close together for whoever looks at it alone. What tells most of the time whether it is the best
+/// lies in one line of the processor's caches, and what else may be asked in the next one.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Figures {
@@ -32,6 +32,8 @@ pub(crate) struct Figures {
     pub(crate) standing: Verdict,
     /// Whether it has no fresh measurement.
     pub(crate) is_stale: bool,
+    /// At most what is free, in figures of half the size.
+    pub(crate) room: Room,
     /// What is free.
     pub(crate) free: [f64; DIMENSIONS],
     /// What costs are made of, by what is committed alone.
@@ -44,6 +46,7 @@ impl Figures {
         let nobody = [f64::INFINITY; DIMENSIONS];
         Self {
             live: nobody,
+            room: [f32::INFINITY; DIMENSIONS],
             free: nobody,
             committed: nobody,
             tie: u64::MAX,
@@ -58,9 +61,11 @@ impl Figures {
         let load = node.load();
         let Row { live, committed } =
             model.map_or_else(Row::default, |model| model.row(&load, fleet.base_log2()));
+        let free = load.free();
         Self {
             live,
-            free: load.free(),
+            room: free.map(rounded_down),
+            free,
             committed,
             tie: node.tie(),
             class: fleet.lanes().class(lane as usize),
@@ -146,7 +151,7 @@ impl Block {
     }
 }
 
-/// The least that is free in a block, of each dimension, rounded down.
+/// What is free on a node, or the least that is in a block, of each dimension, rounded down.
 pub(crate) type Room = [f32; DIMENSIONS];
 
 /// The figures of every node.
@@ -219,10 +224,10 @@ impl Columns {
         if self.scarce.len() <= SCARCE_FEW {
             for at in self.scarce.iter().copied() {
                 let nodes = &self.nodes[at * BLOCK..(at + 1) * BLOCK];
-                let mut least = [f64::INFINITY; DIMENSIONS];
+                let mut least = [f32::INFINITY; DIMENSIONS];
                 for node in nodes {
-                    let free = node.free;
-                    least = std::array::from_fn(|r| least[r].min(free[r]));
+                    let Figures { free, room, .. } = node;
+                    least = std::array::from_fn(|r| least[r].min(room[r]));
                     if node.standing == Verdict::FEASIBLE
                         && let Some(lack) =
                             (0..DIMENSIONS).find(|r| filter::lacks(free[*r], wanted[*r]))
@@ -230,7 +235,7 @@ impl Columns {
                         counts[lack] += 1;
                     }
                 }
-                self.room[at] = least.map(rounded_down);
+                self.room[at] = least;
             }
             return Some(counts);
         }
@@ -277,8 +282,8 @@ impl Columns {
         self.standings[usize::from(node.standing.0)] -= 1;
         self.standings[usize::from(figures.standing.0)] += 1;
         *node = figures;
-        for (room, free) in self.room[lane as usize / BLOCK].iter_mut().zip(figures.free) {
-            *room = room.min(rounded_down(free));
+        for (least, room) in self.room[lane as usize / BLOCK].iter_mut().zip(figures.room) {
+            *least = least.min(room);
         }
     }
 

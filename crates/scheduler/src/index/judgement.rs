@@ -20,7 +20,7 @@ use crate::filter::{self, Reason, Verdict};
 use crate::fleet::lanes::BLOCK;
 use crate::index::Ground;
 use crate::index::cells::{Cells, Kind};
-use crate::index::columns::{self, Figures, Lane64, Summary};
+use crate::index::columns::{self, Figures, Lane64, Room, Summary};
 use crate::index::kernel::{self, Factors};
 use crate::index::profile::Profile;
 use crate::index::subject::{Company, Owned};
@@ -32,6 +32,8 @@ pub(crate) struct Judgement {
     pub(super) demand: Owned,
     /// What is wanted of each dimension, to be compared; what is not wanted is never lacking.
     wanted: [f64; DIMENSIONS],
+    /// At least that, in figures of half the size.
+    rough_wanted: Room,
     pub(super) company: Company,
     pub(super) profile: Arc<Profile>,
     /// By class of capacity.
@@ -85,6 +87,7 @@ impl Judgement {
         let new = Self {
             demand,
             wanted,
+            rough_wanted: wanted.map(|wanted| -columns::rounded_down(-wanted)),
             company,
             profile,
             factors: Vec::new(),
@@ -239,7 +242,9 @@ impl Judgement {
     /// Whether a node has enough of everything.
     #[inline]
     pub(super) fn has_room_at(&self, node: &Figures) -> bool {
-        (0..DIMENSIONS).fold(true, |all, r| all & (self.wanted[r] <= node.free[r]))
+        // Where there is plenty, as most often, this tells without what lies further away.
+        (0..DIMENSIONS).fold(true, |all, r| all & (self.rough_wanted[r] <= node.room[r]))
+            || (0..DIMENSIONS).fold(true, |all, r| all & (self.wanted[r] <= node.free[r]))
     }
 
     /// Whether every node of a block has enough of everything.
@@ -381,7 +386,7 @@ impl Judgement {
     }
 
     /// The cost of a feasible node, with the weight of its points.
-    fn adjusted(&self, node: &Figures, weight: f64) -> f64 {
+    pub(super) fn adjusted(&self, node: &Figures, weight: f64) -> f64 {
         let penalty = if node.is_stale { STALE_FACTOR } else { 1.0 };
         dot(&node.live, &self.factors[node.class as usize]) * penalty * weight
     }

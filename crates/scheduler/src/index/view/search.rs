@@ -46,9 +46,9 @@ pub(crate) struct Found {
 pub(crate) struct Notes {
     /// What nobody in each patch of cells costs less than.
     bounds: Vec<f32>,
-    /// The cells that may have the best node, by the bits of what nobody there costs less than (which are in the order of
-    /// what they stand for).
-    ahead: Vec<(u32, u32)>,
+    /// The cells that may have the best node, each behind the bits of what nobody there costs less than (which are in the
+    /// order of what they stand for).
+    ahead: Vec<u64>,
 }
 
 /// Where a node stands, and what its costs are multiplied by for its points and for its domain.
@@ -62,6 +62,10 @@ struct Standing {
 impl Standing {
     const NONE: Self = Self { rank: Rank::NONE, weight: 1.0, apart: 1.0 };
 
+    fn cost(&self) -> f64 {
+        self.rank.first
+    }
+
     fn lane(&self) -> u32 {
         self.rank.key.lane
     }
@@ -69,28 +73,23 @@ impl Standing {
     fn is_before(&self, other: &Self) -> bool {
         self.rank.order(&other.rank).is_lt()
     }
+
+    fn pick(&self) -> Option<Pick> {
+        let Self { apart, weight, .. } = *self;
+        self.rank.key.is_some().then_some(Pick { lane: self.lane(), apart, weight })
+    }
 }
 
 /// The best two nodes so far.
-#[derive(Debug, Clone, Copy)]
-struct Best([Standing; 2]);
+type Best = [Standing; 2];
 
-impl Best {
-    const NONE: Self = Self([Standing::NONE; 2]);
-
-    fn add(&mut self, one: Standing) {
-        let [first, second] = self.0;
-        if one.is_before(&first) {
-            self.0 = [one, first];
-        } else if one.is_before(&second) {
-            self.0[1] = one;
-        }
-    }
-
-    fn pick(&self, at: usize) -> Option<Pick> {
-        let Standing { rank, weight, apart } = self.0[at];
-        let lane = rank.key.lane;
-        rank.key.is_some().then_some(Pick { lane, apart, weight })
+/// A node is among the best two if it is before one of them.
+fn add(best: &mut Best, one: Standing) {
+    let [first, second] = best;
+    if one.is_before(first) {
+        *best = [one, *first];
+    } else if one.is_before(second) {
+        *second = one;
     }
 }
 
@@ -171,8 +170,8 @@ impl View {
             most: f32::INFINITY,
             effort: 0,
             effort_max: EFFORT_MIN.max(ground.fleet.lanes().len() / LANES_PER_EFFORT),
-            fresh: Best::NONE,
-            stale: Best::NONE,
+            fresh: [Standing::NONE; 2],
+            stale: [Standing::NONE; 2],
         };
         for lane in cells.stale() {
             search.look(*lane, ground.columns.node(*lane as usize).class, true);
@@ -190,12 +189,12 @@ impl View {
             return None;
         }
         let (fresh, stale) = (search.fresh, search.stale);
-        let best = self.choose(ground, fresh.pick(0), stale.pick(0));
+        let best = self.choose(ground, fresh[0].pick(), stale[0].pick());
         let next = best.filter(|_| with_next).and_then(|best| {
-            if fresh.pick(0).is_some_and(|one| one.lane == best.lane) {
-                self.choose(ground, fresh.pick(1), stale.pick(0))
+            if fresh[0].lane() == best.lane {
+                self.choose(ground, fresh[1].pick(), stale[0].pick())
             } else {
-                self.choose(ground, fresh.pick(0), stale.pick(1))
+                self.choose(ground, fresh[0].pick(), stale[1].pick())
             }
         });
         Some(Found { best, next })
@@ -205,7 +204,7 @@ impl View {
 impl Search<'_> {
     /// Whoever comes after this is not asked for.
     fn last(&self) -> &Standing {
-        &self.fresh.0[usize::from(self.with_next)]
+        &self.fresh[usize::from(self.with_next)]
     }
 
     /// What costs on a node are multiplied by for the domain that it is in.
@@ -227,7 +226,8 @@ impl Search<'_> {
         let node = ground.columns.node(at);
         let Some(factors) = nodes.factors.get(class as usize) else { return };
         // Most are behind without what lies further away.
-        if !of_stale && dot(&node.live, factors) * self.weight_of_all > self.last().rank.first {
+        let cost = dot(&node.live, factors);
+        if !of_stale && cost * self.weight_of_all > self.last().cost() {
             return;
         }
         if !nodes.has_room_at(node) {
@@ -239,11 +239,11 @@ impl Search<'_> {
         let key = nodes.key_weighing(ground, at, node, weight);
         let one = Standing { rank: Rank::new(ground.kind, key, apart), weight, apart };
         if of_stale {
-            return self.stale.add(one);
+            return add(&mut self.stale, one);
         }
-        if one.is_before(self.last()) && self.fresh.0.iter().all(|known| known.lane() != lane) {
-            self.fresh.add(one);
-            let most = self.last().rank.first / self.weight_least * SLACK;
+        if one.is_before(self.last()) && self.fresh.iter().all(|known| known.lane() != lane) {
+            add(&mut self.fresh, one);
+            let most = self.last().cost() / self.weight_least * SLACK;
             self.most = (most as f32).next_up() + f32::MIN_POSITIVE;
         }
     }
@@ -311,18 +311,21 @@ impl Search<'_> {
         each_within(level, bounds, most, |patch| {
             cells.each_within(level, patch, factors, most, |bound, cell| {
                 if cell != first {
-                    ahead.push((bound.to_bits(), cell));
+                    ahead.push(u64::from(bound.to_bits()) << 32 | u64::from(cell));
                 }
             });
         });
         // Beginning with those that promise most, hardly any is left after a few.
-        let in_order = ahead.len().min(CELLS_IN_ORDER);
-        if in_order < ahead.len() {
-            ahead.select_nth_unstable(in_order);
+        for _ in 0..CELLS_IN_ORDER {
+            let Some(at) = (0..ahead.len()).min_by_key(|at| ahead[*at]) else { return Some(()) };
+            let (bound, cell) = halves(ahead.swap_remove(at));
+            if bound > self.most_of_cells() {
+                return Some(());
+            }
+            self.look_into(cell)?;
         }
-        ahead[..in_order].sort_unstable();
-        for &(bound, cell) in ahead.iter() {
-            if f32::from_bits(bound) <= self.most_of_cells() {
+        for (bound, cell) in ahead.drain(..).map(halves) {
+            if bound <= self.most_of_cells() {
                 self.look_into(cell)?;
             }
         }
@@ -379,6 +382,11 @@ impl Search<'_> {
             costs[slot] *= if is_crowded { apart_least } else { level };
         }
     }
+}
+
+/// What nobody in a cell costs less than, and which it is.
+fn halves(ahead: u64) -> (f32, u32) {
+    (f32::from_bits((ahead >> 32) as u32), ahead as u32)
 }
 
 #[cfg(test)]
