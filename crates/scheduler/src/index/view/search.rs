@@ -22,6 +22,9 @@ const LANES_PER_EFFORT: usize = 16;
 const LOOK_EFFORT: usize = 4;
 /// Where the least crowded domains have no more nodes than this, each is looked at.
 const LEVEL_FEW_MAX: usize = 128;
+/// Of the cells whose bound is between the lowest and what the best node so far costs, the first part is looked through before
+/// the others are thought of.
+const NEAR: f32 = 0.25;
 /// So many of the cells that may have the best node are looked into in the order of their bounds: after that, hardly any is
 /// left.
 const CELLS_IN_ORDER: usize = 32;
@@ -298,31 +301,46 @@ impl Search<'_> {
 
     /// Looks through all cells whose bound is not too high, those with the lowest ones first.
     fn sweep(&mut self, notes: &mut Notes) -> Option<()> {
-        let Notes { bounds, ahead } = notes;
-        let (cells, level, factors) = (self.cells, self.ground.level, &self.nodes.rough_factors);
+        let level = self.ground.level;
+        let found = self.cells.bounds(level, &self.nodes.rough_factors, &mut notes.bounds);
         // Who is the best where most is promised says who else need be looked at.
-        let Some((least, first)) = cells.bounds(level, factors, bounds) else { return Some(()) };
+        let Some((least, first)) = found else { return Some(()) };
         if least > self.most_of_cells() {
             return Some(());
         }
         self.look_into(first)?;
+        // Of very many that may be as good those that promise most say that hardly any other is.
+        let near = least + (self.most_of_cells() - least) * NEAR;
+        self.look_between(notes, first, (f32::NEG_INFINITY, near))?;
+        if near < self.most_of_cells() {
+            self.look_between(notes, first, (near, self.most_of_cells()))?;
+        }
+        Some(())
+    }
+
+    /// Looks through the cells whose bound is above the one figure and not above the other, but for the first one.
+    fn look_between(
+        &mut self,
+        notes: &mut Notes,
+        first: u32,
+        (above, most): (f32, f32),
+    ) -> Option<()> {
+        let Notes { bounds, ahead } = notes;
+        let (cells, level, factors) = (self.cells, self.ground.level, &self.nodes.rough_factors);
         ahead.clear();
-        let most = self.most_of_cells();
         each_within(level, bounds, most, |patch| {
             cells.each_within(level, patch, factors, most, |bound, cell| {
-                if cell != first {
+                if bound > above && cell != first {
                     ahead.push(u64::from(bound.to_bits()) << 32 | u64::from(cell));
                 }
             });
         });
-        // Beginning with those that promise most, hardly any is left after a few.
         for _ in 0..CELLS_IN_ORDER {
             let Some(at) = (0..ahead.len()).min_by_key(|at| ahead[*at]) else { return Some(()) };
-            let (bound, cell) = halves(ahead.swap_remove(at));
-            if bound > self.most_of_cells() {
-                return Some(());
-            }
+            let (_, cell) = halves(ahead.swap_remove(at));
             self.look_into(cell)?;
+            let most = self.most_of_cells();
+            ahead.retain(|one| halves(*one).0 <= most);
         }
         for (bound, cell) in ahead.drain(..).map(halves) {
             if bound <= self.most_of_cells() {
