@@ -2,7 +2,7 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | [`load`] | workers by the thousand, with containers made of memory
+//! | [`load`] | workers by the thousand, with containers made of memory |
 //! | [`port`] | ports for servers, of tests too
 //! | [`scheduler`] | the scheduler beside the plain scan |
 //! | [`report`] | figures to files |

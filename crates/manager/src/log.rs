@@ -502,8 +502,7 @@ impl Look {
         Ok(judge::end(&self.stream, info.as_ref(), &self.created, known, applied)?)
     }
 
-    /// What the server says of the stream; `None` when it says that there is no such stream.
-    /// What the server says of the log; nothing where there is none.
+    /// What the server says of the log; `None` when it says that there is none.
     pub(crate) async fn info(&self) -> Result<Option<Info>, ManagerError> {
         match self.context.get_stream(&self.stream).await {
             Ok(stream) => Ok(Some(stream.cached_info().clone())),

@@ -372,23 +372,19 @@ impl Atlas {
     ) -> Option<(f32, u32)> {
         bounds.resize(self.least[0].len(), f32::INFINITY);
         let mut most = kernel::bounds(level, &self.least, factors, &self.owners, bounds);
-        let mut first = None;
+        let mut first: Option<(f32, u32)> = None;
         // Most often it is in the patch of which the least is known, and hardly any other then is as low.
-        each_within(level, bounds, most, |patch| {
-            self.each_within(level, patch, factors, f32::INFINITY, |bound, cell| {
-                if first.is_none_or(|(least, _)| bound < least) {
-                    first = Some((bound, cell));
-                }
+        for _ in 0..2 {
+            let known = first.map_or(f32::INFINITY, |(least, _)| least);
+            each_within(level, bounds, most, |patch| {
+                self.each_within(level, patch, factors, known, |bound, cell| {
+                    if first.is_none_or(|(least, _)| bound < least) {
+                        first = Some((bound, cell));
+                    }
+                });
             });
-        });
-        most = first?.0;
-        each_within(level, bounds, most, |patch| {
-            self.each_within(level, patch, factors, most, |bound, cell| {
-                if first.is_none_or(|(least, _)| bound < least) {
-                    first = Some((bound, cell));
-                }
-            });
-        });
+            most = first?.0;
+        }
         first
     }
 

@@ -309,11 +309,15 @@ impl Search<'_> {
             return Some(());
         }
         self.look_into(first)?;
-        // Of very many that may be as good those that promise most say that hardly any other is.
-        let near = least + (self.most_of_cells() - least) * NEAR;
-        self.look_between(notes, first, (f32::NEG_INFINITY, near))?;
-        if near < self.most_of_cells() {
-            self.look_between(notes, first, (near, self.most_of_cells()))?;
+        let (mut above, most) = (f32::NEG_INFINITY, self.most_of_cells());
+        if most.is_finite() {
+            // Of very many that may be as good those that promise most say that hardly any other is.
+            let near = least + (most - least) * NEAR;
+            self.look_between(notes, first, (above, near))?;
+            above = near;
+        }
+        if above < self.most_of_cells() {
+            self.look_between(notes, first, (above, self.most_of_cells()))?;
         }
         Some(())
     }
@@ -411,8 +415,9 @@ fn halves(ahead: u64) -> (f32, u32) {
 mod tests {
     use std::collections::BTreeSet;
 
+    use longshore_proto::constraint::Constraint;
     use longshore_proto::name::{JobKey, Namespace};
-    use longshore_proto::spec::{Resources, SchedulerKind, Spread};
+    use longshore_proto::spec::{Affinity, Resources, SchedulerKind, Spread};
 
     use crate::index::{Ask, Index};
     use crate::testing::{demand, join, join_with, name, port, resources};
@@ -457,6 +462,33 @@ mod tests {
         let spread = [Spread::usual("label.zone".parse().unwrap())];
         let apart = Demand { spread: &spread, ..demand(3, 5) };
         assert!(found(&fleet, &apart, SchedulerKind::Epvm, Ask::Best).is_some());
+    }
+
+    #[test]
+    fn costs_beyond_figures_of_half_the_size_keep_nobody_out() {
+        // With so many nodes as many points as there can be make more of a cost than such a figure holds.
+        let nodes = 4_200;
+        let mut fleet = Fleet::default();
+        for node in 0..nodes {
+            let named = name(&format!("n{node}"));
+            // The larger ones cost less, and are told of after the others.
+            let capacity = resources(500 + 500 * (node % 2), 500 + 500 * (node % 2));
+            join_with(&mut fleet, named.as_str(), capacity, &[("zone", "a")]);
+            fleet.set_measured(&named, Some(Resources::ZERO));
+            fleet.reserve(&named, &demand(node * 7 % 350, node * 13 % 350));
+        }
+        let constraint: Constraint = "label.zone exists".parse().unwrap();
+        let disliked = Affinity { constraint, weight: -100 };
+        let affinities = vec![disliked; 10];
+        let mut index = Index::new(SchedulerKind::Epvm);
+        // Asked so often, what all are disliked by gets cells of its own.
+        for size in 1..120 {
+            let wanted = Demand { affinities: &affinities, ..demand(size, 121 - size) };
+            let (view, ground) = index.view(&fleet, &wanted, Ask::Best);
+            let best = view.pick(&ground).unwrap();
+            let placed = plain::place(&fleet, &wanted, Policy::Epvm).unwrap().node;
+            assert_eq!(best.name(&fleet), Some(&placed), "{size}");
+        }
     }
 
     #[test]
