@@ -25,6 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
+use crate::beside::{blocking, forget_ended};
 use crate::health;
 use crate::metrics;
 use crate::probe::{self, Probe};
@@ -632,15 +633,6 @@ async fn connect(options: longshore_bus::Options, driver: mpsc::Sender<Message>)
     let _ = driver.send(message).await;
 }
 
-/// Forgets what has ended beside the loop. What has panicked there answers nothing any more, and the brain would wait for
-/// it for ever: the worker ends, and the next one looks at what is there.
-fn forget_ended(beside: &mut JoinSet<()>) -> Result<(), WorkerError> {
-    while let Some(ended) = beside.try_join_next() {
-        ended.map_err(|_| WorkerError::Broken { part: "work beside its loop" })?;
-    }
-    Ok(())
-}
-
 /// Tells the operator what a step has decided.
 fn tell(write: &Write) {
     match write {
@@ -667,36 +659,4 @@ fn now_at(elapsed: Duration) -> Now {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { time: Time(millis(elapsed)), wall_ms: millis(wall) }
-}
-
-/// Runs what may wait for the disk on a thread that may.
-async fn blocking<T: Send + 'static>(
-    part: &'static str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, WorkerError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| WorkerError::Broken { part })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_panic_beside_the_loop_ends_the_worker_and_nothing_else_does() {
-        let mut beside = JoinSet::new();
-        beside.spawn(async {});
-        beside.spawn(std::future::pending());
-        while beside.len() > 1 {
-            forget_ended(&mut beside).unwrap();
-            tokio::task::yield_now().await;
-        }
-        beside.spawn(async { panic!("a bug") });
-        let error = loop {
-            match forget_ended(&mut beside) {
-                Ok(()) => tokio::task::yield_now().await,
-                Err(error) => break error,
-            }
-        };
-        assert!(matches!(error, WorkerError::Broken { .. }), "{error}");
-    }
 }

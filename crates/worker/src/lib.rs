@@ -10,6 +10,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | `driver` | the loop: input → brain → store → actions |
+//! | `beside` | what runs beside it: what has ended, and what waits for the disk |
 //! | `session` | what is said to the leader: register, sync, reports |
 //! | `watch` | whether the runtime answers, and its events |
 //! | `health` | questions to tasks whether they do their work |
@@ -22,6 +23,7 @@
 //! A worker's end, planned or not, leaves its containers running ([`OnShutdown::Keep`]); the next start
 //! adopts them.
 
+mod beside;
 mod disk;
 mod driver;
 mod exec;
