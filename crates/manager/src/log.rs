@@ -164,6 +164,17 @@ impl Log {
             .map_err(|error| ManagerError::Read { detail: error.to_string() })
     }
 
+    /// What stands in the log at a sequence; `None` when nothing does, or there is no log.
+    pub(crate) async fn message_at(
+        core: &Bus,
+        sequence: u64,
+    ) -> Result<Option<Bytes>, ManagerError> {
+        match find(&context(core), &log_stream(core.root())).await? {
+            Some(stream) => message(&stream, sequence).await,
+            None => Ok(None),
+        }
+    }
+
     /// When this log's stream was created, as the server says it.
     pub(crate) fn created_at(&self) -> String {
         self.look.created.clone()

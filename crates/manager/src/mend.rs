@@ -13,7 +13,7 @@ use longshore_bus::Bus;
 use longshore_core::cluster::record::Record;
 use longshore_core::cluster::state::Meta;
 use longshore_core::leadership::mend::{
-    LOOK_INTERVAL_MS, PATIENCE_MS, Patience, Proof, may_heal, may_join, may_read_on,
+    LOOK_INTERVAL_MS, PATIENCE_MS, Patience, Proof, holds_past, may_heal, may_join, may_read_on,
 };
 use longshore_proto::name::UserName;
 use tokio::sync::watch;
@@ -109,6 +109,9 @@ impl Mender<'_> {
     /// Takes over the snapshot in the bucket, if there is one that continues what this store holds. True, too, where that
     /// is not needed, because the log is whole.
     async fn join(&self, meta: &Meta, broken: &Broken) -> Result<bool, ManagerError> {
+        if matches!(broken, Broken::Replaced { .. }) && self.recognises(meta).await? {
+            return Ok(true);
+        }
         let bucket = Bucket::open(self.core, self.keeping.replicas).await?;
         let file = self.store.points().passing("incoming");
         if !bucket.download(&file).await? {
@@ -137,6 +140,25 @@ impl Mender<'_> {
             Ok(true)
         });
         joined.await.map_err(|_| ManagerError::Bug("the thread that reads snapshots ended"))?
+    }
+
+    /// Whether another log than the known one holds all that this store does. Then it is the store's own from now on.
+    async fn recognises(&self, meta: &Meta) -> Result<bool, ManagerError> {
+        let Some(log) = Log::told(self.core).await? else { return Ok(false) };
+        let found = match meta.record_sequence {
+            0 => None,
+            tip => Log::message_at(self.core, tip).await?,
+        };
+        if !holds_past(meta, &log, found.as_deref()) {
+            return Ok(false);
+        }
+        info!(
+            index = meta.index,
+            created = log.created,
+            "the log was made anew, and holds all that this store does; reading it on"
+        );
+        self.store.set_log_created(&log.created)?;
+        Ok(true)
     }
 
     /// Makes the own store the truth.

@@ -133,8 +133,14 @@ async fn a_leader_whose_log_loses_its_end_notices_and_heals_it_with_all_that_was
     assert!(cluster.manager("m1").is_running());
 }
 
-/// Two managers that have both led, and a job; both killed, and the log lost.
+/// Two managers that have both led, and a job of each; both killed, and the log lost.
 async fn both_have_led() -> Cluster {
+    let mut cluster = both_led_and_died().await;
+    lose_streams(&mut cluster).await;
+    cluster
+}
+
+async fn both_led_and_died() -> Cluster {
     let mut cluster = Cluster::start().await;
     let api = cluster.api().await;
     cluster.start_standby("m2", &[]).await;
@@ -143,8 +149,51 @@ async fn both_have_led() -> Cluster {
     cluster.manager("m2").says("this manager leads", SOON).await;
     api.submit(&api::service("second")).await.unwrap();
     cluster.manager("m2").kill();
-    lose_streams(&mut cluster).await;
     cluster
+}
+
+/// The server loses the log, and some of its messages are stored under its name anew.
+async fn make_log_anew(cluster: &mut Cluster, messages: impl Fn(u64) -> u64) {
+    let core = cluster.bus(ManagerCore, "m2").await;
+    let context = jetstream::new(core.client().clone());
+    let old = context.get_stream("longshore-log").await.unwrap();
+    let (config, last) = (old.cached_info().config.clone(), old.cached_info().state.last_sequence);
+    let mut kept = Vec::new();
+    for sequence in 1..=messages(last) {
+        kept.push(old.get_raw_message(sequence).await.unwrap());
+    }
+    cluster.nats.kill();
+    std::fs::remove_dir_all(streams(cluster).join("longshore-log")).unwrap();
+    cluster.nats.restart().await;
+    let core = cluster.bus(ManagerCore, "m2").await;
+    let context = jetstream::new(core.client().clone());
+    context.create_stream(config).await.unwrap();
+    for message in kept {
+        let stored = context.publish(message.subject, message.payload).await.unwrap();
+        assert_eq!(stored.await.unwrap().sequence, message.sequence);
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_restored_whole_is_read_on_and_one_that_was_not_is_refused_by_whoever_knows_more()
+ {
+    let mut cluster = both_led_and_died().await;
+    make_log_anew(&mut cluster, |last| last).await;
+    cluster.start_manager("m1", &[]);
+    cluster.start_manager("m2", &[]);
+    for name in ["m1", "m2"] {
+        cluster.manager(name).says("the log was made anew, and holds all", SOON).await;
+    }
+    let api = cluster.answers().await;
+    goes_on(&api, &["web", "second"]).await;
+    for name in ["m1", "m2"] {
+        assert!(!cluster.manager(name).log().contains("healing the log"), "{name}");
+        cluster.manager(name).kill();
+    }
+    make_log_anew(&mut cluster, |last| last - 1).await;
+    let m2 = cluster.data_dir("m2");
+    let said = fails(cluster.spawn_manager("m2", &m2, &[])).await;
+    assert!(said.contains("and the store was built from one created at"), "{said}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //!
 //! | what is found | what is done |
 //! |---|---|
+//! | another log under the name of the known one, with the store's last record in its place: all before it is there, too | the log is the store's own, and is read on |
 //! | a snapshot of more than the log had when its end was told, and the log goes on behind that now | the log is read on |
 //! | a snapshot that continues what the store holds | it is taken over, and the log read on from there |
 //! | none, no other manager ever belonged to the cluster, and its journal holds its own last record and what still stands in the log | its store holds all that was ever acknowledged: it heals the log |
@@ -137,6 +138,17 @@ pub fn may_read_on(meta: &Meta, broken: &Broken, known: Option<&str>, log: &Info
     matches!(broken, Broken::Lacks { .. })
         && known == Some(&*log.created)
         && log.last > meta.stream_sequence
+}
+
+/// Whether another log than the one that is known holds all that a store has applied: `found` is what stands where the store's
+/// last record stood. A log may be lost before anybody has written to it, and be made anew by another manager; whoever did not
+/// look meanwhile writes its first record, and all others, to the new one. A store without a record contradicts no log that
+/// has one; an empty log may be all that is left of a cluster that the store had only not heard of yet.
+pub fn holds_past(meta: &Meta, log: &Info, found: Option<&[u8]>) -> bool {
+    if meta.stream_sequence == 0 {
+        return meta.index == 0 && log.last > 0;
+    }
+    meta.record_sequence > 0 && found.is_some_and(|found| Hash::of(found) == meta.chain)
 }
 
 /// Whether the log has whatever the snapshots hold, asked by whoever is about to lead: `newest` is the newest one, looked at
@@ -342,6 +354,22 @@ mod tests {
         assert!(!reads_on(6, &Broken::Contradicts { index: 5 }));
         let another = Info { created: "tuesday".into(), first: 1, last: 9 };
         assert!(!may_read_on(&meta(5, b"five"), &lacks, Some(MONDAY), &another));
+    }
+
+    #[test]
+    fn a_log_that_was_made_anew_is_the_own_one_where_the_last_record_stands_in_its_place() {
+        let own = Meta { record_sequence: 5, stream_sequence: 6, ..meta(5, b"five") };
+        assert!(holds_past(&own, &log(1), Some(b"five")));
+        assert!(!holds_past(&own, &log(1), Some(b"other")), "another cluster");
+        assert!(!holds_past(&own, &log(1), None), "it is shorter, or trimmed");
+        let moved = Meta { record_sequence: 0, ..own };
+        assert!(!holds_past(&moved, &log(1), Some(b"five")), "a state that a log was healed with");
+        let nothing = Meta::default();
+        assert!(holds_past(&nothing, &log(1), None));
+        let empty = Info { created: MONDAY.into(), first: 1, last: 0 };
+        assert!(!holds_past(&nothing, &empty, None), "it may be lost once more");
+        let skipped = Meta { stream_sequence: 1, ..Meta::default() };
+        assert!(!holds_past(&skipped, &log(1), Some(b"no record")), "it would not read message 1");
     }
 
     #[test]

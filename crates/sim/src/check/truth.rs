@@ -178,9 +178,14 @@ impl Truth {
         (self.stands.records_skipped, self.stands.stream_sequence)
     }
 
-    /// Whether what stands in the log has gone on from what stands once in a state.
+    /// Whether what stands in the log has gone on from what stands once in a state: the record after it is younger than the
+    /// place where it goes on. Else that record would be lost by going on there.
     pub(super) fn goes_on_from(&self, meta: &Meta) -> bool {
-        self.stands.index > meta.index && self.chains.get(&meta.index) == Some(&meta.chain)
+        let next =
+            self.chains.get(&(meta.index + 1)).and_then(|next| self.records.get(&short(*next)));
+        self.stands.index > meta.index
+            && self.chains.get(&meta.index) == Some(&meta.chain)
+            && next.is_some_and(|(_, sequence)| *sequence > meta.stream_sequence)
     }
 
     /// The log goes on behind the state of a manager, with this standing once in it.

@@ -8,7 +8,8 @@ use longshore_core::cluster::record::Record;
 use longshore_core::cluster::state::Meta;
 use longshore_core::leadership::log::{Broken, Info};
 use longshore_core::leadership::mend::{
-    LOOK_INTERVAL_MS, Listed, PATIENCE_MS, Patience, Proof, may_heal, may_join, may_read_on, moved,
+    LOOK_INTERVAL_MS, Listed, PATIENCE_MS, Patience, Proof, holds_past, may_heal, may_join,
+    may_read_on, moved,
 };
 
 use super::{Context, Ended, Manager, Output, Phase, Purpose, READ_TIMEOUT, RETRY_DELAY, Timer};
@@ -29,11 +30,15 @@ pub(super) struct Mending {
 enum Step {
     /// What its reign was writing is written to the end.
     Settling,
+    /// Another log stands under the name: what does it hold?
+    Recognising,
+    /// What stands where the own last record stood?
+    Comparing(Info),
     /// It looks for a snapshot.
     Looking,
     /// A snapshot is there; when was the log made?
     Found(Rc<Snapshot>),
-    /// It writes the snapshot to its own store.
+    /// It writes the snapshot to its own store, or that the log is its own.
     Installing,
     /// What does the log end with?
     Proving,
@@ -98,10 +103,15 @@ impl Manager {
     /// Looks for a snapshot; or has waited for the lease for long enough.
     pub(super) fn mend(&mut self, ctx: &mut Context<'_>) {
         match &self.phase {
-            Phase::Mending(Mending { step: Step::Waiting, .. }) => {
-                self.step(Step::Looking);
-                self.ask(Request::BucketGet, READ_TIMEOUT, Purpose::Mend, ctx);
+            Phase::Mending(Mending {
+                step: Step::Waiting,
+                broken: Broken::Replaced { .. },
+                ..
+            }) => {
+                self.step(Step::Recognising);
+                self.ask(Request::LogInfo, READ_TIMEOUT, Purpose::Mend, ctx);
             }
+            Phase::Mending(Mending { step: Step::Waiting, .. }) => self.look_for_snapshot(ctx),
             Phase::Mending(Mending { step: Step::Lagging, .. }) => self.heal_on(ctx),
             Phase::Mending(Mending { step: Step::Acquiring { since }, .. })
                 if ctx.now - since >= PATIENCE_MS * MS =>
@@ -117,6 +127,20 @@ impl Manager {
     pub(super) fn mend_answered(&mut self, response: Option<Response>, ctx: &mut Context<'_>) {
         let Phase::Mending(mending) = &mut self.phase else { return };
         match std::mem::replace(&mut mending.step, Step::Waiting) {
+            Step::Recognising => match response {
+                Some(Response::Info(Some(info))) => match Self::meta(ctx).record_sequence {
+                    0 => self.recognise(info, None, ctx),
+                    tip => {
+                        mending.step = Step::Comparing(info);
+                        self.ask(Request::Get(tip), READ_TIMEOUT, Purpose::Mend, ctx);
+                    }
+                },
+                _ => self.look_for_snapshot(ctx),
+            },
+            Step::Comparing(info) => match response {
+                Some(Response::Message(found)) => self.recognise(info, found.as_deref(), ctx),
+                _ => self.look_for_snapshot(ctx),
+            },
             Step::Looking => match response {
                 Some(Response::Snapshot(Some(snapshot))) => {
                     mending.step = Step::Found(snapshot);
@@ -211,6 +235,20 @@ impl Manager {
 
     fn meta(ctx: &Context<'_>) -> Meta {
         ctx.disk.content().meta()
+    }
+
+    /// Another log stands under the name. The own past may be in it.
+    fn recognise(&mut self, log: Info, found: Option<&[u8]>, ctx: &mut Context<'_>) {
+        if !holds_past(&Self::meta(ctx), &log, found) {
+            return self.look_for_snapshot(ctx);
+        }
+        self.step(Step::Installing);
+        self.write(vec![ManagerBatch::LogCreated(log.created)], ctx);
+    }
+
+    fn look_for_snapshot(&mut self, ctx: &mut Context<'_>) {
+        self.step(Step::Looking);
+        self.ask(Request::BucketGet, READ_TIMEOUT, Purpose::Mend, ctx);
     }
 
     fn join(&mut self, snapshot: &Rc<Snapshot>, log: Info, ctx: &mut Context<'_>) {
