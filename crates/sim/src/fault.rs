@@ -138,6 +138,8 @@ faults! {
     ServerCutOff "server cut off" Planned,
     /// The log loses its newest messages.
     TailLost "log tail lost" Special,
+    /// The log is deleted, and restored with all that was in it.
+    LogRestored "log restored" Special,
     /// The log is gone, and the snapshots with it.
     LogLost "log lost" Special,
     /// The server dies, and has not synced the newest events.

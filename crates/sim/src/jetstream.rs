@@ -361,6 +361,13 @@ impl JetStream {
         log.ids.retain(|_, (sequence, _)| *sequence <= last);
     }
 
+    /// Somebody deletes the log, and restores it whole: it says another time at which it was made.
+    pub fn make_log_anew(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        self.logs_made += 1;
+        log.created = self.logs_made;
+    }
+
     /// The servers lose everything.
     pub fn lose_all(&mut self) {
         (self.log, self.bucket, self.events) = (None, Vec::new(), Events::default());

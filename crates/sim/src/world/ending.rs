@@ -34,7 +34,7 @@ impl World {
             place.process.as_ref().is_some_and(|process| process.settled_state().is_some())
         });
         let within = match self.size.loses {
-            Loses::Nothing => LEADER_WITHIN,
+            Loses::Nothing | Loses::Age => LEADER_WITHIN,
             Loses::Tail | Loses::All => LEADER_AFTER_LOSS_WITHIN,
         };
         if !leads && calm_for >= within && self.settled_at.is_none() {

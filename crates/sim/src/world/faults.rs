@@ -119,7 +119,7 @@ impl World {
                 }
             }
             // Where the log may be lost as well, what a name means decides who may heal it.
-            Fault::NameTwice if self.has_namesake || self.size.loses != Loses::Nothing => {}
+            Fault::NameTwice if self.has_namesake || self.size.loses.records() => {}
             Fault::NameTwice => {
                 self.has_namesake = true;
                 let id = uuid(&mut self.chaos.rng);
@@ -203,6 +203,7 @@ impl World {
                 }
                 self.checks.cut(self.jetstream.last(), self.now);
             }
+            Fault::LogRestored => self.jetstream.make_log_anew(),
             Fault::LogLost => {
                 self.jetstream.lose_all();
                 self.checks.events_lost(self.jetstream.events());

@@ -55,10 +55,19 @@ const QUIET_FOR: Micros = 20 * SECOND;
 pub enum Loses {
     /// Nothing.
     Nothing,
+    /// The time that it was made: it is deleted, and restored whole.
+    Age,
     /// Its newest records, which were not synced.
     Tail,
     /// Everything, and the snapshots with it.
     All,
+}
+
+impl Loses {
+    /// Whether there is less in it than before.
+    pub fn records(self) -> bool {
+        matches!(self, Self::Tail | Self::All)
+    }
 }
 
 /// How large a run is.
@@ -91,6 +100,7 @@ impl Size {
             loses: match rng.u8(0..20) {
                 0 => Loses::Tail,
                 1 => Loses::All,
+                2 => Loses::Age,
                 _ => Loses::Nothing,
             },
             servers: [1, 3][rng.usize(0..2)],
@@ -325,6 +335,7 @@ impl World {
         }
         match self.size.loses {
             Loses::Nothing => {}
+            Loses::Age => self.at(self.size.chaos / 2, Event::Fault(Fault::LogRestored, 0)),
             Loses::Tail => self.at(self.size.chaos / 2, Event::Fault(Fault::TailLost, 0)),
             Loses::All => self.at(self.size.chaos / 2, Event::Fault(Fault::LogLost, 0)),
         }

@@ -11,7 +11,7 @@ use longshore_core::cluster::State;
 use longshore_proto::id::{CommandId, TaskId};
 use longshore_proto::state::NodeStatus;
 
-use super::{Checked, Event, Loses, World};
+use super::{Checked, Event, World};
 use crate::check::Note;
 use crate::disk::{Disk, ManagerContent, WorkerContent};
 use crate::fault::Fault;
@@ -86,7 +86,7 @@ impl World {
         let is_behind = self.checks.truth.is_behind_workers();
         let is_lost = is_behind || refused && is_unhealed;
         let strangers = if leads { self.strangers() } else { Vec::new() };
-        if self.size.loses == Loses::Nothing
+        if !self.size.loses.records()
             || self.now - since < PATIENCE
             || !(refused || is_lost || !strangers.is_empty())
             || self.operator.acts == ACTS_MAX
