@@ -62,7 +62,8 @@ impl Manager {
         }
         let index = ctx.disk.content().meta().index;
         let last = keeping.point.as_ref().map_or(0, |point| point.head.index);
-        if index >= last + keeping.records {
+        // The log is trimmed behind what is being stored, and not behind a later one.
+        if index >= last + keeping.records && keeping.step == Step::Idle {
             keeping.point = Some(Rc::new(ctx.disk.content().snapshot()));
         }
         let due =
@@ -92,7 +93,7 @@ impl Manager {
             }
             (Step::Trimming, Some(Response::Done)) => {
                 keeping.shared = Some(point.head.index);
-                return;
+                return self.keep(ctx);
             }
             _ => {
                 keeping.step = Step::Waiting;
