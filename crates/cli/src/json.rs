@@ -360,6 +360,9 @@ pub(crate) struct EventLine<'a> {
     /// Not there at all where nothing is asked of nodes: most lines are of other things.
     #[serde(skip_serializing_if = "Option::is_none")]
     wants: Option<Wants<'a>>,
+    /// Not there but with who asked for what of nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    nodes: Vec<&'a str>,
 }
 
 /// What a job asks of nodes.
@@ -415,6 +418,7 @@ impl<'a> From<&'a Event> for EventLine<'a> {
             version: event.version,
             actor: event.actor.as_deref(),
             wants: event.wants.as_ref().map(Wants::from),
+            nodes: event.nodes.iter().map(|node| node.as_str()).collect(),
         }
     }
 }
@@ -578,6 +582,7 @@ pub(crate) mod tests {
             version: None,
             actor: None,
             wants: None,
+            nodes: Vec::new(),
         };
         assert_eq!(
             serde_json::to_value(EventLine::from(&event)).unwrap(),

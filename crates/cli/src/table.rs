@@ -584,6 +584,7 @@ ID                                     TASK         STATE     NODE   IMAGE      
             version: None,
             actor: None,
             wants: None,
+            nodes: Vec::new(),
         });
         assert_eq!(
             text,

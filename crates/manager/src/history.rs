@@ -71,7 +71,7 @@ impl<'a> Index<'a> {
         std::iter::once(Self::Kind(&event.event_type))
             .chain(job.map(|(namespace, job)| Self::Job(namespace, job)))
             .chain(event.task.map(Self::Task))
-            .chain(event.node.as_ref().map(Self::Node))
+            .chain(event.node.as_ref().into_iter().chain(&event.nodes).map(Self::Node))
     }
 
     fn key(self, at: &[u8]) -> Vec<u8> {
@@ -285,7 +285,12 @@ mod tests {
             "namespace": "default", "job": format!("job-{}", (index + u64::from(ordinal) / 2) % 3),
             "node": format!("n{}", turn % 4), "task": format!("01970000-0000-7000-8000-{turn:012}"),
         });
-        serde_json::from_value(json).unwrap()
+        let mut event: Event = serde_json::from_value(json).unwrap();
+        if kind.starts_with(AUDIT) {
+            // What is asked of nodes may be asked of several at once.
+            event.nodes = event.node.take().into_iter().chain(["n3".parse().unwrap()]).collect();
+        }
+        event
     }
 
     /// The events of a record: it has several of some jobs, kinds, nodes and tasks, and shares tasks with the next ones.
@@ -331,6 +336,7 @@ mod tests {
             ListEvents { since_ms: Some(9_999), ..ListEvents::default() },
             ListEvents { until_ms: Some(1), ..ListEvents::default() },
             ListEvents { audit: true, ..ListEvents::default() },
+            ListEvents { audit: true, node: Some("n3".parse().unwrap()), ..ListEvents::default() },
             ListEvents {
                 node: Some("n1".parse().unwrap()),
                 event_type: Some("task.running".into()),

@@ -298,7 +298,7 @@ pub struct ListEvents {
     /// Only those of this task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
-    /// Only those on this node.
+    /// Only those on this node, or that were asked about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeName>,
     /// Only those of this type (`task.failed`), or of every type that begins with it and a dot (`task`).
@@ -322,8 +322,10 @@ impl ListEvents {
             let rest = event.event_type.strip_prefix(wanted.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
+        let of_node =
+            |node: &NodeName| event.node.as_ref() == Some(node) || event.nodes.contains(node);
         self.job.as_ref().is_none_or(|job| event.job.as_ref() == Some(job))
-            && self.node.as_ref().is_none_or(|node| event.node.as_ref() == Some(node))
+            && self.node.as_ref().is_none_or(of_node)
             && self.task.is_none_or(|task| event.task == Some(task))
             && self.event_type.as_ref().is_none_or(of_type)
             && self.audit == event.event_type.starts_with(AUDIT)

@@ -64,6 +64,9 @@ pub struct Event {
     /// What the job asks of nodes; with `job.submitted`, unless the job was only scaled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wants: Option<JobWants>,
+    /// The nodes that something was asked about; with who asked for what, where it is about nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeName>,
 }
 
 /// What a job asks of nodes, so that whoever keeps events knows how the cluster was used: for accounts, and to run
@@ -129,6 +132,7 @@ impl Event {
             version: None,
             actor: None,
             wants: None,
+            nodes: Vec::new(),
         }
     }
 

@@ -137,5 +137,19 @@ async fn history_is_searched_and_says_who_asked_for_what() {
     cli.run(&["events", "--job", "nobody", "--all"]).await.succeeded().told("no event fits");
     let turned = cli.run(&["events", "--since", "1h", "--until", "2h"]).await;
     turned.exited(2).told("--since is the earlier of the two");
-    cli.run(&["events", "--audit", "--node", "w1"]).await.exited(2).told("cannot be used with");
+
+    // What was asked about a node or a task is found by it.
+    let other = Played::join(cluster.bus(Worker, "w2").await).await.unwrap();
+    cli.ok(&["node", "cordon", "w1", "w2"]).await;
+    cli.ok(&["node", "uncordon", "w2"]).await;
+    assert_eq!(types(&["--audit", "--node", "w1"]).await, ["audit.node.cordon"]);
+    let of_both = ["audit.node.cordon", "audit.node.uncordon"];
+    assert_eq!(types(&["--audit", "--node", "w2"]).await, of_both);
+    assert_eq!(types(&["--node", "w2", "--type", "audit"]).await, Vec::<String>::new());
+    api.submit(&api::service("api")).await.unwrap();
+    let id = other.wanted_count(1).await[0].task.to_string();
+    cli.ok(&["stop", &id]).await;
+    assert_eq!(types(&["--audit", "--task", &id]).await, ["audit.task.stop"]);
+    assert_eq!(types(&["--audit", "--job", "web"]).await, both);
+    cli.run(&["events", "--audit", "-f"]).await.exited(2).told("cannot be used with");
 }

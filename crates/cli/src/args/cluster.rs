@@ -93,7 +93,7 @@ pub(crate) struct Events {
     /// Only those of this task: its id, or the beginning of it
     #[arg(long, value_name = "ID")]
     pub(crate) task: Option<String>,
-    /// Only those on this node
+    /// Only those on this node; with --audit those that were asked about it
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<NodeName>,
     /// Only those of this type, such as task.failed, or of all that begin with it, such as task; with --audit of this verb,
@@ -106,8 +106,8 @@ pub(crate) struct Events {
     /// Only those before: how long ago (10m), or a time
     #[arg(long, value_name = "TIME", value_parser = parse::time, conflicts_with = "follow")]
     pub(crate) until: Option<u64>,
-    /// Who asked for what, instead of what happened; by --job, --type and time, for nodes see --type node
-    #[arg(long, conflicts_with_all = ["follow", "task", "node"])]
+    /// Who asked for what, instead of what happened
+    #[arg(long, conflicts_with = "follow")]
     pub(crate) audit: bool,
     /// Those of every namespace
     #[arg(short = 'A', long, conflicts_with = "job")]

@@ -35,8 +35,10 @@ pub(super) fn decide(
         Some(answer) => answer,
         None => grant(draft, live, command, &actor).inspect(|answer| {
             let (verb, of) = command.told();
-            let audit = Some(Audit { actor: actor.clone(), verb: verb.to_owned(), of });
-            draft.record(Fact::CommandGranted { key, request, answer: answer.clone(), audit });
+            let nodes = command.nodes().to_vec();
+            let audit = Audit { actor: actor.clone(), verb: verb.to_owned(), of, nodes };
+            let (answer, audit) = (answer.clone(), Some(audit));
+            draft.record(Fact::CommandGranted { key, request, answer, audit });
         }),
     };
     // "There is no such job" is for the leader to say; that a spec is illegal anybody may.

@@ -185,6 +185,14 @@ impl Command {
             Self::Node(command) => command.told(),
         }
     }
+
+    /// The nodes that it is about.
+    pub fn nodes(&self) -> &[NodeName] {
+        match self {
+            Self::Node(command) => command.nodes(),
+            _ => &[],
+        }
+    }
 }
 
 /// A job, or a part of it, by its whole name.
@@ -194,18 +202,26 @@ fn part(job: &JobKey, spec: Option<&SpecName>) -> String {
 }
 
 impl NodeCommand {
-    fn told(&self) -> (&'static str, String) {
-        let of = |names: &[NodeName]| {
-            let names: Vec<&str> = names.iter().map(NodeName::as_str).take(NAMES_TOLD).collect();
-            format!("node {}", names.join(", "))
-        };
+    fn nodes(&self) -> &[NodeName] {
         match self {
-            Self::Cordon(asked) => ("node.cordon", of(&asked.names)),
-            Self::Uncordon(asked) => ("node.uncordon", of(&asked.names)),
+            Self::Cordon(asked) | Self::Uncordon(asked) => &asked.names,
+            Self::Drain(asked) => &asked.names,
+            Self::Label(asked) => std::slice::from_ref(&asked.name),
+            Self::ConfirmLost(asked) => std::slice::from_ref(&asked.name),
+            Self::Remove(asked) => std::slice::from_ref(&asked.name),
+        }
+    }
+
+    fn told(&self) -> (&'static str, String) {
+        let names = self.nodes().iter().map(NodeName::as_str).take(NAMES_TOLD);
+        let nodes = format!("node {}", names.collect::<Vec<_>>().join(", "));
+        match self {
+            Self::Cordon(_) => ("node.cordon", nodes),
+            Self::Uncordon(_) => ("node.uncordon", nodes),
             Self::Drain(asked) => {
                 let deadline = asked.deadline_ms.map(format_duration);
                 let deadline = deadline.map(|deadline| format!("; deadline {deadline}"));
-                ("node.drain", of(&asked.names) + &deadline.unwrap_or_default())
+                ("node.drain", nodes + &deadline.unwrap_or_default())
             }
             Self::Label(asked) => {
                 let set = asked.set.keys().take(NAMES_TOLD).map(|name| format!("{name} set"));
@@ -215,15 +231,12 @@ impl NodeCommand {
                     count => Some(format!("{count} taken away")),
                 };
                 let labels: Vec<String> = set.chain(removed).collect();
-                let node = of(std::slice::from_ref(&asked.name));
-                ("node.label", format!("{node}; {}", labels.join(", ")))
+                ("node.label", format!("{nodes}; {}", labels.join(", ")))
             }
-            Self::ConfirmLost(asked) => {
-                ("node.confirm-lost", of(std::slice::from_ref(&asked.name)))
-            }
+            Self::ConfirmLost(_) => ("node.confirm-lost", nodes),
             Self::Remove(asked) => {
                 let force = if asked.force { "; though it is heard" } else { "" };
-                ("node.remove", of(std::slice::from_ref(&asked.name)) + force)
+                ("node.remove", nodes + force)
             }
         }
     }

@@ -60,18 +60,20 @@ pub(super) fn event(
                 _ => None,
             };
             let stored = version.map(|version| format!(", version {version}"));
-            let job = match answer {
-                CommandAnswer::Submitted(answer) => Some(answer.name.clone()),
-                CommandAnswer::JobStopped(answer) => Some(answer.name.clone()),
-                CommandAnswer::TaskStopped(answer) => Some(answer.job.clone()),
+            let (job, task) = match answer {
+                CommandAnswer::Submitted(answer) => (Some(answer.name.clone()), None),
+                CommandAnswer::JobStopped(answer) => (Some(answer.name.clone()), None),
+                CommandAnswer::TaskStopped(answer) => (Some(answer.job.clone()), Some(answer.id)),
                 CommandAnswer::Rebalanced(_)
                 | CommandAnswer::NodesChanged(_)
-                | CommandAnswer::NodeGone(_) => None,
+                | CommandAnswer::NodeGone(_) => (None, None),
             };
             Some(Event {
                 event_type: format!("{AUDIT}{}", audit.verb),
                 namespace: audit.of.split('/').next().and_then(|name| name.parse().ok()),
                 job,
+                task,
+                nodes: audit.nodes.clone(),
                 reason: Some(format!(
                     "{}{}, command {}",
                     audit.of,

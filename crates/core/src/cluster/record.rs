@@ -442,6 +442,9 @@ pub struct Audit {
     pub verb: String,
     /// What it was about.
     pub of: String,
+    /// The nodes that it was about: all of them, where `of` names some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeName>,
 }
 
 /// The answer to a command that was granted.

@@ -288,7 +288,8 @@ pub(super) fn roll_back(
     let actor = format!("{}/{user} (version {failed} has failed)", Role::Manager);
     let back = RolledBack { failed, to, reason: why };
     let of = format!("{}/{}, {back}", key.namespace, key.name);
-    let audit = Audit { actor: actor.clone(), verb: "job.rollback".to_owned(), of };
+    let verb = "job.rollback".to_owned();
+    let audit = Audit { actor: actor.clone(), verb, of, nodes: Vec::new() };
     let (job, rolled_back) = (Arc::new(job), Some(Box::new(back)));
     draft.record(Fact::JobSubmitted { version, job, actor, rolled_back });
     let id = draft.minter.command_id();

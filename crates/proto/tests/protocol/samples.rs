@@ -231,5 +231,6 @@ pub(crate) fn event() -> Event {
         version: None,
         actor: None,
         wants: None,
+        nodes: Vec::new(),
     }
 }
