@@ -59,9 +59,8 @@ pub(crate) enum Existing {
 impl Folder {
     /// Makes a folder that has no users yet. One that has some is refused, or emptied of them.
     pub(crate) fn create(path: &Path, root: Root, existing: Existing) -> Result<Self, Failure> {
-        std::fs::create_dir_all(path).map_err(|error| {
-            Failure::new(format!("cannot make the folder {}", path.display())).cause(&error)
-        })?;
+        std::fs::create_dir_all(path)
+            .map_err(|error| Failure::file("make the folder", path, &error))?;
         let lock = lock(path)?;
         if let Some(file) = own_files(path)?.first() {
             if existing == Existing::Refuse {
@@ -88,9 +87,8 @@ impl Folder {
                 .hint("make the folder with `longshore auth init`, or name it with --dir"));
         }
         let lock = lock(path)?;
-        let text = std::fs::read_to_string(&list).map_err(|error| {
-            Failure::new(format!("cannot read {}", list.display())).cause(&error)
-        })?;
+        let text =
+            std::fs::read_to_string(&list).map_err(|error| Failure::file("read", &list, &error))?;
         let users = Users::parse(&text).map_err(|error| {
             Failure::new(format!("cannot use {}", list.display())).cause(&error).hint(
                 "bring it back from a copy, or make everything anew with `longshore auth init --force`",
@@ -211,9 +209,9 @@ impl Folder {
 
 /// Waits for whoever changes the folder now.
 fn lock(path: &Path) -> Result<File, Failure> {
-    File::open(path).and_then(|folder| folder.lock().map(|()| folder)).map_err(|error| {
-        Failure::new(format!("cannot lock the folder {}", path.display())).cause(&error)
-    })
+    File::open(path)
+        .and_then(|folder| folder.lock().map(|()| folder))
+        .map_err(|error| Failure::file("lock the folder", path, &error))
 }
 
 /// The files in a folder that are ours.
@@ -236,7 +234,7 @@ fn is_credential(name: &str) -> bool {
 
 /// The files in a folder whose names fit, in order.
 fn files_named(path: &Path, fits: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, Failure> {
-    let problem = |error| Failure::new(format!("cannot list {}", path.display())).cause(&error);
+    let problem = |error| Failure::file("list", path, &error);
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(problem)? {
         let file = entry.map_err(problem)?.path();

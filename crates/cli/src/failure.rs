@@ -2,6 +2,8 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::process::ExitCode;
 
 use longshore_bus::{AskError, BusError, ConnectError, CredentialsError};
@@ -124,6 +126,15 @@ impl Failure {
         self
     }
 
+    /// A file or folder that cannot be used; `tried` completes "cannot …". Says what to do where the kind of error tells.
+    pub(crate) fn file(tried: &str, path: &Path, error: &io::Error) -> Self {
+        let failure = Self::new(format!("cannot {tried} {}", path.display())).cause(error);
+        match step_on(path, error) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+
     /// How the program ends with it.
     pub(crate) fn status(&self) -> Exit {
         match self {
@@ -202,6 +213,37 @@ impl Failure {
             Some(hint) => failure.hint(hint.as_str()),
             None => failure,
         }
+    }
+}
+
+/// What to do next about an error of the file system at a path.
+fn step_on(path: &Path, error: &io::Error) -> Option<String> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let shown = folder.display();
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory if !folder.is_dir() => {
+            Some(format!("there is no folder {shown}: make it, or name another place"))
+        }
+        ErrorKind::NotFound => Some(format!("there is none of that name in the folder {shown}")),
+        ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
+            Some("a file and a folder are not the same thing: name another".to_owned())
+        }
+        ErrorKind::PermissionDenied => Some(format!(
+            "this user may not do that there (`ls -ld {shown}` says who may): name another place, or ask as that user"
+        )),
+        ErrorKind::ReadOnlyFilesystem => {
+            Some("nothing can be written on that disk: name a place on another".to_owned())
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(format!(
+            "make room there (`df -h {shown}` shows how much is left), or name a place on another disk"
+        )),
+        _ if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+            Some("the disk fails: look at the system's log (`dmesg`)".to_owned())
+        }
+        _ => None,
     }
 }
 
@@ -300,6 +342,32 @@ mod tests {
         let failure = Failure::commanded("stop the job web", &error);
         let (text, _) = failure.told().unwrap();
         assert_eq!(text, "cannot stop the job web: the log is full: the outcome is unknown");
+    }
+
+    #[test]
+    fn files_say_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().join("there");
+        std::fs::write(&there, "x").unwrap();
+        let hint = |path: &Path, error: io::Error| {
+            let failure = Failure::file("write", path, &error);
+            let (text, hint) = failure.told().unwrap();
+            assert!(text.starts_with(&format!("cannot write {}: ", path.display())), "{text}");
+            hint.map(str::to_owned)
+        };
+        let missing = folder.path().join("nowhere").join("file");
+        let read = |path: &Path| hint(path, std::fs::read(path).unwrap_err()).unwrap();
+        assert!(read(&missing).contains("nowhere: make it"));
+        assert!(read(&folder.path().join("file")).contains("none of that name in the folder"));
+        assert!(read(&there.join("below")).contains("there: make it, or name another place"));
+        assert!(read(folder.path()).contains("a file and a folder"));
+        for (number, said) in
+            [(13, "`ls -ld .` says who"), (28, "`df -h .`"), (30, "on another"), (5, "`dmesg`")]
+        {
+            let told = hint(Path::new("file"), io::Error::from_raw_os_error(number)).unwrap();
+            assert!(told.contains(said), "{told}");
+        }
+        assert_eq!(hint(&there, ErrorKind::InvalidData.into()), None);
     }
 
     #[test]

@@ -115,7 +115,10 @@ pub fn open(path: &Path) -> Result<(Head, Entries), SnapshotError> {
     let length = file.metadata().map_err(fail)?.len();
     let mut start = vec![0; MAGIC.len() + 2];
     let stranger = || SnapshotError::Stranger(path.to_owned());
-    file.read_exact(&mut start).map_err(|_| stranger())?;
+    file.read_exact(&mut start).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => stranger(),
+        _ => fail(error),
+    })?;
     let Some((MAGIC, format)) = start.split_at_checked(MAGIC.len()) else {
         return Err(stranger());
     };

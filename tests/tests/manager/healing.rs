@@ -476,9 +476,35 @@ async fn a_backup_of_a_running_cluster_becomes_a_cluster_again_and_nothing_is_ov
     let shown = file.display().to_string();
     assert_eq!(cli.ok(&["backup", &shown]).await.trim(), shown);
     cli.run(&["backup", &shown]).await.exited(1).told("is there already");
+    let nowhere = cluster.folder().join("nowhere/monday.backup").display().to_string();
+    cli.run(&["backup", &nowhere]).await.exited(1).told("nowhere: make it, or name another");
+    // What cannot be written to its end leaves nothing behind.
+    let full = Path::new("/dev/full");
+    let linked = cluster.folder().join("full.backup");
+    std::os::unix::fs::symlink(full, cluster.folder().join("full.backup.part")).unwrap();
+    let linked = linked.display().to_string();
+    cli.run(&["backup", &linked]).await.exited(1).told("make room there (`df -h ");
+    assert!(!cluster.folder().join("full.backup.part").is_symlink(), "it is gone");
     api.submit(&api::service("too-late")).await.unwrap();
 
     let restored = cluster.folder().join("restored").display().to_string();
+    let cut = cluster.folder().join("cut.backup");
+    let whole = std::fs::read(&file).unwrap();
+    for (bytes, told) in [
+        (None, "there is none of that name"),
+        (Some(&whole[..whole.len() - 1]), "cut short or changed"),
+        (Some(&b"apples"[..]), "name a file that `longshore backup FILE` has written"),
+    ] {
+        if let Some(bytes) = bytes {
+            std::fs::write(&cut, bytes).unwrap();
+        }
+        let cut = cut.display().to_string();
+        cli.run(&["restore", &cut, "--data-dir", &restored]).await.exited(1).told(told);
+    }
+    cli.run(&["restore", &shown, "--data-dir", "/dev/null/data"])
+        .await
+        .exited(1)
+        .told("there is no folder /dev/null: make it, or name another place");
     cli.run(&["restore", &shown, "--data-dir", &restored]).await.succeeded().told("index");
     cli.run(&["restore", &shown, "--data-dir", &restored]).await.exited(1).told("already");
     // Not over a cluster that is there.

@@ -9,11 +9,7 @@ use crate::failure::Failure;
 
 /// Writes a file: the new one takes the old one's place in one step, and is on the disk before it does.
 pub(super) fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
-    write_at(path, text, mode).map_err(|error| {
-        Failure::new(format!("cannot write {}", path.display()))
-            .cause(&error)
-            .hint("check the folder's rights and the disk's free space")
-    })
+    write_at(path, text, mode).map_err(|error| Failure::file("write", path, &error))
 }
 
 fn write_at(path: &Path, text: &str, mode: u32) -> io::Result<()> {
@@ -40,7 +36,7 @@ fn write_at(path: &Path, text: &str, mode: u32) -> io::Result<()> {
 pub(super) fn remove(path: &Path) -> Result<(), Failure> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(Failure::new(format!("cannot remove {}", path.display())).cause(&error))
+            Err(Failure::file("remove", path, &error))
         }
         _ => Ok(()),
     }

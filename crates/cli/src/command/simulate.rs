@@ -242,8 +242,7 @@ fn compacted(wish: &Simulate, hosts: &[Host], kinds: &[SchedulerKind]) -> Vec<Co
 }
 
 fn plotted(path: &Path, text: &str, printer: Printer) -> Result<Exit, Failure> {
-    std::fs::write(path, text)
-        .map_err(|error| Failure::new(format!("cannot write {}", path.display())).cause(&error))?;
+    std::fs::write(path, text).map_err(|error| Failure::file("write", path, &error))?;
     printer.talk(&format!("the plot is in {}", path.display()));
     Ok(Exit::Done)
 }

@@ -59,9 +59,7 @@ impl Place {
 
     async fn hold(path: PathBuf, temporary: bool) -> Result<Self, Failure> {
         let file = path.join("lock");
-        let problem = |error: &std::io::Error| {
-            Failure::new(format!("cannot lock {}", file.display())).cause(error)
-        };
+        let problem = |error: &std::io::Error| Failure::file("lock", &file, error);
         let lock = OpenOptions::new()
             .create(true)
             .append(true)

@@ -148,9 +148,7 @@ impl Plan {
     /// The log, which no server of this folder holds any more.
     async fn locked_log(&self) -> Result<File, Failure> {
         let path = self.log();
-        let problem = |error: &std::io::Error| {
-            Failure::new(format!("cannot use {}", path.display())).cause(error)
-        };
+        let problem = |error: &std::io::Error| Failure::file("use", &path, error);
         let log = OpenOptions::new()
             .create(true)
             .append(true)

@@ -37,7 +37,8 @@ struct Node {
 pub(super) fn nodes(path: &Path) -> Result<Vec<Host>, Failure> {
     let what = || Failure::new(format!("cannot read the nodes of {}", path.display()));
     let hint = "make the file with: longshore node ls -o json > FILE";
-    let text = std::fs::read_to_string(path).map_err(|error| what().cause(&error))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::file("read the nodes of", path, &error))?;
     let nodes: Vec<Node> =
         serde_json::from_str(&text).map_err(|error| what().cause(&error).hint(hint))?;
     if nodes.is_empty() {
@@ -91,10 +92,11 @@ struct Spec {
 pub(super) fn history(path: &Path) -> Result<History, Failure> {
     let what = || Failure::new(format!("cannot read the history of {}", path.display()));
     let hint = "make the file with: longshore events --all --all-namespaces -o json > FILE";
-    let file = File::open(path).map_err(|error| what().cause(&error))?;
+    let unread = |error| Failure::file("read the history of", path, &error);
+    let file = File::open(path).map_err(unread)?;
     let mut events: Vec<Event> = Vec::new();
     for (line, number) in BufReader::new(file).lines().zip(1_u64..) {
-        let line = line.map_err(|error| what().cause(&error))?;
+        let line = line.map_err(unread)?;
         let problem = || Failure::new(format!("line {number}")).hint(hint);
         let within = |failure: Failure| {
             failure.within(format_args!("cannot read the history of {}", path.display()))
