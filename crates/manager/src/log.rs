@@ -89,10 +89,20 @@ impl Log {
         let known = store.log_created()?;
         let restored = store.is_restored()?;
         let bound = known.is_some() || store.must_join()? || restored;
+        // A store that was restored wants none, and whoever makes the log looks again.
+        let doubt = Duration::from_millis(if bound && !restored { doubt_ms(streams) } else { 0 });
         let asked_at = Instant::now();
+        let mut complained = false;
         let found = loop {
             match find(&context, &name).await? {
-                None if bound && asked_at.elapsed() < Duration::from_millis(doubt_ms(streams)) => {
+                None if asked_at.elapsed() < doubt => {
+                    if !std::mem::replace(&mut complained, true) {
+                        warn!(
+                            "there is no stream {name}, says a NATS server, and this manager's store comes from one; it is asked \
+                             again for {} s before that is believed",
+                            doubt.as_secs()
+                        );
+                    }
                     tokio::time::sleep(RETRY_DELAY).await;
                 }
                 found => break found,

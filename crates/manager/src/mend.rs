@@ -16,6 +16,7 @@ use longshore_core::leadership::mend::{
     LOOK_INTERVAL_MS, PATIENCE_MS, Patience, Proof, holds_past, may_heal, may_join, may_read_on,
 };
 use longshore_proto::name::UserName;
+use longshore_proto::subject::log_stream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -51,8 +52,15 @@ impl Mender<'_> {
         // What the reign that ended was writing is part of what this store holds.
         self.store.settled().await;
         let meta = self.store.load_meta()?;
-        // By the index an operator finds the manager that knows most.
-        error!(%broken, index = meta.index, "the log and this manager's store do not fit together");
+        if self.store.is_restored()? && matches!(broken, Broken::Gone { .. }) {
+            info!(
+                index = meta.index,
+                "this store was restored from a backup, and begins its log anew"
+            );
+        } else {
+            // By the index an operator finds the manager that knows most.
+            error!(%broken, index = meta.index, "the log and this manager's store do not fit together");
+        }
         let mut patience = Patience::default();
         let mut complain_at = Instant::now();
         let mut lease = Some(lease);
@@ -172,6 +180,10 @@ impl Mender<'_> {
             warn!("another manager holds the lease; the log is not healed");
             return Err(broken.into());
         };
+        // A server that said that there is no log may not have known; whoever has made it does.
+        if self.store.is_restored()? && log.end().await? > 0 {
+            return Err(ManagerError::LogInUse { stream: log_stream(self.core.root()) });
+        }
         let (created, chosen) = (log.created_at(), self.chosen);
         let end = loop {
             let end = log.end().await?;

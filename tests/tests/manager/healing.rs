@@ -521,6 +521,8 @@ async fn a_backup_of_a_running_cluster_becomes_a_cluster_again_and_nothing_is_ov
     let after = api.status().await.unwrap();
     assert_eq!((after.id, after.jobs), (before.id, 30));
     assert!(after.epoch > before.epoch + 100, "beyond every reign that the backup has missed");
+    let said = other.manager("m1").log();
+    assert!(said.contains("begins its log anew") && !said.contains("it is asked again"), "{said}");
     goes_on(&api, &["job-0", "job-29"]).await;
     let history = api.history().await.unwrap();
     let submits = history.iter().filter(|event| event.event_type == "job.submitted").count();
