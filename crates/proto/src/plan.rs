@@ -131,6 +131,12 @@ pub struct Displaced {
     pub task: TaskRef,
     /// How important it is.
     pub priority: u8,
+    /// Where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// Where it would run then (`cluster.whatif`); absent where it would wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<NodeName>,
 }
 
 /// Which task.

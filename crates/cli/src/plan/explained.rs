@@ -239,7 +239,12 @@ mod tests {
                 Seat { node: "n2".parse().unwrap(), displaced: vec![] },
                 Seat {
                     node: "n1".parse().unwrap(),
-                    displaced: vec![Displaced { task: task(2, "low"), priority: 10 }],
+                    displaced: vec![Displaced {
+                        task: task(2, "low"),
+                        priority: 10,
+                        node: None,
+                        to: None,
+                    }],
                 },
             ],
         }

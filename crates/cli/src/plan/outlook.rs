@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use longshore_proto::name::NodeName;
 use longshore_proto::plan::Outlook;
 use serde_json::{Value, json};
 
@@ -25,10 +26,18 @@ pub(crate) fn text(answer: &Outlook) -> String {
         more(&mut text, answer.placed_total, answer.placed.len());
     }
     if answer.displaced_total > 0 {
+        // A manager of the version before does not say where they are.
+        let told = |node: &Option<NodeName>, otherwise: &str| {
+            node.as_ref().map_or_else(|| otherwise.to_owned(), ToString::to_string)
+        };
         let rows = answer.displaced.iter().map(|victim| {
-            vec![short_id(&victim.task), part(&victim.task), victim.priority.to_string()]
+            let otherwise = if victim.node.is_some() { "(waits)" } else { "-" };
+            let (from, to) = (told(&victim.node, "-"), told(&victim.to, otherwise));
+            let (id, part) = (short_id(&victim.task), part(&victim.task));
+            vec![id, part, victim.priority.to_string(), from, to]
         });
-        let rows = table::lines(&["ID", "PART", "PRIORITY"], rows.collect(), None);
+        let heads = ["ID", "PART", "PRIORITY", "FROM", "TO"];
+        let rows = table::lines(&heads, rows.collect(), None);
         text += &format!("\n{} would be displaced\n{rows}", tasks(answer.displaced_total));
         more(&mut text, answer.displaced_total, answer.displaced.len());
     }
@@ -72,10 +81,14 @@ pub(crate) fn json(answer: &Outlook) -> Value {
             "to": one.to.as_str(),
         })
     });
-    let displaced = answer
-        .displaced
-        .iter()
-        .map(|victim| json!({ "task": task_json(&victim.task), "priority": victim.priority }));
+    let displaced = answer.displaced.iter().map(|victim| {
+        json!({
+            "task": task_json(&victim.task),
+            "priority": victim.priority,
+            "from": victim.node.as_ref().map(|node| node.as_str()),
+            "to": victim.to.as_ref().map(|node| node.as_str()),
+        })
+    });
     let unplaced = answer.unplaced.iter().map(|one| {
         json!({
             "namespace": one.namespace.as_str(),
@@ -101,7 +114,7 @@ pub(crate) fn json(answer: &Outlook) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use longshore_proto::plan::{Footing, Placed, TaskRef, Unplaced};
+    use longshore_proto::plan::{Displaced, Footing, Placed, TaskRef, Unplaced};
     use longshore_proto::spec::Resources;
 
     use super::*;
@@ -125,8 +138,15 @@ mod tests {
             after: Footing { nodes: 1, cost: 3.0, ..footing },
             placed: vec![placed(Some("n1")), placed(Some("n1")), placed(None)],
             placed_total: 5,
-            displaced: vec![],
-            displaced_total: 0,
+            displaced: [Some("n3"), None]
+                .map(|to| Displaced {
+                    task: task.clone(),
+                    priority: 10,
+                    node: Some("n2".parse().unwrap()),
+                    to: to.map(|node| node.parse().unwrap()),
+                })
+                .into(),
+            displaced_total: 2,
             ended_total: 1,
             unplaced: vec![Unplaced {
                 namespace: task.namespace.clone(),
@@ -149,6 +169,8 @@ mod tests {
             "5 tasks would get a node",
             "team-a/web.main   2       n1     n2",
             "and 2 more",
+            "(new)   team-a/web.main   10         n2     n3",
+            "(new)   team-a/web.main   10         n2     (waits)",
             "1 task would end: fewer are wanted",
             "team-a/web.main   2       1            no node fits",
         ] {
@@ -164,6 +186,11 @@ mod tests {
         assert_eq!(value["placed"][2]["from"], Value::Null);
         assert_eq!(value["placed"][0]["task"]["namespace"], "team-a");
         assert_eq!(value["unplaced"][0]["tasks"], 2);
+        assert_eq!(
+            (&value["displaced"][0]["from"], &value["displaced"][0]["to"]),
+            (&json!("n2"), &json!("n3"))
+        );
+        assert_eq!(value["displaced"][1]["to"], Value::Null);
         assert_eq!(value["after"]["cost"], 3.0);
     }
 }

@@ -243,13 +243,14 @@ impl Snapshot {
         }
         let parts: BTreeMap<TaskId, usize> =
             self.held.iter().map(|held| (held.task, held.part)).collect();
-        let displaced = |task: TaskId| {
+        let displaced = |task: TaskId, node: &NodeName| {
             let part = &self.parts[*parts.get(&task)?];
-            Some(part.displaced(task))
+            Some(part.displaced(task, node))
         };
-        let seat = |seat: preempt::Seat| plan::Seat {
-            node: seat.node,
-            displaced: seat.victims.into_iter().filter_map(displaced).collect(),
+        let seat = |seat: preempt::Seat| {
+            let victims = seat.victims.into_iter();
+            let displaced = victims.filter_map(|task| displaced(task, &seat.node)).collect();
+            plan::Seat { node: seat.node, displaced }
         };
         seats.into_iter().take(plan::SEATS_MAX).map(seat).collect()
     }
@@ -298,9 +299,14 @@ impl Part {
         TaskRef { id, namespace, job, spec: spec.clone() }
     }
 
-    /// A task of this part that would have to go.
-    pub(super) fn displaced(&self, task: TaskId) -> plan::Displaced {
-        plan::Displaced { task: self.task(Some(task)), priority: self.group.job.priority }
+    /// A task of this part that would have to go from its node.
+    pub(super) fn displaced(&self, task: TaskId, node: &NodeName) -> plan::Displaced {
+        plan::Displaced {
+            task: self.task(Some(task)),
+            priority: self.group.job.priority,
+            node: Some(node.clone()),
+            to: None,
+        }
     }
 }
 

@@ -9,7 +9,9 @@ use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::id::TaskId;
 use longshore_proto::name::{Datacenter, JobKey, NodeName, SpecName};
 use longshore_proto::node::TASKS_MAX_USUAL;
-use longshore_proto::plan::{LISTED_MAX, NODES_ADDED_MAX, Outlook, Placed, Unplaced, WhatIf};
+use longshore_proto::plan::{
+    Displaced, LISTED_MAX, NODES_ADDED_MAX, Outlook, Placed, Unplaced, WhatIf,
+};
 use longshore_proto::spec::{ExchangeOrder, JobSpec, JobType, OnNodeLoss, Resources};
 use longshore_proto::state::{Eligibility, NodeStatus};
 use longshore_proto::validate;
@@ -58,7 +60,10 @@ struct Trial {
     lingering: Vec<usize>,
     placed: Vec<Placed>,
     placed_total: u64,
+    /// Tasks that are displaced, by their places.
     displaced: Vec<usize>,
+    /// Where each of them goes, if anywhere.
+    moved: BTreeMap<TaskId, Option<NodeName>>,
     ended: u64,
     unplaced: Vec<Unplaced>,
     unplaced_total: u64,
@@ -85,6 +90,7 @@ impl Snapshot {
             placed: Vec::new(),
             placed_total: 0,
             displaced: Vec::new(),
+            moved: BTreeMap::new(),
             ended: 0,
             unplaced: Vec::new(),
             unplaced_total: 0,
@@ -107,7 +113,8 @@ impl Snapshot {
         let snapshot = &trial.snapshot;
         let displaced = |place: &usize| {
             let held = &snapshot.held[*place];
-            snapshot.parts[held.part].displaced(held.task)
+            let to = trial.moved.get(&held.task).cloned().flatten();
+            Displaced { to, ..snapshot.parts[held.part].displaced(held.task, &held.node) }
         };
         Ok(Outlook {
             before: shown(&before, base_log2),
@@ -508,6 +515,7 @@ impl Trial {
         for (want, seat) in wants.into_iter().zip(seats) {
             for victim in seat.victims.iter().filter_map(|task| places.get(task)) {
                 self.displaced.push(*victim);
+                self.moved.insert(self.snapshot.held[*victim].task, None);
                 self.leave(*victim, true);
             }
             let demand = self.snapshot.parts[part].group.demand();
@@ -519,6 +527,9 @@ impl Trial {
 
     fn list(&mut self, part: usize, want: Want, to: NodeName) {
         self.placed_total += 1;
+        if let Some(moved) = want.task.and_then(|task| self.moved.get_mut(&task)) {
+            *moved = Some(to.clone());
+        }
         if self.placed.len() < LISTED_MAX {
             let task = self.snapshot.parts[part].task(want.task);
             self.placed.push(Placed { task, from: want.from, to });

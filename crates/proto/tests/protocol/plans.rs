@@ -76,7 +76,8 @@ pub(crate) fn plans(examples: &mut Examples) {
         room: vec![],
     };
     examples.message("Answer:", &ok(placed));
-    let displaced = || Displaced { task: task(Some(9), "low"), priority: 10 };
+    let displaced =
+        || Displaced { task: task(Some(9), "low"), priority: 10, node: Some(n2.clone()), to: None };
     let waiting = TaskExplained {
         task: task(Some(8), "web"),
         priority: 50,
@@ -118,7 +119,7 @@ pub(crate) fn plans(examples: &mut Examples) {
             to: n2.clone(),
         }],
         placed_total: 1,
-        displaced: vec![displaced()],
+        displaced: vec![Displaced { to: Some(n1.clone()), ..displaced() }],
         displaced_total: 1,
         ended_total: 0,
         unplaced: vec![Unplaced {

@@ -5,7 +5,7 @@ use longshore_proto::error::ErrorCode;
 use longshore_proto::explain::Reason;
 use longshore_proto::id::TaskId;
 use longshore_proto::name::NodeName;
-use longshore_proto::plan::{Outlook, TaskExplained, WhatIf};
+use longshore_proto::plan::{Displaced, Outlook, TaskExplained, WhatIf};
 use longshore_proto::spec::{ExchangeOrder, JobSpec, OnNodeLoss, Resources, UpdatePolicy};
 use longshore_proto::state::TaskState;
 
@@ -128,6 +128,21 @@ fn submitting_says_who_goes_where_and_who_is_displaced() {
     assert_eq!((outlook.displaced_total, outlook.placed_total), (1, 1));
     assert_eq!(outlook.displaced[0].task.job.as_str(), "low");
     assert_eq!((outlook.unplaced[0].job.as_str(), outlook.unplaced[0].placed_now), ("low", 1));
+    let places = |outlook: &Outlook| {
+        let Displaced { node, to, .. } = outlook.displaced[0].clone();
+        (node.map(|node| node.to_string()), to.map(|to| to.to_string()))
+    };
+    assert_eq!(places(&outlook), (Some("n1".into()), None));
+    // It would wait, unless there is room for it where the more important one has none.
+    let mut picky = of_cpu("high", 1, 500, 90);
+    picky.specs[0].constraints = vec!["node.name = n1".parse().unwrap()];
+    world.join("n2", Resources { cpu_millis: 450, ..NODE }).unwrap();
+    let outlook = ask(&world, &WhatIf::Submit { job: Box::new(picky) });
+    assert_eq!(places(&outlook), (Some("n1".into()), Some("n2".into())));
+    assert_eq!(outlook.unplaced_total, 0, "{outlook:#?}");
+    let mut world = World::new();
+    world.join("n1", NODE).unwrap();
+    world.submit(of_cpu("low", 2, 400, 10));
 
     // A new version of what is there: the rest ends, the changed ones are exchanged, the new ones come.
     let fewer = WhatIf::Submit { job: Box::new(of_cpu("low", 1, 400, 10)) };
