@@ -2,6 +2,7 @@
 //! up to date by [`State::apply`], and rebuilt here when state is loaded.
 
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use longshore_proto::id::TaskId;
@@ -20,6 +21,7 @@ impl State {
     pub(super) fn derive_all(&mut self) {
         self.fleet = Fleet::default();
         self.waiting.clear();
+        self.ended_on.clear();
         let by_time = self
             .commands
             .iter()
@@ -62,9 +64,13 @@ impl State {
                 {
                     self.waiting.entry(key.clone()).or_default().insert(*id);
                 }
-                let Some(name) = task.node.as_ref().filter(|_| task.state.holds_resources()) else {
+                let Some(name) = &task.node else { continue };
+                if task.state.is_terminal() {
+                    note_ended(&mut self.ended_on, name, *id);
+                }
+                if !task.state.holds_resources() {
                     continue;
-                };
+                }
                 if let Some(group) = &group {
                     self.fleet.reserve(name, &group.demand());
                 }
@@ -119,6 +125,18 @@ impl State {
         let image = GroupId::of_image(&spec.image);
         let demand = Demand::of_spec(job, spec, Some(kin), Some(image));
         act(&mut self.fleet, &demand);
+    }
+}
+
+/// Takes in a task that has ended on a node.
+pub(super) fn note_ended(
+    ended_on: &mut BTreeMap<NodeName, BTreeSet<TaskId>>,
+    node: &NodeName,
+    id: TaskId,
+) {
+    match ended_on.get_mut(node) {
+        Some(ended) => drop(ended.insert(id)),
+        None => drop(ended_on.insert(node.clone(), BTreeSet::from([id]))),
     }
 }
 

@@ -169,6 +169,7 @@ pub fn derived(state: &State) -> Vec<Violation> {
             state.nodes.get(name).is_none_or(|other| other.tasks != node.tasks)
         }),
     );
+    differs("ended tasks of nodes", rebuilt.ended_on != state.ended_on);
     differs("commands by time", rebuilt.commands_by_time != state.commands_by_time);
     let pending = state.tasks.values().filter(|task| task.state == TaskState::Pending).count();
     differs(

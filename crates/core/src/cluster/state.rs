@@ -22,6 +22,7 @@ use longshore_proto::state::{Eligibility, JobStatus, NodeStatus, TaskState};
 use longshore_scheduler::Fleet;
 
 use super::changes::{Changes, touch_slot};
+use super::derived::note_ended;
 pub use super::parts::{Command, Drain, Job, Meta, Node};
 use super::persist::{self, Write};
 use super::publish;
@@ -70,6 +71,8 @@ pub struct State {
     pub fleet: Fleet,
     /// Tasks that wait for a node. Derived.
     pub waiting: BTreeMap<WaitingKey, BTreeSet<TaskId>>,
+    /// Tasks that have ended, by the node that they were on, which may be gone. Derived.
+    pub(super) ended_on: BTreeMap<NodeName, BTreeSet<TaskId>>,
 }
 
 /// Why a message of the log is not the next record.
@@ -494,6 +497,7 @@ impl State {
             if let Some(node) = self.nodes.get_mut(node) {
                 node.tasks.remove(&id);
             }
+            note_ended(&mut self.ended_on, node, id);
         }
         if let Some(task) = self.tasks.get_mut(&id) {
             task.state = state;

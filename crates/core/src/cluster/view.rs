@@ -71,7 +71,7 @@ impl Cluster {
         };
         let tasks = &self.state.tasks;
         let found: Box<dyn Iterator<Item = (TaskId, &Task)>> = match self.among(namespace, list) {
-            Some(ids) => Box::new(ids.into_iter().filter_map(|id| Some((id, tasks.get(&id)?)))),
+            Some(ids) => Box::new(ids.filter_map(|id| Some((id, tasks.get(&id)?)))),
             None => {
                 let after = list.after.map_or(Bound::Unbounded, Bound::Excluded);
                 Box::new(tasks.range((after, Bound::Unbounded)).map(|(id, task)| (*id, task)))
@@ -84,9 +84,13 @@ impl Cluster {
     /// The tasks among which those of a job or of a node are, in the order of their ids and behind the place that is asked
     /// for. `None` where a walk through all tasks is no longer: there may be a million of them, and whoever waits for a job
     /// asks every second.
-    fn among(&self, namespace: Option<&Namespace>, list: &ListTasks) -> Option<Vec<TaskId>> {
+    fn among(
+        &self,
+        namespace: Option<&Namespace>,
+        list: &ListTasks,
+    ) -> Option<Box<dyn Iterator<Item = TaskId> + '_>> {
         let state = &self.state;
-        let mut ids: Vec<TaskId> = if let Some(name) = &list.job {
+        if let Some(name) = &list.job {
             let jobs: Vec<&Job> = match namespace {
                 Some(namespace) => {
                     let key = JobKey { namespace: namespace.clone(), name: name.clone() };
@@ -100,23 +104,23 @@ impl Cluster {
             let slots: usize = jobs.iter().map(|job| job.slots_count()).sum();
             // A page of a walk takes as many steps as there are tasks to one of the job, times its length.
             let page = PAGE_MAX as usize;
-            if slots.saturating_mul(slots) > state.tasks.len().saturating_mul(page) {
-                return None;
+            if slots.saturating_mul(slots) <= state.tasks.len().saturating_mul(page) {
+                let slots = jobs.iter().flat_map(|job| job.slots.values());
+                let ids = slots.flat_map(BTreeMap::values).flatten().copied();
+                let mut ids: Vec<TaskId> =
+                    ids.filter(|id| list.after.is_none_or(|after| *id > after)).collect();
+                ids.sort_unstable();
+                return Some(Box::new(ids.into_iter()));
             }
-            let slots = jobs.iter().flat_map(|job| job.slots.values()).flat_map(BTreeMap::values);
-            slots.flatten().copied().collect()
-        } else if let Some(name) = &list.node
-            && !list.ended
-            && !list.given_up
-        {
-            // Those that have ended are no longer in its books.
-            state.nodes.get(name)?.tasks.iter().copied().collect()
-        } else {
-            return None;
-        };
-        ids.retain(|id| list.after.is_none_or(|after| *id > after));
-        ids.sort_unstable();
-        Some(ids)
+        }
+        let name = list.node.as_ref()?;
+        let place = (list.after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let live = state.nodes.get(name)?.tasks.range(place).copied();
+        // One that has ended is shown where those are asked for, or where it is the last of its instance.
+        let wants_ended = list.ended || list.given_up;
+        let ended = state.ended_on.get(name).filter(|_| wants_ended);
+        let ended = ended.into_iter().flat_map(move |ended| ended.range(place).copied());
+        Some(Box::new(in_order(live, ended)))
     }
 
     /// One task.
@@ -389,6 +393,19 @@ impl Job {
     fn slots_count(&self) -> usize {
         self.slots.values().map(BTreeMap::len).sum()
     }
+}
+
+/// The items of two iterators that are in order, in order.
+fn in_order<T: Ord>(
+    one: impl Iterator<Item = T>,
+    other: impl Iterator<Item = T>,
+) -> impl Iterator<Item = T> {
+    let (mut one, mut other) = (one.peekable(), other.peekable());
+    std::iter::from_fn(move || match (one.peek(), other.peek()) {
+        (Some(first), Some(second)) if second < first => other.next(),
+        (None, _) => other.next(),
+        _ => one.next(),
+    })
 }
 
 /// The first items, as many as were asked for and are allowed, and whether there are more.

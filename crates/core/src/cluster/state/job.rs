@@ -78,11 +78,22 @@ impl State {
     pub(super) fn apply_forget(&mut self, key: &JobKey, changes: &mut Changes) {
         let Some(job) = self.jobs.remove(key) else { return };
         for task in job.slots.values().flat_map(BTreeMap::values).flatten() {
-            self.tasks.remove(task);
-            changes.tasks.insert(*task);
+            self.forget_task(*task, changes);
         }
         changes.versions.extend(job.versions.keys().map(|version| (key.clone(), *version)));
         changes.touch_job(key);
+    }
+
+    /// Forgets a task that has ended.
+    fn forget_task(&mut self, id: TaskId, changes: &mut Changes) {
+        changes.tasks.insert(id);
+        let Some(node) = self.tasks.remove(&id).and_then(|task| task.node) else { return };
+        if let Some(ended) = self.ended_on.get_mut(&node) {
+            ended.remove(&id);
+            if ended.is_empty() {
+                self.ended_on.remove(&node);
+            }
+        }
     }
 
     pub(super) fn prune_slot(
@@ -106,14 +117,15 @@ impl State {
         else {
             return;
         };
+        let mut forgotten = Vec::new();
         while ids.len() > ENDED_TASKS_PER_SLOT + 1 {
             let ended =
                 |id: &TaskId| self.tasks.get(id).is_none_or(|task| task.state.is_terminal());
-            let Some(oldest) = ids.iter().copied().find(ended) else { return };
+            let Some(oldest) = ids.iter().copied().find(ended) else { break };
             ids.remove(oldest);
-            drop(self.tasks.remove(&oldest));
-            changes.tasks.insert(oldest);
+            forgotten.push(oldest);
         }
+        forgotten.into_iter().for_each(|id| self.forget_task(id, changes));
     }
 
     fn prune_versions(&mut self, key: &JobKey, changes: &mut Changes) {

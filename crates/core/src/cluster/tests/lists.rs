@@ -48,6 +48,10 @@ fn filled() -> World {
     let mut large = job("large", 2);
     large.specs[0].resources = Resources { cpu_millis: 2 * NODE.cpu_millis, ..NODE };
     world.submit(large);
+    // One that has just been given up, and waits for its next.
+    world.submit(hasty_job("broken", 1));
+    world.start_all("broken");
+    world.report(world.live("broken")[0], 1, TaskState::Failed, Some(1));
     world
 }
 
@@ -57,6 +61,8 @@ fn the_tasks_of_a_job_or_a_node_are_those_that_a_look_at_each_finds() {
     let everything = all(&world, None, &ListTasks { ended: true, ..ListTasks::default() });
     assert_eq!(everything.len(), world.cluster.state().tasks.len());
     assert!(everything.iter().any(|task| task.state == TaskState::Failed));
+    let given_up = all(&world, None, &ListTasks { given_up: true, ..ListTasks::default() });
+    assert!(given_up.iter().any(|task| task.state == TaskState::Failed && task.node.is_some()));
     let standard = Namespace::standard();
     let names: Vec<_> = ["web", "sums", "hasty", "large", "none"]
         .map(|name| Some(name.parse().unwrap()))
