@@ -1,5 +1,6 @@
-//! A disk of the test's own that can be made to hang: every write to it waits until it is let go.
+//! A disk of the test's own that can be made to hang, so that every write to it waits until it is let go, or to be full.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,6 +31,26 @@ impl SlowDisk {
     /// Lets every write wait.
     pub fn hang(&self) {
         assert!(run(Command::new("fsfreeze").arg("-f").arg(&self.folder)));
+    }
+
+    /// Leaves no room on it.
+    pub fn fill(&self) {
+        let mut file = std::fs::File::create(self.filling()).unwrap();
+        // First the most of it, then what is left.
+        for block in [1 << 20, 4 << 10, 1] {
+            let block = vec![0; block];
+            while file.write_all(&block).is_ok() {}
+        }
+        assert_eq!(file.sync_all().map_err(|error| error.kind()), Ok(()));
+    }
+
+    /// Gives the room back.
+    pub fn empty(&self) {
+        std::fs::remove_file(self.filling()).unwrap();
+    }
+
+    fn filling(&self) -> PathBuf {
+        self.folder.join("filling")
     }
 
     /// Lets them go.

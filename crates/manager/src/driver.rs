@@ -279,6 +279,7 @@ impl Driver<'_> {
         let index = proposal.index();
         let id = Uuid::new_v4().to_string();
         let mut refusing = false;
+        let mut told = None;
         let mut trouble = self.log.trouble();
         // What is to be stored is worked out while the record is on its way. All of it but the place in the stream, which
         // is known when it has arrived.
@@ -312,10 +313,11 @@ impl Driver<'_> {
                         error!("the log does not answer; requests are refused until it does");
                         refusing = true;
                     }
-                    Ok(()) = trouble.changed(), if !refusing => {
-                        if let Some(words) = *trouble.borrow_and_update() {
+                    Ok(()) = trouble.changed() => {
+                        let words = *trouble.borrow_and_update();
+                        if let Some(words) = words.filter(|_| words != told) {
                             error!("requests are refused until the log takes records again: {words}");
-                            refusing = true;
+                            (refusing, told) = (true, Some(words));
                         }
                     }
                     Some(arrival) = self.gateway.next(), if refusing => {
@@ -327,6 +329,7 @@ impl Driver<'_> {
             }
         };
         if refusing {
+            info!("the log takes records again");
             self.hearing.refused();
         }
         self.cluster.appended(sequence);

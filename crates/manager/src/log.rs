@@ -336,6 +336,7 @@ impl Log {
                 Ok(Err(error @ ManagerError::Broken(_))) => return Err(error),
                 _ => {}
             }
+            let is_silent = published.is_err();
             match published {
                 // A duplicate is not taken for stored: its place is looked at.
                 Ok(Ok(ack))
@@ -358,13 +359,15 @@ impl Log {
                         complained = true;
                     }
                 }
-                Err(_) => {
-                    self.trouble.send_replace(Some(SLOW));
-                }
-                Ok(_) => {}
+                _ => {}
             }
             // The outcome is unknown, or the log has moved on. What stands in the record's place tells.
-            match self.message(last + 1).await {
+            let found = self.message(last + 1).await;
+            if is_silent {
+                let words = if matches!(found, Ok(None)) { UNSTORED } else { SLOW };
+                self.trouble.send_replace(Some(words));
+            }
+            match found {
                 Ok(found) => {
                     let appended = outcome(last + 1, found.as_deref(), &payload);
                     // Where this manager was away, or the record on its way, for long, others may have written a log that
@@ -423,6 +426,10 @@ async fn message<I>(stream: &Stream<I>, sequence: u64) -> Result<Option<Bytes>, 
 
 /// What is told of a log that does not acknowledge.
 const SLOW: &str = "NATS does not acknowledge: it is away, or its disk or network is slow";
+
+/// The same, where the server answers questions meanwhile, and has nothing in the record's place.
+const UNSTORED: &str = "NATS answers and does not store: its disk is full, broken or very slow; a server whose disk was full \
+                        stores again only when there is room and it has been restarted";
 
 /// Why the log takes no record, in words for whoever is refused.
 fn told(error: &PublishError) -> &'static str {

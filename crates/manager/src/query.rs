@@ -312,7 +312,7 @@ pub(crate) fn read_payload<T: DeserializeOwned>(
 /// The refusal of what may be granted later, or by another manager.
 pub(crate) fn unavailable(message: &str) -> ApiError {
     ApiError::new(ErrorCode::Unavailable, message)
-        .hint("try again with the same id in a moment; `longshore doctor` shows what is wrong if it lasts")
+        .hint("try again in a moment (a program with the same id); `longshore doctor` shows what is wrong if it lasts")
 }
 
 /// Answers without waiting until the bus has taken it.

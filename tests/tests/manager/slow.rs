@@ -1,4 +1,4 @@
-//! Disks that hang and a server that stutters: what waits is said in words, and nothing is lost or doubled.
+//! Disks that hang or are full and a server that stutters: what waits is said in words, and nothing is lost or doubled.
 
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,47 @@ async fn a_disk_of_nats_that_hangs_is_said_in_words_and_costs_no_node_and_no_tas
     assert_eq!((tasks.len(), tasks[0].id), (1, task));
     let stops = history.iter().filter(|event| event.event_type == "job.stopping").count();
     assert!(stops <= 1, "{history:?}");
+}
+
+#[tokio::test]
+async fn a_disk_of_nats_that_is_full_is_said_in_words_and_all_goes_on_after_room_and_a_restart() {
+    let mut disk = None;
+    let prepare = |place: &std::path::Path| {
+        let folder = place.parent().unwrap();
+        disk = SlowDisk::mount(&folder.join("disk.img"), &place.join("store"));
+    };
+    let mut cluster = Cluster::server_made(Root::standard(), prepare, |conf| conf).await;
+    let Some(disk) = disk else { return };
+    cluster.start_manager("m1", &[&PATIENCE[..], &SMALL].concat());
+    let api = cluster.answers().await;
+    let node = Played::join(cluster.bus(Worker, "w1").await).await.unwrap();
+    api.submit(&api::service("web")).await.unwrap();
+    let task = node.wanted_count(1).await[0].task;
+    node.report(task, 1, TaskState::Running).await.unwrap();
+
+    disk.fill();
+    let cli = cluster.cli();
+    let full = "NATS answers and does not store: its disk is full";
+    eventually("doctor says that the disk is full", SOON, async || {
+        // A little still goes into blocks that are there.
+        for verb in ["cordon", "uncordon"] {
+            cli.run(&["--timeout", "2s", "node", verb, "w1"]).await;
+        }
+        let said = cli.run(&["doctor", "--timeout", "5s"]).await;
+        if said.stdout.contains(full) { Ok(()) } else { Err(said.stdout) }
+    })
+    .await;
+    assert!(cluster.manager("m1").log().contains(full), "and so does the log");
+    disk.empty();
+    cluster.nats.kill();
+    cluster.nats.restart().await;
+    api.submit(&api::service("after")).await.unwrap();
+    node.wanted_of("after", 1).await;
+    assert!(cluster.manager("m1").log().contains("the log takes records again"));
+    let history = api.history().await.unwrap();
+    assert!(history.iter().all(|event| event.event_type != "node.lost"), "{history:?}");
+    let tasks = api.tasks("web").await.unwrap();
+    assert_eq!((tasks.len(), tasks[0].id), (1, task));
 }
 
 #[tokio::test]

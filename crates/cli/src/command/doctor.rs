@@ -258,7 +258,8 @@ async fn no_leader(client: &Client, error: &AskError) -> Finding {
             format!("the leader cannot write: {}", refusal.message),
             // Its hint is for who asked for a change, and sends them here.
             "nothing was changed, tasks run on, and all goes on by itself once that is mended: see that a majority of the NATS \
-             servers is up, that they reach each other, and that their disks have room; the leader's log has the whole story",
+             servers is up, that they reach each other, and that their disks have room (one whose disk was full is restarted \
+             afterwards); the leader's log has the whole story",
         );
     }
     if let Ok(cluster) = client.cluster().await {
