@@ -152,6 +152,13 @@ impl Bus {
         let mut next = start + patience;
         let mut delay = RETRY_DELAY;
         let mut failure = None;
+        // Why one that may have done what was asked for did not say so.
+        let mut left_open = None;
+        let unknown = |refused| AskError::TimedOut {
+            subject: subject.clone(),
+            waited: start.elapsed(),
+            refused,
+        };
         loop {
             tokio::select! {
                 biased;
@@ -162,8 +169,16 @@ impl Bus {
                     }
                     Tried::Refused(error) => return Err(error),
                     Tried::Failed(error) => {
+                        if let AskError::Refused(refusal) = &error
+                            && refusal.outcome_unknown
+                        {
+                            left_open = Some(refusal.clone());
+                        }
                         if tries.is_empty() && Instant::now() + delay >= deadline {
-                            return Err(error);
+                            return Err(match left_open {
+                                Some(refusal) => unknown(Some(refusal)),
+                                None => error,
+                            });
                         }
                         debug!(%subject, %error, "asking again");
                         failure = Some(error);
@@ -174,19 +189,14 @@ impl Bus {
                 () = tokio::time::sleep_until(next.min(deadline)) => {
                     if Instant::now() >= deadline {
                         return Err(match failure {
+                            _ if left_open.is_some() => unknown(left_open),
                             Some(failure) if tries.is_empty() => failure,
                             // A refusal tells more than the silence that came after it.
                             Some(failure @ AskError::Refused(_)) if ask.command.is_none() => failure,
                             // Somebody has heard of a change and not answered: its outcome is unknown, whatever other
                             // tries came to.
-                            failure => AskError::TimedOut {
-                                subject: subject.clone(),
-                                waited: start.elapsed(),
-                                refused: match failure {
-                                    Some(AskError::Refused(refusal)) => Some(refusal),
-                                    _ => None,
-                                },
-                            },
+                            Some(AskError::Refused(refusal)) => unknown(Some(refusal)),
+                            _ => unknown(None),
                         });
                     }
                     if !tries.is_empty() {

@@ -200,11 +200,12 @@ impl<'a> Outgoing<'a> {
     /// Tells everybody who waits to try again: elsewhere, or later.
     pub(crate) async fn dismiss(&mut self, refusal: &ApiError) {
         let refused = || Answer::<()>::new(0, Err(refusal.clone()));
+        // What was decided may be in the log, though it is not known here.
+        let left_open = || Answer::<()>::new(0, Err(refusal.clone().outcome_unknown()));
         for (_, waiting) in std::mem::take(&mut self.waiting) {
             match waiting {
-                Waiting::Api(request) | Waiting::Question(Question { request, .. }) => {
-                    request.answer(&refused()).await
-                }
+                Waiting::Api(request) => request.answer(&left_open()).await,
+                Waiting::Question(Question { request, .. }) => request.answer(&refused()).await,
                 Waiting::Node(request) => request.answer(&refused()).await,
             }
         }

@@ -6,6 +6,7 @@ use futures_util::StreamExt;
 use longshore_bus::Ask;
 use longshore_proto::COMMAND_HEADER;
 use longshore_proto::api::{Answer, JobStopped, JobSubmitted, SubmitJob};
+use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::name::{Namespace, Root};
 use longshore_proto::permission::Role::{Manager, Worker};
 use longshore_proto::state::TaskState;
@@ -208,4 +209,20 @@ async fn who_listens_and_never_answers_keeps_nobody_from_an_answer() {
         answer = api.stop_job("web") => assert_eq!(answer.unwrap().tasks_live, 1),
         () = answering => panic!("the listener ended"),
     }
+}
+
+#[tokio::test]
+async fn what_a_leader_that_died_may_have_done_is_not_told_as_undone() {
+    let cluster = Cluster::server().await;
+    let mut dying = listener(&cluster).await;
+    let cli = cluster.cli();
+    let answering = async {
+        let request = dying.next().await.unwrap();
+        let refusal = ApiError::new(ErrorCode::Unavailable, "this manager no longer leads");
+        request.answer(&Answer::<JobStopped>::new(0, Err(refusal.outcome_unknown()))).await;
+        drop(dying);
+    };
+    // Afterwards nobody is there to ask.
+    let (said, ()) = tokio::join!(cli.run(&["--timeout", "4s", "job", "stop", "web"]), answering);
+    said.exited(1).told("this manager no longer leads: the outcome is unknown");
 }
