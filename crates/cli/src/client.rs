@@ -29,6 +29,9 @@ use crate::parse::Moment;
 use crate::render::Printer;
 use crate::table;
 
+/// How long it is looked whether somebody leads.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// A connection, and whose things are meant.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -336,7 +339,7 @@ impl Client {
         };
         let mut ask = Ask::read(self.timeout);
         ask.at = self.at.as_ref().map(ToString::to_string);
-        self.bus.ask(&subject, question, ask).await
+        self.ask(&subject, verb, question, ask).await
     }
 
     /// Has the leader write a backup.
@@ -359,7 +362,40 @@ impl Client {
         self.allowed(verb)?;
         let mut ask = Ask::write(CommandId(Uuid::now_v7()), self.timeout);
         ask.actor = actor();
-        Ok(self.bus.ask(&Subject::Api { scope, verb }, question, ask).await?.1)
+        Ok(self.ask(&Subject::Api { scope, verb }, verb, question, ask).await?.1)
+    }
+
+    /// Asks; and where nobody listens for this, finds out whether that is because it is unknown to the manager that leads.
+    async fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        subject: &Subject,
+        verb: ApiVerb,
+        question: &Q,
+        ask: Ask,
+    ) -> Result<(u64, A), AskError> {
+        let answered = self.bus.ask(subject, question, ask.clone()).await;
+        let is_silence = matches!(answered, Err(AskError::NoResponders { .. }));
+        if !is_silence || self.bus.role() == Role::Observer {
+            return answered;
+        }
+        let status = Subject::LeaderRead { scope: Scope::Cluster, verb: ApiVerb::ClusterStatus };
+        let leader = self.bus.ask::<_, ClusterView>(&status, &Nothing {}, Ask::read(LOOK)).await;
+        let Ok((_, leader)) = leader else { return answered };
+        // It may have begun to lead just now.
+        match self.bus.ask(subject, question, Ask { deadline: LOOK, ..ask }).await {
+            Err(AskError::NoResponders { .. }) => {
+                let name = leader.leader_name.map_or_else(String::new, |name| format!(" {name}"));
+                let version = leader.manager_version;
+                let text = format!(
+                    "the manager{name} leads, and does not know {}: it is of another version ({version})",
+                    verb.as_str()
+                );
+                Err(ApiError::new(ErrorCode::Invalid, text)
+                    .hint("upgrade the managers, or use the program of their version")
+                    .into())
+            }
+            answered => answered,
+        }
     }
 }
 

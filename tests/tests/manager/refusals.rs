@@ -1,13 +1,16 @@
 //! What cannot be read or granted gets an answer, and stops nothing.
 
+use std::collections::BTreeMap;
+
 use async_nats::{HeaderMap, Request};
+use futures_util::StreamExt;
 use longshore_bus::{Ask, AskError, Bus};
 use longshore_proto::api::{Answer, ClusterView, JobSubmitted, Nothing, Page, SubmitJob, TaskView};
 use longshore_proto::codec;
 use longshore_proto::error::{ApiError, ErrorCode};
-use longshore_proto::id::CommandId;
+use longshore_proto::id::{ClusterId, CommandId, ManagerId};
 use longshore_proto::name::Namespace;
-use longshore_proto::permission::Role::{Operator, Worker};
+use longshore_proto::permission::Role::{Manager, Operator, Worker};
 use longshore_proto::subject::{ApiVerb, Level, NodeVerb, Scope, Subject};
 use longshore_proto::{COMMAND_HEADER, name::Root};
 use longshore_tests::{Api, Cluster, api, eventually};
@@ -56,6 +59,41 @@ async fn send(bus: &Bus, subject: String, payload: Vec<u8>) -> Answer<serde_json
 fn refusal(answer: Answer<serde_json::Value>) -> ApiError {
     assert_eq!(answer.ok, None);
     answer.error.unwrap()
+}
+
+#[tokio::test]
+async fn what_an_older_leader_does_not_know_is_told_as_that() {
+    let cluster = Cluster::server().await;
+    let bus = cluster.bus(Manager, "m1").await;
+    let mut older =
+        longshore_bus::Api::start(&bus, "0.0.9", &[ApiVerb::JobStop], true).await.unwrap();
+    let status = ClusterView {
+        id: ClusterId(Uuid::from_u128(1)),
+        epoch: 1,
+        leader: ManagerId(Uuid::from_u128(2)),
+        leader_name: Some("m1".parse().unwrap()),
+        manager_version: "0.0.9".into(),
+        jobs: 0,
+        tasks: BTreeMap::new(),
+        nodes: BTreeMap::new(),
+        records_skipped: 0,
+        payloads_refused: 0,
+        alarms: vec![],
+        warnings: vec![],
+        history: None,
+    };
+    let answering = async {
+        while let Some(request) = older.next().await {
+            request.answer(&Answer::new(1, Ok(status.clone()))).await;
+        }
+    };
+    let cli = cluster.cli();
+    tokio::select! {
+        said = cli.run(&["--timeout", "2s", "job", "scale", "web", "3"]) => {
+            said.exited(1).told("m1 leads, and does not know job.scale: it is of another version (0.0.9)");
+        }
+        () = answering => panic!("the listener ended"),
+    }
 }
 
 #[tokio::test]
