@@ -31,6 +31,7 @@ use longshore_proto::codec;
 use longshore_proto::id::{NodeId, TaskId};
 use longshore_proto::name::NodeName;
 use longshore_proto::node::TaskReport;
+use longshore_proto::quantity::format_bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -40,6 +41,8 @@ const FORMAT: &str = "1";
 const FOLDER: &str = "store";
 const CACHE_BYTES: u64 = 8 << 20;
 const MEMTABLE_BYTES_MAX: u64 = 4 << 20;
+/// How much room there must be at the start: for what is in memory, and for as much again while that is written anew.
+const ROOM_BYTES_MIN: u64 = 2 * MEMTABLE_BYTES_MAX;
 
 const META: u8 = b'm';
 const TASK: u8 = b't';
@@ -68,6 +71,19 @@ pub enum StoreError {
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
+    },
+    /// There is no room to write. Told before the worker registers, for one that would end at its first write would get tasks
+    /// again and again, and start none.
+    #[error(
+        "the disk of the data directory {path} has {} free, and the worker's store needs {}; make room, then start the \
+         worker again: its containers run on",
+        format_bytes(*.free), format_bytes(ROOM_BYTES_MIN)
+    )]
+    NoRoom {
+        /// The data directory.
+        path: PathBuf,
+        /// How many bytes are free.
+        free: u64,
     },
     /// The database does not open.
     #[error(
@@ -151,6 +167,9 @@ impl Store {
         let folder = data_dir.join(FOLDER);
         make_private(&folder)
             .map_err(|source| StoreError::Directory { path: data_dir.to_owned(), source })?;
+        if let Some(free) = room(data_dir) {
+            enough(data_dir, free)?;
+        }
         let open = || -> fjall::Result<(Database, Keyspace)> {
             let database =
                 Database::builder(&folder).cache_size(CACHE_BYTES).worker_threads(1).open()?;
@@ -306,6 +325,19 @@ fn sequence_of(key: &[u8]) -> u64 {
     key.iter().skip(1).fold(0, |sequence, byte| sequence << 8 | u64::from(*byte))
 }
 
+/// How many bytes are free on the disk of a folder, those among them that only root may write.
+fn room(folder: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(folder).ok()?;
+    Some(found.f_bfree.saturating_mul(found.f_frsize))
+}
+
+fn enough(path: &Path, free: u64) -> Result<(), StoreError> {
+    if free < ROOM_BYTES_MIN {
+        return Err(StoreError::NoRoom { path: path.to_owned(), free });
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use longshore_core::agent::{Agent, FullSet, Input, Settings};
@@ -455,6 +487,18 @@ mod tests {
 
     /// The fixture is kept for ever: a change that breaks this test would lose the stores of workers that run
     /// today. A new format gets a fixture of its own beside it.
+    #[test]
+    fn a_disk_without_room_is_told_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(room(folder.path()).unwrap() > ROOM_BYTES_MIN, "these tests write, too");
+        enough(folder.path(), ROOM_BYTES_MIN).unwrap();
+        let error = enough(Path::new("/data"), 28 << 10).unwrap_err().to_string();
+        assert!(
+            error.contains("/data has 28KiB free, and the worker's store needs 8MiB"),
+            "{error}"
+        );
+    }
+
     #[test]
     fn what_format_1_wrote_is_read() {
         let fixture = include_str!("../tests/fixtures/store-format-1.txt");
