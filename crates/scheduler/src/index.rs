@@ -28,6 +28,7 @@
 //! |---|---|
 //! | [`columns`] | the figures that scans read |
 //! | [`cells`] | nodes alike, kept together: where the best one is searched for |
+//! | [`domains`] | the nodes of each domain that tasks are spread over, side by side |
 //! | [`pools`] | whose cells those are: all nodes', or those of whom a profile lets through |
 //! | [`mod@profile`] | what only labels and attributes decide: constraints, affinities, domains |
 //! | [`kernel`] | what is computed for 64 nodes side by side |
@@ -39,6 +40,7 @@
 
 mod cells;
 mod columns;
+mod domains;
 mod judgement;
 mod kernel;
 mod pools;
@@ -182,8 +184,8 @@ impl Index {
         let mut is_found = false;
         if is_searched {
             let ground = self::ground(self.kind, self.level, fleet, &self.columns, popular);
-            let cells = self.pools.of(fleet, &self.columns, view.profile());
-            is_found = view.find(&ground, cells, &mut self.notes, lacking);
+            let pooled = self.pools.of(fleet, &self.columns, view.profile());
+            is_found = view.find(&ground, pooled, &mut self.notes, lacking);
         }
         if !is_found {
             self.columns.catch_up_blocks(fleet);

@@ -322,10 +322,18 @@ fn play_racks(seed: u64, racks: u64, weight: u8) -> Result<(), TestCaseError> {
     let (capacities, none) =
         ([resources(4000, 8192, 0), resources(8000, 4096, 0)], BTreeMap::new());
     let nodes = 4 * racks;
+    // Some tasks like a third of the nodes, or may not run there.
+    let condition: Constraint = "label.disk = 0".parse().unwrap();
+    let affinities = vec![Affinity { constraint: condition, weight: *dice.of(&[-7, 30]) }];
+    let constraints: Vec<Constraint> = vec!["label.disk != 0".parse().unwrap()];
+    let wish = dice.roll(4);
     for number in 0..nodes {
         let machine = Machine {
             datacenter: &Datacenter::standard(),
-            labels: &BTreeMap::from([("rack".to_owned(), (number / 4).to_string())]),
+            labels: &BTreeMap::from([
+                ("rack".to_owned(), (number / 4).to_string()),
+                ("disk".to_owned(), (number % 3).to_string()),
+            ]),
             attributes: &none,
             mount_paths: &[],
             status: NodeStatus::Ready,
@@ -343,7 +351,14 @@ fn play_racks(seed: u64, racks: u64, weight: u8) -> Result<(), TestCaseError> {
     let kinds: Vec<Kind> = (0..2).map(|number| Kind::random(&mut dice, number)).collect();
     let demands = [(250, 256), (700, 1024)].into_iter().zip(&kinds).map(|((cpu, memory), kind)| {
         let kin = Some(GroupId::of_spec(&kind.job, &kind.spec));
-        Demand { spread: &spread, kin, ..Demand::of_resources(resources(cpu, memory, 0)) }
+        Demand {
+            spread: &spread,
+            kin,
+            affinities: if wish == 1 { &affinities } else { &[] },
+            constraints: if wish == 2 { &constraints } else { &[] },
+            image: (wish == 3).then(|| GroupId::of_image(&kind.image)),
+            ..Demand::of_resources(resources(cpu, memory, 0))
+        }
     });
     let demands: Vec<Demand<'_>> = demands.collect();
     let mut held: Vec<(usize, NodeName)> = Vec::new();
@@ -352,6 +367,10 @@ fn play_racks(seed: u64, racks: u64, weight: u8) -> Result<(), TestCaseError> {
             let at = usize::try_from(dice.roll(held.len() as u64)).unwrap();
             let (kind, node) = held.swap_remove(at);
             fleet.release(&node, &demands[kind]);
+        }
+        if dice.happens(5) {
+            let busy = resources(dice.roll(3000), dice.roll(3000), 0);
+            fleet.set_measured(&node_name(dice.roll(nodes)), Some(busy));
         }
         let at = usize::try_from(dice.roll(2)).unwrap();
         let fast = scheduler.place(&fleet, &demands[at], Policy::Epvm);

@@ -28,7 +28,6 @@ use crate::index::columns::{Columns, Figures, rounded_down};
 use crate::index::profile::Profile;
 use crate::index::{kernel, number};
 use atlas::Atlas;
-pub(crate) use atlas::each_within;
 use curve::code;
 
 /// How many nodes a cell has at most.
@@ -43,7 +42,7 @@ const SPLIT_MIN: usize = 8;
 type Point = [f32; DIMENSIONS];
 
 /// What stands where nobody is: beyond everybody, and still a number when it is multiplied by nothing.
-const BEYOND: f32 = f32::MAX;
+pub(crate) const BEYOND: f32 = f32::MAX;
 
 /// Nodes whose figures are alike.
 #[derive(Debug, Clone)]
@@ -173,7 +172,7 @@ impl Cells {
     }
 
     /// What the nodes of each group have in common.
-    pub(crate) fn kinds(&self) -> impl Iterator<Item = Kind> {
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = Kind> + Clone {
         self.atlas.kinds()
     }
 
@@ -311,14 +310,15 @@ impl Cells {
     }
 
     /// What nobody in each patch of cells costs less than, by what the demand does to the costs of each group. Gives the
-    /// least that is known of any cell, and which it is; `None` where nobody is.
+    /// least that is known of any cell, and which it is; `None` where nobody is or everybody costs more than this.
     pub(crate) fn bounds(
         &self,
         level: Level,
         factors: &[Point],
+        most: f32,
         bounds: &mut Vec<f32>,
     ) -> Option<(f32, u32)> {
-        self.atlas.bounds(level, factors, bounds)
+        self.atlas.bounds(level, factors, most, bounds)
     }
 
     /// Calls with each cell of a patch in which somebody may cost no more than this, and with what nobody there costs less
@@ -464,7 +464,7 @@ mod tests {
         }
         let factors = [[0.3, 0.1, 0.0, 0.7], [0.2, 0.9, 0.4, 0.1], [0.0, 0.0, 1e-9, 0.5]];
         let (level, mut bounds) = (Level::new(), Vec::new());
-        let (first, best) = cells.bounds(level, &factors, &mut bounds).unwrap();
+        let (first, best) = cells.bounds(level, &factors, f32::INFINITY, &mut bounds).unwrap();
         let (mut costs, mut nodes, mut asked) = ([0.0; CELL], 0, Vec::new());
         for (patch, of_patch) in bounds.iter().enumerate() {
             cells.each_within(level, patch, &factors, f32::INFINITY, |bound, cell| {

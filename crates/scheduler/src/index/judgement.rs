@@ -5,9 +5,11 @@
 //! |---|---|
 //! | [`company`] | where its own kind and its image are |
 //! | [`count`] | how many nodes can take the task, and why the others cannot |
+//! | [`rough`] | what a demand does to costs, in figures of half the size |
 
 mod company;
 mod count;
+mod rough;
 
 use std::sync::Arc;
 
@@ -19,12 +21,12 @@ use crate::demand::{Amounts, DIMENSIONS, Dimension};
 use crate::filter::{self, Reason, Verdict};
 use crate::fleet::lanes::BLOCK;
 use crate::index::Ground;
-use crate::index::cells::{Cells, Kind};
 use crate::index::columns::{self, Figures, Lane64, Room, Summary};
 use crate::index::kernel::{self, Factors};
 use crate::index::profile::Profile;
 use crate::index::subject::{Company, Owned};
 use crate::index::tree::Best;
+use rough::RoughFactors;
 
 /// How each node stands to one demand.
 #[derive(Debug)]
@@ -40,9 +42,9 @@ pub(crate) struct Judgement {
     pub(super) factors: Vec<[f64; DIMENSIONS]>,
     /// Of which generation of the profile and of which base they are.
     factors_of: Option<(u64, u32)>,
-    /// By the groups of cells that were searched last, with what points make of them: in figures of half the size.
-    pub(super) rough_factors: Vec<[f32; DIMENSIONS]>,
-    pub(super) rough_kinds: Vec<Kind>,
+    /// The same by the groups of the cells that were searched last, and by the kinds of nodes of the domains.
+    pub(super) of_cells: RoughFactors,
+    pub(super) of_domains: RoughFactors,
     pub(super) verdicts: Vec<u8>,
     /// Which nodes of each block can take the task, as bits: what is asked most lies closest together.
     feasible: Vec<u64>,
@@ -92,8 +94,8 @@ impl Judgement {
             profile,
             factors: Vec::new(),
             factors_of: None,
-            rough_factors: Vec::new(),
-            rough_kinds: Vec::new(),
+            of_cells: RoughFactors::default(),
+            of_domains: RoughFactors::default(),
             verdicts: Vec::new(),
             feasible: Vec::new(),
             counts: Box::new([0; Verdict::COUNT]),
@@ -138,21 +140,8 @@ impl Judgement {
         }
         self.factors_of = of;
         self.factors = columns::factors(ground.fleet, ground.model, &self.demand.amounts);
-        self.rough_kinds.clear();
-    }
-
-    /// Finds out what the demand does to the costs of each group of cells.
-    pub(super) fn fit_rough_factors(&mut self, ground: &Ground<'_>, cells: &Cells) {
-        if cells.kinds().eq(self.rough_kinds.iter().copied()) {
-            return;
-        }
-        self.rough_kinds = cells.kinds().collect();
-        let rough = |Kind { class, points }: &Kind| {
-            let weight = ground.weights.of(*points);
-            let factors = self.factors.get(*class as usize).copied().unwrap_or_default();
-            factors.map(|factor| columns::rounded_down(factor * weight))
-        };
-        self.rough_factors = self.rough_kinds.iter().map(rough).collect();
+        self.of_cells.forget();
+        self.of_domains.forget();
     }
 
     /// Whether blocks are scanned side by side, so that all of them are soon looked at.

@@ -3,7 +3,9 @@
 //! Each lane goes through the same operations in the same order as [`crate::cost::dot`], and nothing is fused,
 //! so the width of the vectors changes no bit of any result.
 
-use fearless_simd::{Level, Select, Simd, SimdBase, SimdMask, dispatch, f32x16, f64x8, mask64x8};
+use fearless_simd::{
+    Level, Select, Simd, SimdBase, SimdMask, dispatch, f32x16, f64x8, i32x16, mask64x8,
+};
 
 use crate::demand::{Amounts, DIMENSIONS};
 use crate::fleet::lanes::BLOCK;
@@ -89,6 +91,32 @@ pub(crate) fn few_bounds(
     dispatch!(level, simd => few_bounds_by(simd, least, factors, most))
 }
 
+/// About what each of 16 nodes of some rows costs, row by row, and the least two of these figures. `row` gives the figures
+/// of a row and what the demand does to them.
+pub(crate) fn costs_of_rows<'r>(
+    level: Level,
+    rows: &[u32],
+    row: impl Fn(u32) -> (&'r [[f32; FEW]; DIMENSIONS], &'r [f32; DIMENSIONS]),
+    costs: &mut [f32],
+) -> [f32; 2] {
+    dispatch!(level, simd => costs_of_rows_by(simd, rows, row, costs))
+}
+
+/// Calls with the place of each figure that is at most this; the figures are whole blocks of 64.
+pub(crate) fn each_at_most(level: Level, figures: &[f32], most: f32, act: impl FnMut(usize)) {
+    dispatch!(level, simd => each_at_most_by(simd, figures, most, act));
+}
+
+/// The least of some whole numbers; none of nothing.
+pub(crate) fn least_number(level: Level, figures: &[i32]) -> Option<i32> {
+    dispatch!(level, simd => least_number_by(simd, figures))
+}
+
+/// Calls with the place of each figure that is just this.
+pub(crate) fn each_equal(level: Level, figures: &[i32], one: i32, act: impl FnMut(usize)) {
+    dispatch!(level, simd => each_equal_by(simd, figures, one, act));
+}
+
 /// Which of 64 figures are at most this, as bits.
 pub(crate) fn at_most(level: Level, figures: &[f32; BLOCK], most: f32) -> u64 {
     dispatch!(level, simd => at_most_by(simd, figures, most))
@@ -168,6 +196,71 @@ fn few_bounds_by<S: Simd>(
     let rows = least.each_ref().map(|row| f32x16::from_slice(simd, row));
     let costs = rough_cost(rows, &factors);
     (costs.into(), costs.simd_le(f32x16::splat(simd, most)).to_bitmask())
+}
+
+#[inline(always)]
+fn costs_of_rows_by<'r, S: Simd>(
+    simd: S,
+    rows: &[u32],
+    row: impl Fn(u32) -> (&'r [[f32; FEW]; DIMENSIONS], &'r [f32; DIMENSIONS]),
+    costs: &mut [f32],
+) -> [f32; 2] {
+    let mut least = f32x16::splat(simd, f32::INFINITY);
+    let mut next = least;
+    for (at, costs) in rows.iter().zip(costs.as_chunks_mut::<FEW>().0) {
+        let (live, factors) = row(*at);
+        let factors = factors.map(|factor| f32x16::splat(simd, factor));
+        let cost = rough_cost(live.each_ref().map(|row| f32x16::from_slice(simd, row)), &factors);
+        *costs = cost.into();
+        (least, next) = (least.min(cost), next.min(least.max(cost)));
+    }
+    // Of the least two of each lane the least two.
+    let [mut first, mut second] = [f32::INFINITY; 2];
+    for figure in least.as_slice().iter().chain(next.as_slice()) {
+        second = lesser(second, if *figure < first { first } else { *figure });
+        first = lesser(first, *figure);
+    }
+    [first, second]
+}
+
+fn lesser(one: f32, other: f32) -> f32 {
+    if other < one { other } else { one }
+}
+
+#[inline(always)]
+fn each_at_most_by<S: Simd>(simd: S, figures: &[f32], most: f32, mut act: impl FnMut(usize)) {
+    for (block, figures) in figures.as_chunks::<BLOCK>().0.iter().enumerate() {
+        let mut bits = at_most_by(simd, figures, most);
+        while bits != 0 {
+            act(block * BLOCK + bits.trailing_zeros() as usize);
+            bits &= bits - 1;
+        }
+    }
+}
+
+#[inline(always)]
+fn least_number_by<S: Simd>(simd: S, figures: &[i32]) -> Option<i32> {
+    let (chunks, rest) = figures.as_chunks::<FEW>();
+    let most = i32x16::splat(simd, i32::MAX);
+    let least = chunks.iter().fold(most, |least, chunk| least.min(i32x16::from_slice(simd, chunk)));
+    let least = least.as_slice().iter().take(if chunks.is_empty() { 0 } else { FEW });
+    least.chain(rest).copied().min()
+}
+
+#[inline(always)]
+fn each_equal_by<S: Simd>(simd: S, figures: &[i32], one: i32, mut act: impl FnMut(usize)) {
+    let (chunks, rest) = figures.as_chunks::<FEW>();
+    let same = i32x16::splat(simd, one);
+    for (at, chunk) in chunks.iter().enumerate() {
+        let mut bits = i32x16::from_slice(simd, chunk).simd_eq(same).to_bitmask();
+        while bits != 0 {
+            act(at * FEW + bits.trailing_zeros() as usize);
+            bits &= bits - 1;
+        }
+    }
+    let before = chunks.len() * FEW;
+    let rest = rest.iter().enumerate().filter(|(_, figure)| **figure == one);
+    rest.for_each(|(at, _)| act(before + at));
 }
 
 #[inline(always)]

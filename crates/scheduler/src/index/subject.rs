@@ -5,7 +5,7 @@ use longshore_proto::name::Datacenter;
 use longshore_proto::spec::{Affinity, Mount, Port, Spread};
 
 use crate::demand::{Amounts, Demand};
-use crate::fleet::{Fleet, GroupId};
+use crate::fleet::{Fleet, GroupId, IMAGE, KIN};
 
 /// A demand that owns what a [`Demand`] borrows.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +74,11 @@ impl Company {
 
     pub(crate) fn is_none(&self) -> bool {
         *self == Self::none()
+    }
+
+    /// Its groups with the places in which changes name them.
+    pub(super) fn placed(self) -> [Option<(usize, GroupId)>; 2] {
+        [self.kin.map(|kin| (KIN, kin)), self.image.map(|image| (IMAGE, image))]
     }
 
     pub(super) fn groups(self) -> impl Iterator<Item = GroupId> {

@@ -11,10 +11,11 @@ use crate::cost::{self, Key, Rank};
 use crate::demand::{DIMENSIONS, Demand};
 use crate::explain::{CostTerms, Rejected};
 use crate::fleet::Fleet;
+use crate::fleet::KIN;
 use crate::fleet::lanes::BLOCK;
 use crate::index::Ground;
-use crate::index::cells::Cells;
 use crate::index::judgement::Judgement;
+use crate::index::pools::Pooled;
 use crate::index::profile::Profile;
 use crate::index::subject::{Company, Owned};
 use crate::index::tree::{self, Tree};
@@ -50,8 +51,9 @@ pub(crate) struct View {
     base_log2: u32,
     /// Up to where the fleet's journal was read.
     read: u64,
-    /// Up to where it was read for where the company is, if that is known.
+    /// Up to where it was read for where the company is, if that is known, and for how many of its kind each domain has.
     heard: Option<u64>,
+    heard_spread: Option<u64>,
     /// Whether it is known of the members of the company how they stand.
     knows_company: bool,
     /// Whether some node had no fresh measurement then.
@@ -82,6 +84,7 @@ impl View {
             base_log2: 0,
             read: 0,
             heard: None,
+            heard_spread: None,
             knows_company: false,
             found: None,
             patience: 0,
@@ -122,7 +125,7 @@ impl View {
     pub(crate) fn set_profile(&mut self, profile: Arc<Profile>) {
         self.nodes.profile = profile;
         self.nodes.forget_company();
-        (self.unknown, self.heard) = (true, None);
+        (self.unknown, self.heard, self.heard_spread) = (true, None, None);
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -160,14 +163,14 @@ impl View {
     pub(crate) fn find(
         &mut self,
         ground: &Ground<'_>,
-        cells: (&Cells, bool),
+        pooled: Pooled<'_>,
         notes: &mut Notes,
         lacking: Option<[u32; DIMENSIONS]>,
     ) -> bool {
         if let Some(lacking) = lacking {
             self.nodes.count(ground, lacking);
         }
-        self.found = self.search(ground, cells, notes, lacking.is_some());
+        self.found = self.search(ground, pooled, notes, lacking.is_some());
         if self.found.is_none() {
             self.patience = PATIENCE;
         }
@@ -199,15 +202,37 @@ impl View {
 
     /// Hears where the company has come and gone.
     fn hear(&mut self, ground: &Ground<'_>) {
+        self.hear_spread(ground);
         if self.nodes.company.is_none() {
             return;
         }
         let journal = ground.fleet.journal();
         let heard = self.heard.replace(journal.end());
-        let Company { kin, image } = self.nodes.company;
-        match heard.and_then(|heard| journal.since_of(heard, [kin, image])) {
-            Some(changes) => changes.for_each(|change| self.nodes.hear(ground, &change)),
-            None => self.nodes.count_company(ground),
+        let nodes = &mut self.nodes;
+        let is_known = heard.is_some_and(|heard| {
+            nodes.company.placed().into_iter().flatten().all(|one| {
+                journal.each_since_of(heard, one, |lane, _| nodes.count_company_at(ground, lane))
+            })
+        });
+        if !is_known {
+            self.nodes.count_company(ground);
+        }
+    }
+
+    /// Hears how many of its kind each domain has: all that a search need know of its company.
+    fn hear_spread(&mut self, ground: &Ground<'_>) {
+        let Some(kin) = self.nodes.company.kin.filter(|_| !self.nodes.demand.spread.is_empty())
+        else {
+            return;
+        };
+        let journal = ground.fleet.journal();
+        let heard = self.heard_spread.replace(journal.end());
+        let nodes = &mut self.nodes;
+        let is_known = heard.is_some_and(|heard| {
+            journal.each_since_of(heard, (KIN, kin), |lane, by| nodes.add_to_spread(lane, by))
+        });
+        if !is_known {
+            self.nodes.count_spread(ground, kin);
         }
     }
 

@@ -119,7 +119,7 @@ impl Atlas {
         group
     }
 
-    pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> {
+    pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> + Clone {
         self.groups.iter().map(|group| group.kind)
     }
 
@@ -363,27 +363,31 @@ impl Atlas {
     }
 
     /// What nobody in each patch costs less than, by what the demand does to the costs of each group. Gives the least that
-    /// is known of any cell, and which it is; `None` where nobody is.
+    /// is known of any cell, and which it is; `None` where nobody is or everybody costs more than this.
     pub(super) fn bounds(
         &self,
         level: Level,
         factors: &[Point],
+        most: f32,
         bounds: &mut Vec<f32>,
     ) -> Option<(f32, u32)> {
         bounds.resize(self.least[0].len(), f32::INFINITY);
-        let mut most = kernel::bounds(level, &self.least, factors, &self.owners, bounds);
+        let mut least = kernel::bounds(level, &self.least, factors, &self.owners, bounds);
+        if least > most {
+            return None;
+        }
         let mut first: Option<(f32, u32)> = None;
         // Most often it is in the patch of which the least is known, and hardly any other then is as low.
         for _ in 0..2 {
             let known = first.map_or(f32::INFINITY, |(least, _)| least);
-            each_within(level, bounds, most, |patch| {
+            kernel::each_at_most(level, bounds, least, |patch| {
                 self.each_within(level, patch, factors, known, |bound, cell| {
-                    if first.is_none_or(|(least, _)| bound < least) {
+                    if first.is_none_or(|(known, _)| bound < known) {
                         first = Some((bound, cell));
                     }
                 });
             });
-            most = first?.0;
+            least = first?.0;
         }
         first
     }
@@ -409,17 +413,6 @@ impl Atlas {
             if slot < patch.count {
                 act(bounds[slot], patch.cells[slot]);
             }
-        }
-    }
-}
-
-/// Calls with each figure of whole blocks that is at most this.
-pub(crate) fn each_within(level: Level, figures: &[f32], most: f32, mut act: impl FnMut(usize)) {
-    for (block, figures) in figures.as_chunks::<CELL>().0.iter().enumerate() {
-        let mut bits = kernel::at_most(level, figures, most);
-        while bits != 0 {
-            act(block * CELL + bits.trailing_zeros() as usize);
-            bits &= bits - 1;
         }
     }
 }

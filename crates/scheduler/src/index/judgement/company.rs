@@ -2,13 +2,14 @@
 //! over, with what that makes of costs.
 
 use crate::cost::points::{self, IMAGE_POINTS, POINTS_MAX};
+use crate::fleet::GroupId;
 use crate::fleet::lanes::BLOCK;
-use crate::fleet::{Change, GroupId};
 use crate::index::Ground;
 use crate::index::judgement::{IMAGE, Judgement, MANY};
 use crate::index::tree;
 
 impl Judgement {
+    /// Counts its company on every node.
     pub(crate) fn count_company(&mut self, ground: &Ground<'_>) {
         let groups = ground.fleet.groups();
         self.members.clear();
@@ -28,15 +29,14 @@ impl Judgement {
                 self.members[lane as usize / BLOCK] |= 1 << (lane as usize % BLOCK);
             }
         }
+    }
+
+    /// Counts how many of its kind each domain has.
+    pub(crate) fn count_spread(&mut self, ground: &Ground<'_>, kin: GroupId) {
         let values = self.profile.values();
         self.spread_counts = values.iter().map(|values| vec![0; *values]).collect();
-        if let Some(kin) = self.company.kin
-            && !values.is_empty()
-        {
-            let members = groups.members(kin);
-            members.for_each(|(lane, count)| {
-                self.count_spread(lane, i64::from(count));
-            });
+        for (lane, count) in ground.fleet.groups().members(kin) {
+            self.count_in_domain(lane, i64::from(count));
         }
         self.count_domains();
     }
@@ -51,9 +51,8 @@ impl Judgement {
     }
 
     /// Counts tasks of its kind on a node; gives the domain that they crowd. On a node that is gone it is none.
-    fn count_spread(&mut self, lane: u32, by: i64) -> Option<usize> {
-        let shape = self.profile.shape();
-        let domain = shape.domain_of(shape.block_of(lane as usize)?);
+    fn count_in_domain(&mut self, lane: u32, by: i64) -> Option<usize> {
+        let domain = self.profile.domain(lane as usize)?;
         let values = self.profile.domain_values(domain);
         for (counts, value) in self.spread_counts.iter_mut().zip(values) {
             counts[*value as usize] += by;
@@ -61,29 +60,26 @@ impl Judgement {
         Some(domain)
     }
 
-    /// Counts its company where that has changed.
-    pub(crate) fn hear(&mut self, ground: &Ground<'_>, change: &Change) {
-        let concerns = |group: Option<GroupId>| group.is_some() && change.groups.contains(&group);
-        if change.by == 0 || !concerns(self.company.kin) && !concerns(self.company.image) {
-            return;
-        }
-        if concerns(self.company.kin) && !self.spread_counts.is_empty() {
-            let domain = self.count_spread(change.lane, i64::from(change.by));
-            match domain {
-                // Each domain is a value of its own.
-                Some(domain) if self.spread_counts.len() == 1 => {
-                    self.domain_points[domain] = self.points_of_domain(domain);
-                    self.count_in(domain);
-                }
-                Some(_) => self.count_domains(),
-                None => {}
+    /// Counts tasks of its kind that came to a node.
+    pub(crate) fn add_to_spread(&mut self, lane: u32, by: i32) {
+        match self.count_in_domain(lane, i64::from(by)) {
+            // Each domain is a value of its own.
+            Some(domain) if self.spread_counts.len() == 1 => {
+                self.domain_points[domain] = self.points_of_domain(domain);
+                self.count_in(domain);
             }
+            Some(_) => self.count_domains(),
+            None => {}
         }
-        let lane = change.lane as usize;
+    }
+
+    /// Counts its company on a node where that has changed.
+    pub(crate) fn count_company_at(&mut self, ground: &Ground<'_>, lane: u32) {
         let groups = ground.fleet.groups();
-        let count = |group: Option<GroupId>| group.map_or(0, |one| groups.count(one, change.lane));
+        let count = |group: Option<GroupId>| group.map_or(0, |one| groups.count(one, lane));
         let image = if count(self.company.image) > 0 { IMAGE } else { 0 };
         let company = up_to_many(count(self.company.kin)) | image;
+        let lane = lane as usize;
         self.company_at[lane] = company;
         let word = &mut self.members[lane / BLOCK];
         *word = *word & !(1 << (lane % BLOCK)) | u64::from(company > 0) << (lane % BLOCK);
@@ -175,8 +171,7 @@ impl Judgement {
 
     /// Counts the points against every domain anew.
     fn count_domains(&mut self) {
-        let spreads = !self.spread_counts.is_empty();
-        let domains = 0..if spreads { self.profile.domains() } else { 0 };
+        let domains = 0..self.profile.domains();
         self.domain_points = domains.map(|domain| self.points_of_domain(domain)).collect();
         self.crowding.clear();
     }

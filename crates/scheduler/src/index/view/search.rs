@@ -2,17 +2,25 @@
 //! depend on how many demands there are.
 //!
 //! Whoever may be the best is judged as everybody else is, by the same figures; cells only say who need not be.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`level`] | where tasks are spread: the least crowded domains |
+
+mod level;
 
 use crate::cost::{Rank, dot};
 use crate::filter::Verdict;
 use crate::fleet::GroupId;
 use crate::fleet::lanes::BLOCK;
 use crate::index::Ground;
-use crate::index::cells::{CELL, Cell, Cells, Kind, each_within};
+use crate::index::cells::{CELL, Cells, Kind};
 use crate::index::columns::rounded_down;
 use crate::index::judgement::Judgement;
 use crate::index::kernel;
+use crate::index::pools::Pooled;
 use crate::index::view::{Pick, View};
+use level::Crowding;
 
 /// A search gives up after so much effort, or one for so many nodes, if that is more: where many are alike, or few of the
 /// cheap ones can take the task, what a view remembers is quicker; but to make a view takes the longer the more nodes there
@@ -20,8 +28,6 @@ use crate::index::view::{Pick, View};
 const EFFORT_MIN: usize = 2048;
 const LANES_PER_EFFORT: usize = 16;
 const LOOK_EFFORT: usize = 4;
-/// Where the least crowded domains have no more nodes than this, each is looked at.
-const LEVEL_FEW_MAX: usize = 128;
 /// Of the cells whose bound is between the lowest and what the best node so far costs, the first part is looked through before
 /// the others are thought of.
 const NEAR: f32 = 0.25;
@@ -52,6 +58,9 @@ pub(crate) struct Notes {
     /// The cells that may have the best node, each behind the bits of what nobody there costs less than (which are in the
     /// order of what they stand for).
     ahead: Vec<u64>,
+    /// The rows of the least crowded domains, and about what everybody there costs.
+    rows: Vec<u32>,
+    costs: Vec<f32>,
 }
 
 /// Where a node stands, and what its costs are multiplied by for its points and for its domain.
@@ -96,15 +105,6 @@ fn add(best: &mut Best, one: Standing) {
     }
 }
 
-/// How crowded domains are, where tasks are spread.
-#[derive(Debug, Clone, Copy)]
-struct Crowding<'s> {
-    points: &'s [i32],
-    least: i32,
-    /// At least what costs in any domain are multiplied by that is not among the least crowded.
-    apart_least: f32,
-}
-
 /// A search under way.
 #[derive(Debug)]
 struct Search<'s> {
@@ -139,7 +139,7 @@ impl View {
     pub(super) fn search(
         &mut self,
         ground: &Ground<'_>,
-        (cells, tells_apart): (&Cells, bool),
+        Pooled { cells, tells_apart, domains }: Pooled<'_>,
         notes: &mut Notes,
         with_next: bool,
     ) -> Option<Found> {
@@ -148,15 +148,18 @@ impl View {
             return None;
         }
         if is_spread {
-            self.hear(ground);
+            self.hear_spread(ground);
         }
         self.nodes.fit_factors(ground);
-        self.nodes.fit_rough_factors(ground, cells);
+        if let Some(domains) = domains {
+            self.nodes.of_domains.fit(ground, &self.nodes.factors, domains.kinds());
+        }
+        self.nodes.of_cells.fit(ground, &self.nodes.factors, cells.kinds());
         let nodes = &self.nodes;
         let points = nodes.domain_points();
-        let crowding = points.iter().min().map(|least| Crowding {
+        let crowding = kernel::least_number(ground.level, points).map(|least| Crowding {
             points,
-            least: *least,
+            least,
             apart_least: rounded_down(nodes.apart_min(ground)),
         });
         let mut search = Search {
@@ -182,7 +185,7 @@ impl View {
         if let Some(few) = nodes.profile.few() {
             few.iter().for_each(|lane| search.look_if_fresh(*lane));
         } else {
-            search.look_at_level();
+            search.look_at_level(domains, notes)?;
             if search.is_level_done && !search.is_level_met {
                 return None;
             }
@@ -208,13 +211,6 @@ impl Search<'_> {
     /// Whoever comes after this is not asked for.
     fn last(&self) -> &Standing {
         &self.fresh[usize::from(self.with_next)]
-    }
-
-    /// What costs on a node are multiplied by for the domain that it is in.
-    fn apart(&self, lane: usize) -> f64 {
-        let Some(Crowding { points, least, .. }) = self.crowding else { return 1.0 };
-        let points = self.nodes.profile.domain(lane).map_or(least, |domain| points[domain]);
-        self.ground.weights.of(points - least)
     }
 
     /// Looks at one node that nothing stands in the way of, of a class of capacity; all of those without a fresh
@@ -258,39 +254,6 @@ impl Search<'_> {
         }
     }
 
-    /// Looks at everybody in the least crowded domains where they are few, and else in one of these where it is small: the
-    /// others then need be looked at only where they may be as good.
-    fn look_at_level(&mut self) {
-        let Some(Crowding { points, least, .. }) = self.crowding else { return };
-        let shape = self.nodes.profile.shape();
-        let level = || (0..points.len()).filter(move |domain| points[*domain] == least);
-        let mut nodes = 0;
-        self.is_level_done = level().all(|domain| {
-            nodes += shape.domain_lanes(domain).len();
-            nodes <= LEVEL_FEW_MAX
-        });
-        let some = if self.is_level_done { usize::MAX } else { 1 };
-        let lanes = level().take(some).map(|domain| shape.domain_lanes(domain));
-        for lanes in lanes.filter(|lanes| lanes.len() <= LEVEL_FEW_MAX) {
-            lanes.iter().for_each(|lane| self.look_if_fresh(*lane));
-        }
-    }
-
-    /// Whether somebody in a least crowded domain can take the task: how crowded the others are is measured by that.
-    fn is_level_sure(&self) -> bool {
-        let Some(Crowding { points, least, .. }) = self.crowding else { return true };
-        let profile = &self.nodes.profile;
-        let can = |lane: &u32| {
-            let at = *lane as usize;
-            let node = self.ground.columns.node(at);
-            let is_open = node.standing == Verdict::FEASIBLE;
-            is_open && profile.verdict(at) == Verdict::FEASIBLE.0 && self.nodes.has_room_at(node)
-        };
-        let mut level = (0..points.len()).filter(|domain| points[*domain] == least);
-        self.is_level_met
-            || level.any(|domain| profile.shape().domain_lanes(domain).iter().any(can))
-    }
-
     /// The bound up to which cells are looked into.
     fn most_of_cells(&self) -> f32 {
         match self.crowding {
@@ -302,7 +265,8 @@ impl Search<'_> {
     /// Looks through all cells whose bound is not too high, those with the lowest ones first.
     fn sweep(&mut self, notes: &mut Notes) -> Option<()> {
         let level = self.ground.level;
-        let found = self.cells.bounds(level, &self.nodes.rough_factors, &mut notes.bounds);
+        let (factors, most) = (&self.nodes.of_cells.factors, self.most_of_cells());
+        let found = self.cells.bounds(level, factors, most, &mut notes.bounds);
         // Who is the best where most is promised says who else need be looked at.
         let Some((least, first)) = found else { return Some(()) };
         if least > self.most_of_cells() {
@@ -329,10 +293,10 @@ impl Search<'_> {
         first: u32,
         (above, most): (f32, f32),
     ) -> Option<()> {
-        let Notes { bounds, ahead } = notes;
-        let (cells, level, factors) = (self.cells, self.ground.level, &self.nodes.rough_factors);
+        let Notes { bounds, ahead, .. } = notes;
+        let (cells, level, factors) = (self.cells, self.ground.level, &self.nodes.of_cells.factors);
         ahead.clear();
-        each_within(level, bounds, most, |patch| {
+        kernel::each_at_most(level, bounds, most, |patch| {
             cells.each_within(level, patch, factors, most, |bound, cell| {
                 if bound > above && cell != first {
                     ahead.push(u64::from(bound.to_bits()) << 32 | u64::from(cell));
@@ -358,8 +322,8 @@ impl Search<'_> {
         let Some((cell, group)) = self.cells.cell(cell) else { return Some(()) };
         let group = group as usize;
         let nodes = self.nodes;
-        let Some(factors) = nodes.rough_factors.get(group) else { return Some(()) };
-        let Some(Kind { class, .. }) = nodes.rough_kinds.get(group).copied() else {
+        let Some(factors) = nodes.of_cells.factors.get(group) else { return Some(()) };
+        let Some(Kind { class, .. }) = nodes.of_cells.kinds.get(group).copied() else {
             return Some(());
         };
         let level = self.ground.level;
@@ -389,20 +353,6 @@ impl Search<'_> {
             }
         }
         (self.effort <= self.effort_max).then_some(())
-    }
-
-    /// Raises the rough costs of those who are in crowded domains. Those who have been looked at cost too much for everybody.
-    fn set_apart(&self, crowding: Crowding<'_>, cell: &Cell, bits: u64, costs: &mut [f32; CELL]) {
-        let Crowding { points, least, apart_least } = crowding;
-        let level = if self.is_level_done { f32::INFINITY } else { 1.0 };
-        let mut bits = bits;
-        while bits != 0 {
-            let slot = bits.trailing_zeros() as usize;
-            bits &= bits - 1;
-            let domain = self.nodes.profile.domain(cell.lane(slot) as usize);
-            let is_crowded = domain.is_some_and(|domain| points[domain] != least);
-            costs[slot] *= if is_crowded { apart_least } else { level };
-        }
     }
 }
 
