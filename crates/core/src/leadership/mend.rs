@@ -126,9 +126,14 @@ pub fn may_join(
         Broken::Begins { .. } => true,
         // Whoever was reading when it was trimmed finds the same as a hole.
         Broken::Gap { to, .. } => log.first > *to,
+        // It may have been restored since, too, see [`holds_past`], and where the own last record stood is nothing any more.
+        Broken::Replaced { .. } => log.first > meta.stream_sequence,
         _ => false,
     };
-    let same_log = known == head.log_created.as_deref() && was_trimmed;
+    // Where an operator has chosen a store meanwhile, this one may know what was left by that.
+    let is_restored_whole =
+        matches!(broken, Broken::Replaced { .. }) && head.epoch < meta.epoch + EPOCHS_RESTORED;
+    let same_log = was_trimmed && (known == head.log_created.as_deref() || is_restored_whole);
     meta.cluster == Some(head.cluster) && head.continues(meta.index, meta.chain).unwrap_or(same_log)
 }
 
@@ -306,6 +311,23 @@ mod tests {
             |first| may_join(&meta(3, b"three"), &gap, &head(), Some(MONDAY), &log(first));
         assert!(joins_behind(8) && !joins_behind(7), "it was being read when it was trimmed");
         assert!(!joins(&meta(6, b"other"), &trimmed), "another past");
+    }
+
+    #[test]
+    fn behind_a_log_that_was_trimmed_and_restored_a_store_joins_unless_an_operator_has_chosen() {
+        let (stream, created, known) = ("log".into(), "tuesday".into(), MONDAY.into());
+        let replaced = Broken::Replaced { stream, created, known };
+        let joins = |head: &Head, first| {
+            let log = Info { created: "tuesday".into(), first, last: 9 };
+            may_join(&meta(3, b"three"), &replaced, head, Some(MONDAY), &log)
+        };
+        let since = Head { log_created: Some("tuesday".into()), ..head() };
+        assert!(joins(&since, 4) && joins(&head(), 4), "stored since then, and before");
+        assert!(!joins(&since, 3), "its own record stands there, and is another one");
+        let chosen = Head { epoch: 2 + EPOCHS_RESTORED, ..since };
+        assert!(!joins(&chosen, 4), "it may know what was left");
+        let stranger = Head { cluster: ClusterId(Uuid::from_u128(2)), ..head() };
+        assert!(!joins(&stranger, 4));
     }
 
     #[test]
