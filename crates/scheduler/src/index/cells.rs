@@ -176,6 +176,11 @@ impl Cells {
         self.atlas.kinds()
     }
 
+    /// How many cells there are.
+    pub(crate) fn len(&self) -> usize {
+        self.atlas.len()
+    }
+
     /// Nodes that nothing stands in the way of but that they have no fresh measurement.
     pub(crate) fn stale(&self) -> &BTreeSet<u32> {
         &self.stale

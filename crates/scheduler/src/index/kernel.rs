@@ -182,7 +182,7 @@ fn bounds_by<S: Simd>(
         *bound = cost.into();
         first = first.min(cost);
     }
-    first.as_slice().iter().copied().fold(f32::INFINITY, f32::min)
+    least_of_few(&first.into())
 }
 
 #[inline(always)]
@@ -214,16 +214,24 @@ fn costs_of_rows_by<'r, S: Simd>(
         *costs = cost.into();
         (least, next) = (least.min(cost), next.min(least.max(cost)));
     }
-    // Of the least two of each lane the least two.
-    let [mut first, mut second] = [f32::INFINITY; 2];
-    for figure in least.as_slice().iter().chain(next.as_slice()) {
-        second = lesser(second, if *figure < first { first } else { *figure });
-        first = lesser(first, *figure);
+    let first = least_of_few(&least.into());
+    let is_first = least.simd_eq(f32x16::splat(simd, first));
+    if is_first.to_bitmask().count_ones() > 1 {
+        return [first; 2];
     }
-    [first, second]
+    [first, least_of_few(&is_first.select(next, least).into())]
 }
 
-fn lesser(one: f32, other: f32) -> f32 {
+/// The least of 16 figures, by halves: many are compared at once so.
+#[inline(always)]
+pub(crate) fn least_of_few(figures: &[f32; FEW]) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|at| lesser(figures[at], figures[at + 8]));
+    let four: [f32; 4] = std::array::from_fn(|at| lesser(eight[at], eight[at + 4]));
+    lesser(lesser(four[0], four[2]), lesser(four[1], four[3]))
+}
+
+#[inline(always)]
+pub(crate) fn lesser(one: f32, other: f32) -> f32 {
     if other < one { other } else { one }
 }
 
@@ -278,7 +286,7 @@ fn lowest_by<S: Simd>(simd: S, figures: &[f32; BLOCK]) -> (f32, u64) {
     let parts: [f32x16<S>; BLOCK / HALF_WIDTH] =
         std::array::from_fn(|at| half_part(simd, figures, at));
     let least = parts[0].min(parts[1]).min(parts[2].min(parts[3]));
-    let least = least.as_slice().iter().copied().fold(f32::INFINITY, f32::min);
+    let least = least_of_few(&least.into());
     (least, at_most_by(simd, figures, least))
 }
 

@@ -6,7 +6,8 @@ use fearless_simd::Level;
 
 use super::{BEYOND, CELL, Cell, Kind, Point};
 use crate::demand::DIMENSIONS;
-use crate::index::{kernel, number};
+use crate::index::kernel::{self, least_of_few, lesser};
+use crate::index::number;
 
 /// How many cells a patch has at most.
 const PATCH: usize = kernel::FEW;
@@ -121,6 +122,11 @@ impl Atlas {
 
     pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> + Clone {
         self.groups.iter().map(|group| group.kind)
+    }
+
+    /// How many cells there are.
+    pub(super) fn len(&self) -> usize {
+        self.cells.len() - self.vacant.len()
     }
 
     pub(super) fn cell(&self, cell: u32) -> &Cell {
@@ -417,10 +423,6 @@ impl Atlas {
     }
 }
 
-fn lesser(one: f32, other: f32) -> f32 {
-    if other < one { other } else { one }
-}
-
 /// The least of 64 figures.
 fn least_of(figures: &[f32; CELL]) -> f32 {
     let mut least = [BEYOND; PATCH];
@@ -430,11 +432,4 @@ fn least_of(figures: &[f32; CELL]) -> f32 {
         }
     }
     least_of_few(&least)
-}
-
-/// The least of 16 figures, by halves: many are compared at once so.
-fn least_of_few(figures: &[f32; PATCH]) -> f32 {
-    let eight: [f32; 8] = std::array::from_fn(|at| lesser(figures[at], figures[at + 8]));
-    let four: [f32; 4] = std::array::from_fn(|at| lesser(eight[at], eight[at + 4]));
-    lesser(lesser(four[0], four[2]), lesser(four[1], four[3]))
 }

@@ -31,6 +31,8 @@ const LOOK_EFFORT: usize = 4;
 /// Of the cells whose bound is between the lowest and what the best node so far costs, the first part is looked through before
 /// the others are thought of.
 const NEAR: f32 = 0.25;
+/// But of so few cells all are thought of at once.
+const AT_ONCE_MAX: usize = 128;
 /// So many of the cells that may have the best node are looked into in the order of their bounds: after that, hardly any is
 /// left.
 const CELLS_IN_ORDER: usize = 32;
@@ -274,7 +276,7 @@ impl Search<'_> {
         }
         self.look_into(first)?;
         let (mut above, most) = (f32::NEG_INFINITY, self.most_of_cells());
-        if most.is_finite() {
+        if most.is_finite() && self.cells.len() > AT_ONCE_MAX {
             // Of very many that may be as good those that promise most say that hardly any other is.
             let near = least + (most - least) * NEAR;
             self.look_between(notes, first, (above, near))?;
