@@ -84,9 +84,9 @@ impl Log {
     /// state is no empty cluster, and is not made.
     pub async fn open(core: &Bus, streams: &Streams, store: &Store) -> Result<Self, ManagerError> {
         let context = context(core);
-        wait_for_jetstream(&context).await?;
         let name = log_stream(core.root());
         let known = store.log_created()?;
+        wait_for_jetstream(&context, &name, known.is_some()).await?;
         let restored = store.is_restored()?;
         let bound = known.is_some() || store.must_join()? || restored;
         // A store that was restored wants none, and whoever makes the log looks again.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamError, GetStreamErrorKind};
+use async_nats::jetstream::context::{
+    AccountErrorKind, CreateStreamErrorKind, GetStreamError, GetStreamErrorKind,
+};
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, PersistenceMode, Republish, StorageType, Stream,
 };
@@ -17,6 +19,8 @@ use crate::error::ManagerError;
 
 /// The wait between two tries while JetStream does not answer.
 const RETRY_DELAY: Duration = Duration::from_millis(250);
+/// How often it is asked before that is told.
+const TRIES: u32 = 5;
 /// The largest message that a stream takes: a record is at most half of it.
 const MESSAGE_BYTES_MAX: i32 = 512 << 10;
 
@@ -33,27 +37,42 @@ pub struct Streams {
     pub events_bytes_max: u64,
 }
 
-/// Waits until JetStream answers; a server that says it has none is an error.
-pub(crate) async fn wait_for_jetstream(context: &jetstream::Context) -> Result<(), ManagerError> {
+/// Waits for a moment until JetStream answers. A server that says it has none is an error for good, unless this manager's
+/// store comes from a log (`name`): then it had one, and is starting, or cut off from the others.
+pub(crate) async fn wait_for_jetstream(
+    context: &jetstream::Context,
+    name: &str,
+    had_log: bool,
+) -> Result<(), ManagerError> {
     let mut tries = 0u32;
     loop {
-        match context.query_account().await {
-            Ok(_) => return Ok(()),
-            Err(error) => {
-                let detail = error.to_string();
-                let said_no = matches!(
-                    error.kind(),
-                    jetstream::context::AccountErrorKind::JetStream(_)
-                        | jetstream::context::AccountErrorKind::JetStreamUnavailable
-                );
-                tries += 1;
-                // A server that has just started says for a moment that it has none.
-                if said_no && tries >= 5 || tries >= 40 {
-                    return Err(ManagerError::NoJetStream { detail });
-                }
-                tokio::time::sleep(RETRY_DELAY).await;
-            }
+        let Err(error) = context.query_account().await else { return Ok(()) };
+        tries += 1;
+        // A server that has just started says for a moment that it has none.
+        if tries >= TRIES {
+            let detail = error.to_string();
+            return Err(if has_none(&error.kind(), had_log) {
+                ManagerError::NoJetStream { detail }
+            } else {
+                ManagerError::Unready { stream: name.to_owned(), detail }
+            });
         }
+        tokio::time::sleep(RETRY_DELAY).await;
+    }
+}
+
+/// Whether an answer means that there is no JetStream for this account, and not that it is away just now.
+fn has_none(kind: &AccountErrorKind, had_log: bool) -> bool {
+    const NONE: [ErrorCode; 3] = [
+        ErrorCode::JETSTREAM_NOT_ENABLED,
+        ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT,
+        ErrorCode::NO_ACCOUNT,
+    ];
+    match kind {
+        AccountErrorKind::JetStream(error) => NONE.contains(&error.error_code()),
+        // Nobody listens where one asks.
+        AccountErrorKind::JetStreamUnavailable => !had_log,
+        _ => false,
     }
 }
 
@@ -223,5 +242,25 @@ pub(crate) fn lease_config(root: &Root, streams: &Streams) -> Config {
         max_age: Duration::from_secs(30),
         duplicate_window: Duration::from_secs(30),
         ..Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_has_lost_the_others_is_not_taken_for_one_without_jetstream() {
+        let said = |code: u64| {
+            let text = format!(r#"{{"code":503,"err_code":{code},"description":"no"}}"#);
+            AccountErrorKind::JetStream(serde_json::from_str(&text).unwrap())
+        };
+        for had_log in [false, true] {
+            assert!(has_none(&said(10_076), had_log) && has_none(&said(10_039), had_log));
+            // "JetStream system temporarily unavailable".
+            assert!(!has_none(&said(10_008), had_log));
+            assert!(!has_none(&AccountErrorKind::TimedOut, had_log));
+            assert_eq!(has_none(&AccountErrorKind::JetStreamUnavailable, had_log), !had_log);
+        }
     }
 }
