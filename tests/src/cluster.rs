@@ -214,6 +214,15 @@ impl Cluster {
         self.workers.insert(name.to_owned(), program);
     }
 
+    /// Starts a worker without Docker that knows these servers.
+    pub fn start_worker_at(&mut self, name: &str, servers: &str) {
+        let mut command = self.worker_command(name, servers, &self.data_dir(name), &[]);
+        command.env("DOCKER_HOST", "unix:///no/such/socket");
+        let log = self.log_file("worker", name);
+        let program = Program::start(&format!("worker {name}"), command, &log);
+        self.workers.insert(name.to_owned(), program);
+    }
+
     /// Starts a worker on an island.
     pub fn start_worker_in(&mut self, island: &Island, name: &str, options: &[&str]) {
         let command = self.worker_command(name, &island.url(), &self.data_dir(name), options);

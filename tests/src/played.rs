@@ -2,6 +2,7 @@
 //! test says, without any container.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ pub struct Played {
     /// Which cluster it joined.
     pub cluster_id: ClusterId,
     set: Arc<Mutex<Set>>,
+    answers: Arc<AtomicUsize>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -105,6 +107,7 @@ impl Played {
             me,
             cluster_id: registered.cluster_id,
             set: Arc::clone(&set),
+            answers: Arc::default(),
             tasks: Vec::new(),
         };
         let listener = tokio::spawn({
@@ -133,6 +136,16 @@ impl Played {
             }
         });
         played.tasks.push(listener.abort_handle());
+        let inbox = bus.client().new_inbox();
+        let mut heard = bus.client().subscribe(inbox.clone()).await.unwrap();
+        let answers = Arc::clone(&played.answers);
+        let ear = tokio::spawn(async move {
+            while let Some(answer) = heard.next().await {
+                // That nobody listens comes with a status.
+                answers.fetch_add(usize::from(answer.status.is_none()), Ordering::Relaxed);
+            }
+        });
+        played.tasks.push(ear.abort_handle());
         let heart = tokio::spawn(async move {
             let subject = Subject::Node { node, verb: NodeVerb::Heartbeat };
             loop {
@@ -155,7 +168,7 @@ impl Played {
                     }
                 };
                 // What is lost is sent again by the next beat.
-                let _ = bus.publish(&subject, &heartbeat).await;
+                let _ = bus.publish_asking(&subject, &heartbeat, &inbox).await;
                 tokio::time::sleep(HEARTBEAT).await;
             }
         });
@@ -166,6 +179,11 @@ impl Played {
     /// Who it is.
     pub fn me(&self) -> Me {
         self.me
+    }
+
+    /// How many of its heartbeats were answered.
+    pub fn answers(&self) -> usize {
+        self.answers.load(Ordering::Relaxed)
     }
 
     /// What it was told to run and has not been told to stop.

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::credentials::Credentials;
+use crate::servers::Choice;
 use crate::subscribe::Subscription;
 
 /// How often the server is asked for a sign of life; two silent ones mean that the connection is dead.
@@ -139,6 +140,7 @@ pub struct Bus {
     role: Role,
     user: UserName,
     connected: watch::Receiver<u64>,
+    choice: Choice,
     /// The highest index of the log that an answer reflected: no later answer may show less, unless the log went back.
     index_seen: Arc<AtomicU64>,
 }
@@ -152,9 +154,10 @@ impl Bus {
             None => (options.role, options.user.clone()),
         };
         let (connections, connected) = watch::channel(0u64);
+        let choice = Choice::new();
         let mut tries = 0u32;
         let client = loop {
-            match connect_once(&options, role, &user, connections.clone()).await {
+            match connect_once(&options, role, &user, connections.clone(), choice.clone()).await {
                 Ok(client) => break client,
                 Err(error @ ConnectError::Unreachable { .. }) if options.wait_for_server => {
                     tries += 1;
@@ -173,7 +176,7 @@ impl Bus {
             });
         }
         let index_seen = Arc::default();
-        Ok(Self { client, root: options.root, role, user, connected, index_seen })
+        Ok(Self { client, root: options.root, role, user, connected, choice, index_seen })
     }
 
     /// The first token of every subject.
@@ -221,6 +224,29 @@ impl Bus {
         self.publish_bytes(subject.text(&self.root), headers(), codec::encode(message).into()).await
     }
 
+    /// The same, for whom an answer into an inbox of this client is welcome.
+    pub async fn publish_asking<T: Serialize>(
+        &self,
+        subject: &Subject,
+        message: &T,
+        inbox: &str,
+    ) -> Result<(), BusError> {
+        let (subject, payload) = (subject.text(&self.root), codec::encode(message).into());
+        let inbox = inbox.to_owned();
+        let client = &self.client;
+        let publish =
+            client.publish_with_reply_and_headers(subject.clone(), inbox, headers(), payload);
+        match tokio::time::timeout(PUBLISH_TIMEOUT, publish).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => Err(BusError::Publish { subject, source }),
+            Err(_) => Err(BusError::Stuck { subject }),
+        }
+    }
+
+    pub(crate) fn choice(&self) -> &Choice {
+        &self.choice
+    }
+
     pub(crate) async fn publish_bytes(
         &self,
         subject: String,
@@ -264,16 +290,19 @@ async fn connect_once(
     role: Role,
     user: &UserName,
     connections: watch::Sender<u64>,
+    choice: Choice,
 ) -> Result<Client, ConnectError> {
     let tries = AtomicU64::new(0);
+    let leaving = choice.clone();
     let mut connect = ConnectOptions::new()
         .name(format!("longshore-{role}-{user}"))
         .custom_inbox_prefix(inbox_prefix(role, user))
         .ping_interval(PING_INTERVAL)
         .connection_timeout(CONNECT_TIMEOUT)
         .reconnect_delay_callback(reconnect_delay)
+        .reconnect_to_server_callback(move |servers, _| std::future::ready(choice.take(&servers)))
         .event_callback(move |event| {
-            tell(&event, &connections, &tries);
+            tell(&event, &connections, &leaving, &tries);
             std::future::ready(())
         });
     if let Some(credentials) = &options.credentials {
@@ -316,12 +345,15 @@ pub(crate) fn jittered(whole: Duration) -> Duration {
 }
 
 /// Puts what happens to a connection into words. `tries` counts those in vain, each of which the library tells.
-fn tell(event: &Event, connections: &watch::Sender<u64>, tries: &AtomicU64) {
+fn tell(event: &Event, connections: &watch::Sender<u64>, choice: &Choice, tries: &AtomicU64) {
     match event {
         Event::Connected => {
             connections.send_modify(|count| *count += 1);
             tries.store(0, Ordering::Relaxed);
             info!("connected to NATS");
+        }
+        Event::Disconnected if choice.is_made() => {
+            info!("leaving this NATS server for another one")
         }
         Event::Disconnected => warn!("the connection to NATS broke; reconnecting until it is back"),
         Event::ServerError(ServerError::Other(text)) if text.contains("ermissions") => {

@@ -5,6 +5,7 @@
 //! | [`accounts`] | the server's accounts, users and rights, as its configuration |
 //! | [`connect`] | options, the connection, what is told when it breaks |
 //! | [`credentials`] | the file that proves who a client is |
+//! | `servers` | another server in the place of one that is of no use |
 //! | [`request`] | questions with a deadline, an id and retries |
 //! | [`subscribe`] | typed messages in, answers out, each to its asker's own inbox only |
 //! | [`service`] | the manager's api as a NATS micro service |
@@ -17,6 +18,7 @@ pub mod accounts;
 pub mod connect;
 pub mod credentials;
 pub mod request;
+mod servers;
 pub mod service;
 pub mod subscribe;
 

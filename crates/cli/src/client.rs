@@ -365,6 +365,33 @@ impl Client {
         Ok(self.ask(&Subject::Api { scope, verb }, verb, question, ask).await?.1)
     }
 
+    /// Asks by way of this server for half of the time, and by way of another one for the rest: this one may be cut off from the
+    /// others, and from who leads.
+    async fn ask_either<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        subject: &Subject,
+        question: &Q,
+        ask: &Ask,
+    ) -> Result<(u64, A), AskError> {
+        let whole = ask.deadline;
+        let of_time = |deadline| Ask { deadline, ..ask.clone() };
+        if !self.bus.has_choice().await {
+            return self.bus.ask(subject, question, of_time(whole)).await;
+        }
+        let first = self.bus.ask(subject, question, of_time(whole / 2)).await;
+        let Err(failure) = &first else { return first };
+        if !is_silence(failure) || !self.bus.change_server().await {
+            return first;
+        }
+        match self.bus.ask(subject, question, of_time(whole / 2)).await {
+            // What was heard there and not answered may have been done.
+            Err(other) if is_silence(&other) && matches!(failure, AskError::TimedOut { .. }) => {
+                first
+            }
+            second => second,
+        }
+    }
+
     /// Asks; and where nobody listens for this, finds out whether that is because it is unknown to the manager that leads.
     async fn ask<Q: Serialize, A: DeserializeOwned>(
         &self,
@@ -373,9 +400,9 @@ impl Client {
         question: &Q,
         ask: Ask,
     ) -> Result<(u64, A), AskError> {
-        let answered = self.bus.ask(subject, question, ask.clone()).await;
-        let is_silence = matches!(answered, Err(AskError::NoResponders { .. }));
-        if !is_silence || self.bus.role() == Role::Observer {
+        let answered = self.ask_either(subject, question, &ask).await;
+        let nobody_listens = matches!(answered, Err(AskError::NoResponders { .. }));
+        if !nobody_listens || self.bus.role() == Role::Observer {
             return answered;
         }
         let status = Subject::LeaderRead { scope: Scope::Cluster, verb: ApiVerb::ClusterStatus };
@@ -396,6 +423,15 @@ impl Client {
             }
             answered => answered,
         }
+    }
+}
+
+/// Whether nobody answers who could, so that another server may lead to one who does.
+fn is_silence(error: &AskError) -> bool {
+    match error {
+        AskError::NoResponders { .. } | AskError::TimedOut { .. } => true,
+        AskError::Refused(refusal) => refusal.code.is_retryable(),
+        _ => false,
     }
 }
 

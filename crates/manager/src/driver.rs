@@ -117,7 +117,7 @@ pub(crate) async fn reign(
     let meta = &driver.cluster.state().meta;
     let names = Names::of(meta).ok_or(ManagerError::Bug("a reign began without a cluster"))?;
     info!(cluster = %names.cluster(), epoch = meta.epoch, index = meta.index, "this manager leads");
-    driver.gateway = Gateway::start(bus, Part::Leader).await?;
+    driver.gateway = Gateway::start(bus, Some(held.standing())).await?;
     let publisher = events::publish(
         core.clone(),
         Arc::clone(store),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::StreamExt;
 use longshore_bus::{Api, ApiRequest, Bus, Incoming};
-use longshore_proto::api::Answer;
+use longshore_proto::api::{Answer, Nothing};
 use longshore_proto::codec::{self, DecodeError};
 use longshore_proto::error::{ApiError, ErrorCode};
 use longshore_proto::name::NodeName;
@@ -23,6 +23,7 @@ use tracing::warn;
 
 use crate::VERSION;
 use crate::error::ManagerError;
+use crate::lease::Standing;
 
 /// How many arrivals of each lane may wait for the driver before the subscriptions are no longer read.
 const QUEUE: usize = 8_192;
@@ -93,7 +94,10 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Begins to listen. A leader hears everything; who stands by hears questions that change nothing, and the
     /// nodes' signs of life.
-    pub(crate) async fn start(bus: &Bus, part: Part) -> Result<Self, ManagerError> {
+    ///
+    /// Nodes are told that a leader hears them while its lease stands for certain, and by nobody else.
+    pub(crate) async fn start(bus: &Bus, standing: Option<Standing>) -> Result<Self, ManagerError> {
+        let part = if standing.is_some() { Part::Leader } else { Part::Standby };
         let (to_prompt, prompt) = mpsc::channel(QUEUE);
         let (to_reports, reports) = mpsc::channel(QUEUE);
         let refused = Arc::new(AtomicU64::new(0));
@@ -107,10 +111,11 @@ impl Gateway {
         for &verb in node_verbs {
             let mut messages = bus.subscribe(&Pattern::Node(verb)).await?;
             let (to_prompt, to_reports) = (to_prompt.clone(), to_reports.clone());
-            let refused = Arc::clone(&refused);
+            let (refused, standing) = (Arc::clone(&refused), standing.clone());
             listeners.spawn(async move {
                 while let Some(incoming) = messages.next().await {
-                    let Some(arrival) = read(incoming, &refused).await else { continue };
+                    let arrival = read(incoming, &refused, standing.as_ref()).await;
+                    let Some(arrival) = arrival else { continue };
                     let lane = if arrival.waits() { &to_reports } else { &to_prompt };
                     if lane.send(arrival).await.is_err() {
                         return;
@@ -187,7 +192,11 @@ pub(crate) fn unreadable(error: &DecodeError) -> ApiError {
         .hint("docs/protocol.md describes every payload, with an example")
 }
 
-async fn read(incoming: Incoming, refused: &AtomicU64) -> Option<Arrival> {
+async fn read(
+    incoming: Incoming,
+    refused: &AtomicU64,
+    standing: Option<&Standing>,
+) -> Option<Arrival> {
     let Some(Subject::Node { node, verb }) = incoming.subject.clone() else {
         refused.fetch_add(1, Ordering::Relaxed);
         warn!(
@@ -209,7 +218,12 @@ async fn read(incoming: Incoming, refused: &AtomicU64) -> Option<Arrival> {
     match decoded {
         Ok(Kind::Register(register)) => Some(Arrival::Register(request, register)),
         Ok(Kind::Sync(sync)) => Some(Arrival::Sync(request, sync)),
-        Ok(Kind::Heartbeat(heartbeat)) => Some(Arrival::Heartbeat(request.node, heartbeat)),
+        Ok(Kind::Heartbeat(heartbeat)) => {
+            if standing.is_some_and(Standing::is_certain) && request.incoming.wants_answer() {
+                request.answer(&Answer::new(0, Ok(Nothing {}))).await;
+            }
+            Some(Arrival::Heartbeat(request.node, heartbeat))
+        }
         Ok(Kind::Reports(reports)) => Some(Arrival::Reports(request, reports)),
         Err(error) => {
             refused.fetch_add(1, Ordering::Relaxed);

@@ -58,6 +58,7 @@ pub(crate) struct Held {
     stop: CancellationToken,
     clock: Clock,
     alive: watch::Sender<Time>,
+    renewed: watch::Receiver<Time>,
     renewal: tokio::task::JoinHandle<Option<(Lease, u64)>>,
 }
 
@@ -176,8 +177,10 @@ impl Lease {
         let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
         let clock = self.clock;
         let (alive, moved) = watch::channel(clock.time());
-        let renewal = tokio::spawn(self.renew(sequence, lost.clone(), stop.clone(), moved));
-        Held { lost, stop, clock, alive, renewal }
+        let (renewals, renewed) = watch::channel(clock.time());
+        let renewal =
+            tokio::spawn(self.renew(sequence, lost.clone(), stop.clone(), moved, renewals));
+        Held { lost, stop, clock, alive, renewed, renewal }
     }
 
     /// Renews until told to stop. Gives itself back with its last sequence, or nothing if it was lost.
@@ -187,6 +190,7 @@ impl Lease {
         lost: CancellationToken,
         stop: CancellationToken,
         moved: watch::Receiver<Time>,
+        renewals: watch::Sender<Time>,
     ) -> Option<(Self, u64)> {
         let mut interval = tokio::time::interval(Duration::from_millis(RENEW_INTERVAL_MS));
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -211,7 +215,10 @@ impl Lease {
                 continue;
             }
             match self.write(sequence).await {
-                Ok(renewed) => sequence = renewed,
+                Ok(renewed) => {
+                    sequence = renewed;
+                    renewals.send_replace(self.clock.time());
+                }
                 Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
                     // Perhaps a renewal whose acknowledgement was lost; or the lease ended meanwhile.
                     match self.look().await.map(Refused::from) {
@@ -230,6 +237,19 @@ impl Lease {
     }
 }
 
+/// Whether a lease is held for certain: its last renewal, which a majority of the servers has taken, is younger than it lasts.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing {
+    clock: Clock,
+    renewed: watch::Receiver<Time>,
+}
+
+impl Standing {
+    pub(crate) fn is_certain(&self) -> bool {
+        self.clock.time() - *self.renewed.borrow() < TTL_MS
+    }
+}
+
 impl Drop for Held {
     /// Whoever holds no handle any more does not renew either.
     fn drop(&mut self) {
@@ -241,6 +261,11 @@ impl Held {
     /// Resolves when another manager holds the lease.
     pub(crate) fn lost(&self) -> CancellationToken {
         self.lost.clone()
+    }
+
+    /// Whether it is held for certain, as it goes on.
+    pub(crate) fn standing(&self) -> Standing {
+        Standing { clock: self.clock, renewed: self.renewed.clone() }
     }
 
     /// The driver has moved.

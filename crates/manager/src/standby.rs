@@ -89,7 +89,7 @@ pub(crate) async fn stand_by(
         store,
         past,
         clock,
-        gateway: Gateway::start(bus, Part::Standby).await?,
+        gateway: Gateway::start(bus, None).await?,
         early: VecDeque::new(),
     };
     let mut acquire = AbortOnDropHandle::new(tokio::spawn(lease.acquire(listing)));

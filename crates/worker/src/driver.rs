@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use crate::beside::{blocking, forget_ended};
 use crate::health;
+use crate::heard::Heard;
 use crate::metrics;
 use crate::probe::{self, Probe};
 use crate::rpc;
@@ -407,11 +408,15 @@ impl Driver {
 
     /// The bus is there: begin to listen, then register.
     fn connected(&mut self, bus: Bus) {
+        let heard = Heard::new(&bus);
+        self.beside.spawn(heard.clone().listen(bus.clone()));
+        self.beside.spawn(heard.clone().watch(bus.clone()));
         let session = Session {
             bus,
             node: self.node.clone(),
             node_id: self.node_id,
             boot_id: self.boot_id,
+            heard,
             unknown: self.unknown.clone(),
             refused: Arc::default(),
         };
@@ -609,8 +614,9 @@ impl Driver {
             cluster_id: self.agent.cluster_id(),
         };
         let (bus, subject) = (session.bus.clone(), session.subject(NodeVerb::Heartbeat));
+        let heard = session.heard.clone();
         let send = async move {
-            if let Err(error) = bus.publish(&subject, &heartbeat).await {
+            if let Err(error) = bus.publish_asking(&subject, &heartbeat, heard.inbox()).await {
                 debug!("{error}");
             }
         };

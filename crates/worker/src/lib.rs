@@ -12,6 +12,7 @@
 //! | `driver` | the loop: input → brain → store → actions |
 //! | `beside` | what runs beside it: what has ended, and what waits for the disk |
 //! | `session` | what is said to the leader: register, sync, reports |
+//! | `heard` | whether it hears that, and another NATS server where it does not |
 //! | `watch` | whether the runtime answers, and its events |
 //! | `health` | questions to tasks whether they do their work |
 //! | `rpc` | what operators ask: `logs`, commands in containers (`exec`), `files`, connections to ports (`forward`); answered by `out`, and what they send is taken by `input` |
@@ -30,6 +31,7 @@ mod exec;
 mod files;
 mod forward;
 mod health;
+mod heard;
 mod input;
 mod logs;
 mod metrics;

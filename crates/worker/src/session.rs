@@ -21,6 +21,7 @@ use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::driver::Message;
+use crate::heard::Heard;
 
 /// How long one question to the leader is tried.
 const ASK_DEADLINE: Duration = Duration::from_secs(10);
@@ -38,6 +39,8 @@ pub(crate) struct Session {
     pub(crate) node: NodeName,
     pub(crate) node_id: NodeId,
     pub(crate) boot_id: BootId,
+    /// Whether the leader hears this worker.
+    pub(crate) heard: Heard,
     /// Told when the leader does not know this boot (any more).
     pub(crate) unknown: Arc<Notify>,
     /// Payloads that could not be read.
@@ -61,7 +64,11 @@ impl Session {
         let _ = tokio::time::timeout(REGISTER_DELAY, first).await;
         loop {
             connections.mark_unchanged();
+            self.heard.asks();
             let message = self.register(&register).await;
+            if matches!(message, Message::Registered(_)) {
+                self.heard.taken_in();
+            }
             if driver.send(message).await.is_err() {
                 return;
             }

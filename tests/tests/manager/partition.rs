@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use longshore_proto::permission::Role::Worker;
+use async_nats::jetstream;
+use longshore_proto::permission::Role::{ManagerCore, Worker};
 use longshore_proto::state::{NodeStatus, TaskState};
+use longshore_proto::subject::lease_stream;
 use longshore_tests::load::Load;
+use longshore_tests::nats::Nats;
 use longshore_tests::played::{Me, Played};
 use longshore_tests::{Api, Cluster, Island, always, api, eventually};
 
@@ -188,4 +191,58 @@ async fn most_workers_that_fall_silent_together_are_told_of_and_none_is_given_up
     .await;
     let history = api.history().await.unwrap();
     assert_eq!(api::alarm_states(&history), ["alarm", "over"], "{history:?}");
+}
+
+#[tokio::test]
+async fn a_worker_on_a_server_that_is_cut_off_from_every_leader_goes_to_another_one() {
+    let mut cluster = Cluster::start().await;
+    let accounts = cluster.folder().join("nats/accounts.conf");
+    let accounts = std::fs::read_to_string(accounts).unwrap();
+    // It knows the same users, and nobody is there.
+    let lonely = Nats::start(&cluster.folder().join("lonely"), &accounts).await;
+    cluster.nats.kill();
+    cluster.start_worker_at("w1", &format!("{},{}", cluster.nats.url(), lonely.url()));
+    cluster.worker("w1").says("connected to NATS", SOON).await;
+    cluster.nats.restart().await;
+    cluster.node_is("w1", NodeStatus::Ready).await;
+    let log = cluster.worker("w1").log();
+    assert!(log.contains("which may be cut off from the others; trying another one"), "{log}");
+}
+
+#[tokio::test]
+async fn a_leader_tells_nodes_that_it_hears_them_and_one_without_a_majority_does_not() {
+    let cluster = Cluster::start().await;
+    let node = Played::join(cluster.bus(Worker, "w1").await).await.unwrap();
+    let answered = async |before: usize| {
+        let now = node.answers();
+        if now > before { Ok(now) } else { Err(format!("{now} answers")) }
+    };
+    let first = eventually("its heartbeats are answered", SOON, async || answered(0).await).await;
+    eventually("all of them", SOON, async || answered(first + 2).await).await;
+    // Its lease cannot be renewed any more, as where its server is cut off from the others.
+    let core = cluster.bus(ManagerCore, "m2").await;
+    let context = jetstream::new(core.client().clone());
+    let lease = context.get_stream(lease_stream(core.root())).await.unwrap();
+    let mut config = lease.cached_info().config.clone();
+    config.max_message_size = 1;
+    context.update_stream(config).await.unwrap();
+    eventually("they are answered no longer", SOON, async || {
+        let before = node.answers();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        if node.answers() == before { Ok(()) } else { Err(format!("{before} answers")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_verb_that_comes_to_a_server_without_a_manager_asks_by_way_of_another() {
+    let cluster = Cluster::start().await;
+    let accounts = std::fs::read_to_string(cluster.folder().join("nats/accounts.conf")).unwrap();
+    let lonely = Nats::start(&cluster.folder().join("lonely"), &accounts).await;
+    let both = format!("{},{}", cluster.nats.url(), lonely.url());
+    let cli = cluster.cli().with("LONGSHORE_NATS_URL", both);
+    // Each takes either of them first.
+    for _ in 0..8 {
+        cli.run(&["--timeout", "8s", "job", "ls"]).await.succeeded();
+    }
 }

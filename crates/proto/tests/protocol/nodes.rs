@@ -65,7 +65,7 @@ pub(crate) fn nodes(examples: &mut Examples) {
         drain_within_ms: None,
         cluster_id: None,
     };
-    examples.message("Payload (no answer):", &heartbeat);
+    examples.message("Payload (answered, where that is wanted, with `{}`):", &heartbeat);
 
     examples.heading(&title(NodeVerb::Metrics));
     let usage = Usage {
