@@ -361,11 +361,13 @@ impl JetStream {
         log.ids.retain(|_, (sequence, _)| *sequence <= last);
     }
 
-    /// Somebody deletes the log, and restores it whole: it says another time at which it was made.
+    /// Somebody deletes the log, and restores it whole: it says another time at which it was made. Nobody does that to one in
+    /// which nothing ever was: whoever has made that refuses, because it may be what is left of a cluster.
     pub fn make_log_anew(&mut self) {
-        let Some(log) = &mut self.log else { return };
-        self.logs_made += 1;
-        log.created = self.logs_made;
+        if let Some(log) = self.log.as_mut().filter(|log| log.last() > 0) {
+            self.logs_made += 1;
+            log.created = self.logs_made;
+        }
     }
 
     /// The servers lose everything.
