@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::credentials::Credentials;
+use crate::inbox::Inbox;
 use crate::servers::Choice;
 use crate::subscribe::Subscription;
 
@@ -101,6 +102,14 @@ pub enum ConnectError {
         /// What it is.
         version: String,
     },
+    /// The connection was closed as soon as it was made.
+    #[error("the connection to {servers} was closed at once; try again")]
+    Closed {
+        /// Where it was made to.
+        servers: String,
+        /// What the library says.
+        source: async_nats::SubscribeError,
+    },
 }
 
 /// Why a message could not be handed to the bus.
@@ -130,6 +139,12 @@ pub enum BusError {
         /// What the library says.
         source: async_nats::SubscribeError,
     },
+    /// The connection was closed for good.
+    #[error("the connection to NATS is closed; there is no answer on {subject}")]
+    Closed {
+        /// Where was asked.
+        subject: String,
+    },
 }
 
 /// A connection to the bus. Cheap to clone.
@@ -143,6 +158,8 @@ pub struct Bus {
     choice: Choice,
     /// The highest index of the log that an answer reflected: no later answer may show less, unless the log went back.
     index_seen: Arc<AtomicU64>,
+    /// Where questions are answered.
+    inbox: Arc<Inbox>,
 }
 
 impl Bus {
@@ -175,8 +192,12 @@ impl Bus {
                 version: client.server_info().version,
             });
         }
+        let inbox = match Inbox::open(&client).await {
+            Ok(inbox) => Arc::new(inbox),
+            Err(source) => return Err(ConnectError::Closed { servers: options.servers, source }),
+        };
         let index_seen = Arc::default();
-        Ok(Self { client, root: options.root, role, user, connected, choice, index_seen })
+        Ok(Self { client, root: options.root, role, user, connected, choice, index_seen, inbox })
     }
 
     /// The first token of every subject.
@@ -207,6 +228,11 @@ impl Bus {
     /// The highest index of the log that an answer reflected so far.
     pub(crate) fn index_seen(&self) -> &AtomicU64 {
         &self.index_seen
+    }
+
+    /// Where questions are answered.
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.inbox
     }
 
     /// Says that the log goes on from an index, whatever was seen beyond it: it was healed, or the cluster restored.

@@ -5,6 +5,7 @@
 //! | [`accounts`] | the server's accounts, users and rights, as its configuration |
 //! | [`connect`] | options, the connection, what is told when it breaks |
 //! | [`credentials`] | the file that proves who a client is |
+//! | `inbox` | where all questions of a connection are answered |
 //! | `servers` | another server in the place of one that is of no use |
 //! | [`request`] | questions with a deadline, an id and retries |
 //! | [`subscribe`] | typed messages in, answers out, each to its asker's own inbox only |
@@ -17,6 +18,7 @@
 pub mod accounts;
 pub mod connect;
 pub mod credentials;
+mod inbox;
 pub mod request;
 mod servers;
 pub mod service;

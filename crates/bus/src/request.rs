@@ -7,8 +7,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::client::Request;
-use async_nats::{HeaderMap, RequestErrorKind};
+use async_nats::{HeaderMap, Message, StatusCode};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use longshore_proto::api::Answer;
@@ -22,7 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::connect::{Bus, headers, jittered};
+use crate::connect::{Bus, BusError, headers, jittered};
 
 /// How long nobody answers before the question is sent again. The server gives a question to one of those who listen;
 /// one that was cut off counts among them for half a minute, so that a question may need a few tries.
@@ -93,7 +92,7 @@ pub enum AskError {
         /// Where it was asked.
         subject: String,
         /// What the library says.
-        source: async_nats::RequestError,
+        source: BusError,
     },
     /// The answer cannot be read.
     #[error("the answer on {subject} cannot be read; the manager may be of another version")]
@@ -235,15 +234,12 @@ impl Bus {
         headers: HeaderMap,
         start: Instant,
     ) -> Tried<A> {
-        // An inbox of its own: the shared one remembers every question that is never answered.
-        let request = Request::new()
-            .payload(payload)
-            .headers(headers)
-            .inbox(self.client().new_inbox())
-            .timeout(None);
-        let asked = self.client().send_request(subject.to_owned(), request).await;
+        let asked = self.answer_to(subject, payload, headers).await;
         let (subject, waited) = (subject.to_owned(), start.elapsed());
         match asked {
+            Ok(message) if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                Tried::Failed(AskError::NoResponders { subject, waited })
+            }
             Ok(message) => match codec::decode::<Answer<A>>(&message.payload) {
                 Ok(Answer { index, ok: Some(answer), .. }) => Tried::Answered(index, answer),
                 Ok(Answer { error: Some(refusal), .. }) if refusal.code.is_retryable() => {
@@ -258,10 +254,24 @@ impl Bus {
                 }
                 Err(source) => Tried::Refused(AskError::Unreadable { subject, source }),
             },
-            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
-                Tried::Failed(AskError::NoResponders { subject, waited })
-            }
             Err(source) => Tried::Refused(AskError::Bus { subject, source }),
+        }
+    }
+
+    /// Publishes a question, and waits for its answer as long as it is waited for.
+    async fn answer_to(
+        &self,
+        subject: &str,
+        payload: bytes::Bytes,
+        headers: HeaderMap,
+    ) -> Result<Message, BusError> {
+        let (reply, place) = self.inbox().place();
+        let subject = subject.to_owned();
+        let sent =
+            self.client().publish_with_reply_and_headers(subject.clone(), reply, headers, payload);
+        match sent.await {
+            Ok(()) => place.answer().await.ok_or(BusError::Closed { subject }),
+            Err(source) => Err(BusError::Publish { subject, source }),
         }
     }
 }

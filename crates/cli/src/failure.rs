@@ -202,6 +202,11 @@ impl Failure {
                 "the NATS server at {servers} ({origin}) is version {version}, and Longshore needs 2.12 or newer"
             ))
             .hint("install nats-server 2.14.5 or newer"),
+            ConnectError::Closed { servers, source } => {
+                Self::new(format!("the connection to {servers} ({origin}) was closed at once"))
+                    .cause(source)
+                    .hint("try again; `longshore doctor` looks for the cause")
+            }
         }
     }
 

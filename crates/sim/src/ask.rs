@@ -1,4 +1,4 @@
-//! Questions with a deadline and retries, as `crates/bus` asks them: each try has an inbox of its own, a refusal
+//! Questions with a deadline and retries, as `crates/bus` asks them: each try has a subject of its own for the answer, a refusal
 //! that may pass is retried, and what has no answer by the deadline has an unknown outcome.
 
 use std::collections::BTreeMap;

@@ -62,7 +62,7 @@ pub enum Answer {
 /// A message on the bus.
 #[derive(Debug, Clone)]
 pub enum Message {
-    /// A question. Every try has its own number, as each has its own inbox.
+    /// A question. Every try has its own number, as each is answered on a subject of its own.
     Ask {
         /// Who asks.
         from: Process,
