@@ -2,7 +2,8 @@
 //!
 //! While one record is on its way to the log, inputs queue up and become the next one, so throughput grows
 //! with load. Where somebody waits for an answer, that one is decided and appended while the [disk](crate::landing) has
-//! the one before; a lone record waits for nothing but itself. Questions are answered between records, once all of them
+//! the one before; a lone record waits for nothing but itself, and one of few for the [others](crate::gather) that have just
+//! been answered. Questions are answered between records, once all of them
 //! have landed: what they see is committed.
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use longshore_proto::subject::{ApiVerb, Level, NodeVerb, Scope, Subject};
 use longshore_proto::{ACTOR_HEADER, COMMAND_HEADER};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -242,6 +244,20 @@ impl Driver<'_> {
             if !self.out.landing.is_empty() && !self.queue.has_requests() {
                 tokio::select! {
                     landed = self.out.land() => landed?,
+                    () = cancel.cancelled() => {}
+                    () = lost.cancelled() => {}
+                    Some(arrival) = self.gateway.next_prompt(), if self.queue.prompt() < INPUTS_MAX => {
+                        self.take(arrival);
+                    }
+                }
+                continue;
+            }
+            if self.out.landing.is_empty()
+                && self.queue.has_requests()
+                && let Some(until) = self.out.gather(Instant::now())
+            {
+                tokio::select! {
+                    () = tokio::time::sleep_until(until) => {}
                     () = cancel.cancelled() => {}
                     () = lost.cancelled() => {}
                     Some(arrival) = self.gateway.next_prompt(), if self.queue.prompt() < INPUTS_MAX => {

@@ -18,6 +18,7 @@
 //! | [`members`], [`presence`] | who is there, so that the log lists it; that a name means one data directory |
 //! | [`standby`] | following, ready to lead |
 //! | [`driver`] | the one loop of who leads |
+//! | [`gather`] | whether the next record is worth a short wait |
 //! | [`landing`] | records of the log on their way to the own disk, while the next is decided |
 //! | [`outgoing`] | who waits for the leader, and what leaves it against landed records |
 //! | [`query`] | answers to questions, whoever leads |
@@ -38,6 +39,7 @@ mod events;
 pub mod follow;
 mod fullness;
 mod gateway;
+mod gather;
 mod history;
 mod keeper;
 pub mod landing;

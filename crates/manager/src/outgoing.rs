@@ -15,10 +15,12 @@ use longshore_proto::node::{AssignDelta, Sync};
 use serde::Serialize;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::error::ManagerError;
 use crate::gateway::NodeRequest;
+use crate::gather::Gathering;
 use crate::landing::Landing;
 use crate::lease::Held;
 use crate::query::Question;
@@ -52,6 +54,9 @@ pub(crate) struct Outgoing<'a> {
     committed: watch::Sender<u64>,
     held: &'a Held,
     waiting: BTreeMap<Ticket, Waiting>,
+    /// How many of those who wait are no nodes.
+    askers: usize,
+    gathering: Gathering,
     tickets: u64,
     /// Questions that arrived while records were on their way, or had to pass a barrier.
     asked: Vec<Asked>,
@@ -94,6 +99,8 @@ impl<'a> Outgoing<'a> {
             committed: watch::Sender::new(0),
             held,
             waiting: BTreeMap::new(),
+            askers: 0,
+            gathering: Gathering::new(Instant::now()),
             tickets: 0,
             asked: Vec::new(),
             outbox,
@@ -114,8 +121,14 @@ impl<'a> Outgoing<'a> {
     pub(crate) fn ticket(&mut self, waiting: Waiting) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
+        self.askers += usize::from(!matches!(waiting, Waiting::Node(_)));
         self.waiting.insert(ticket, waiting);
         ticket
+    }
+
+    /// Until when the next record should wait for others, where all that wait for an answer are yet to be decided on.
+    pub(crate) fn gather(&mut self, now: Instant) -> Option<Instant> {
+        self.gathering.wait(self.askers, now)
     }
 
     /// Somebody asks about a state of which not all has landed.
@@ -138,6 +151,7 @@ impl<'a> Outgoing<'a> {
     pub(crate) async fn land(&mut self) -> Result<(), ManagerError> {
         let landed = self.landing.landed().await?;
         self.held.moved();
+        self.gathering.landed(self.askers, Instant::now());
         for landed in landed {
             landed.events().iter().for_each(tell);
             let index = landed.index();
@@ -163,12 +177,19 @@ impl<'a> Outgoing<'a> {
         }
     }
 
+    /// Whoever waited for an answer that is there now.
+    fn answered(&mut self, ticket: Ticket) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&ticket)?;
+        self.askers -= usize::from(!matches!(waiting, Waiting::Node(_)));
+        Some(waiting)
+    }
+
     fn perform(&mut self, effects: Vec<Effect>) {
         let index = self.index();
         for effect in effects {
             match effect {
                 Effect::Assign { node, delta } => self.outbox.tell(node, delta),
-                Effect::Answer { ticket, reply } => match (self.waiting.remove(&ticket), reply) {
+                Effect::Answer { ticket, reply } => match (self.answered(ticket), reply) {
                     (Some(Waiting::Api(request)), Reply::Command(reply)) => match reply {
                         Ok(CommandAnswer::Submitted(answer)) => grant(request, index, Ok(answer)),
                         Ok(CommandAnswer::JobStopped(answer)) => grant(request, index, Ok(answer)),
