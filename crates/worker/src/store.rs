@@ -485,8 +485,6 @@ mod tests {
         (0..text.len()).step_by(2).map(digits).collect()
     }
 
-    /// The fixture is kept for ever: a change that breaks this test would lose the stores of workers that run
-    /// today. A new format gets a fixture of its own beside it.
     #[test]
     fn a_disk_without_room_is_told_before_anything_is_written() {
         let folder = tempfile::tempdir().unwrap();
@@ -499,6 +497,8 @@ mod tests {
         );
     }
 
+    /// The fixture is kept for ever: a change that breaks this test would lose the stores of workers that run
+    /// today. A new format gets a fixture of its own beside it.
     #[test]
     fn what_format_1_wrote_is_read() {
         let fixture = include_str!("../tests/fixtures/store-format-1.txt");
