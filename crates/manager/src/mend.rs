@@ -13,7 +13,8 @@ use longshore_bus::Bus;
 use longshore_core::cluster::record::Record;
 use longshore_core::cluster::state::Meta;
 use longshore_core::leadership::mend::{
-    LOOK_INTERVAL_MS, PATIENCE_MS, Patience, Proof, holds_past, may_heal, may_join, may_read_on,
+    LOOK_INTERVAL_MS, PATIENCE_MS, Patience, Proof, compared, holds_past, may_heal, may_join,
+    may_read_on,
 };
 use longshore_proto::name::UserName;
 use longshore_proto::subject::log_stream;
@@ -153,11 +154,11 @@ impl Mender<'_> {
     /// Whether another log than the known one holds all that this store does. Then it is the store's own from now on.
     async fn recognises(&self, meta: &Meta) -> Result<bool, ManagerError> {
         let Some(log) = Log::told(self.core).await? else { return Ok(false) };
-        let found = match meta.record_sequence {
-            0 => None,
-            tip => Log::message_at(self.core, tip).await?,
-        };
-        if !holds_past(meta, &log, found.as_deref()) {
+        let mut found = Vec::new();
+        for sequence in compared(meta) {
+            found.push(Log::message_at(self.core, sequence).await?);
+        }
+        if !holds_past(meta, &log, &found) {
             return Ok(false);
         }
         info!(

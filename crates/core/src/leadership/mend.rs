@@ -9,13 +9,14 @@
 //! | none, and others belong to the cluster, too | one of them may know more: an operator chooses (`longshore manager --heal-log`) |
 
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
 
 use longshore_proto::id::ClusterId;
 use longshore_proto::name::UserName;
 use serde::{Deserialize, Serialize};
 
 use super::log::{Broken, Info};
-use crate::cluster::record::Hash;
+use crate::cluster::record::{Hash, Place};
 use crate::cluster::state::{EPOCHS_RESTORED, Meta};
 use crate::time::Time;
 
@@ -130,10 +131,16 @@ pub fn may_join(
         Broken::Replaced { .. } => log.first > meta.stream_sequence,
         _ => false,
     };
-    // Where an operator has chosen a store meanwhile, this one may know what was left by that.
-    let is_restored_whole =
-        matches!(broken, Broken::Replaced { .. }) && head.epoch < meta.epoch + EPOCHS_RESTORED;
-    let same_log = was_trimmed && (known == head.log_created.as_deref() || is_restored_whole);
+    let same_log = was_trimmed
+        && match broken {
+            // Where an operator has chosen a store meanwhile, this one may know what was left by that. A choice adds more epochs
+            // than there are reigns, whichever epoch the chosen store was of.
+            Broken::Replaced { .. } => {
+                head.epoch >= meta.epoch
+                    && head.epoch / EPOCHS_RESTORED == meta.epoch / EPOCHS_RESTORED
+            }
+            _ => known == head.log_created.as_deref(),
+        };
     meta.cluster == Some(head.cluster) && head.continues(meta.index, meta.chain).unwrap_or(same_log)
 }
 
@@ -145,15 +152,27 @@ pub fn may_read_on(meta: &Meta, broken: &Broken, known: Option<&str>, log: &Info
         && log.last > meta.stream_sequence
 }
 
-/// Whether another log than the one that is known holds all that a store has applied: `found` is what stands where the store's
-/// last record stood. A log may be lost before anybody has written to it, and be made anew by another manager; whoever did not
+/// Which messages of another log tell whether it [holds](holds_past) what a store has applied: the store's last record, and
+/// what was skipped behind it.
+pub fn compared(meta: &Meta) -> RangeInclusive<u64> {
+    // Of a store without a record, or one that was moved, none does.
+    let start = if meta.record_sequence > 0 { meta.record_sequence } else { u64::MAX };
+    start..=meta.stream_sequence
+}
+
+/// Whether another log than the one that is known holds all that a store has applied: `found` is what stands where
+/// [`compared`] says. A log may be lost before anybody has written to it, and be made anew by another manager; whoever did not
 /// look meanwhile writes its first record, and all others, to the new one. A store without a record contradicts no log that
-/// has one; an empty log may be all that is left of a cluster that the store had only not heard of yet.
-pub fn holds_past(meta: &Meta, log: &Info, found: Option<&[u8]>) -> bool {
+/// has one; an empty log may be all that is left of a cluster that the store had only not heard of yet. Where a message was
+/// skipped, a record may stand in a log that was restored without it, and reading on behind it would pass that by.
+pub fn holds_past<M: AsRef<[u8]>>(meta: &Meta, log: &Info, found: &[Option<M>]) -> bool {
     if meta.stream_sequence == 0 {
         return meta.index == 0 && log.last > 0;
     }
-    meta.record_sequence > 0 && found.is_some_and(|found| Hash::of(found) == meta.chain)
+    let mut found = found.iter().map(|found| found.as_ref().map(AsRef::as_ref));
+    let Some(Some(last)) = found.next() else { return false };
+    let is_stray = |found: Option<&[u8]>| found.is_some_and(|found| Place::decode(found).is_err());
+    meta.record_sequence > 0 && Hash::of(last) == meta.chain && found.all(is_stray)
 }
 
 /// Whether the log has whatever the snapshots hold, asked by whoever is about to lead: `newest` is the newest one, looked at
@@ -241,9 +260,11 @@ pub fn restored(meta: Meta) -> Meta {
 mod tests {
     use std::collections::BTreeSet;
 
+    use longshore_proto::id::ManagerId;
     use uuid::Uuid;
 
     use super::*;
+    use crate::cluster::record::{RECORD_FORMAT, Record};
 
     const MONDAY: &str = "monday";
 
@@ -326,6 +347,15 @@ mod tests {
         assert!(!joins(&since, 3), "its own record stands there, and is another one");
         let chosen = Head { epoch: 2 + EPOCHS_RESTORED, ..since };
         assert!(!joins(&chosen, 4), "it may know what was left");
+        let before = Head { log_created: Some(MONDAY.into()), ..chosen };
+        assert!(!joins(&before, 4), "the log that was left had been healed");
+        let many = Meta { epoch: 50, ..meta(3, b"three") };
+        let older = Head { epoch: 3 + EPOCHS_RESTORED, ..before };
+        let log = Info { created: "tuesday".into(), first: 4, last: 9 };
+        assert!(
+            !may_join(&many, &replaced, &older, Some(MONDAY), &log),
+            "a much older store was chosen"
+        );
         let stranger = Head { cluster: ClusterId(Uuid::from_u128(2)), ..head() };
         assert!(!joins(&stranger, 4));
     }
@@ -380,18 +410,41 @@ mod tests {
 
     #[test]
     fn a_log_that_was_made_anew_is_the_own_one_where_the_last_record_stands_in_its_place() {
-        let own = Meta { record_sequence: 5, stream_sequence: 6, ..meta(5, b"five") };
-        assert!(holds_past(&own, &log(1), Some(b"five")));
-        assert!(!holds_past(&own, &log(1), Some(b"other")), "another cluster");
-        assert!(!holds_past(&own, &log(1), None), "it is shorter, or trimmed");
+        let own = Meta { record_sequence: 5, ..meta(5, b"five") };
+        let holds = |meta: &Meta, found: &[Option<&str>]| holds_past(meta, &log(1), found);
+        assert_eq!(compared(&own), 5..=5);
+        assert!(holds(&own, &[Some("five")]));
+        assert!(!holds(&own, &[Some("other")]), "another cluster");
+        assert!(!holds(&own, &[None]), "it is shorter, or trimmed");
         let moved = Meta { record_sequence: 0, ..own };
-        assert!(!holds_past(&moved, &log(1), Some(b"five")), "a state that a log was healed with");
+        assert!(compared(&moved).is_empty() && !holds(&moved, &[]), "a log was healed with it");
         let nothing = Meta::default();
-        assert!(holds_past(&nothing, &log(1), None));
+        assert!(compared(&nothing).is_empty() && holds(&nothing, &[]));
         let empty = Info { created: MONDAY.into(), first: 1, last: 0 };
-        assert!(!holds_past(&nothing, &empty, None), "it may be lost once more");
+        assert!(!holds_past::<&str>(&nothing, &empty, &[]), "it may be lost once more");
         let skipped = Meta { stream_sequence: 1, ..Meta::default() };
-        assert!(!holds_past(&skipped, &log(1), Some(b"no record")), "it would not read message 1");
+        assert!(!holds(&skipped, &[]), "it would not read message 1");
+    }
+
+    #[test]
+    fn a_log_that_was_made_anew_without_a_message_that_was_skipped_is_not_read_on_behind_it() {
+        let own = Meta { record_sequence: 5, stream_sequence: 6, ..meta(5, b"five") };
+        assert_eq!(compared(&own), 5..=6);
+        let next = Record {
+            format: RECORD_FORMAT,
+            index: 6,
+            epoch: 2,
+            manager: ManagerId(Uuid::from_u128(3)),
+            at_ms: 0,
+            previous: own.chain,
+            facts: Vec::new(),
+        };
+        let next = next.encode();
+        let five = Some(b"five".as_slice());
+        let holds = |found: &[Option<&[u8]>]| holds_past(&own, &log(1), found);
+        assert!(holds(&[five, Some(b"no record")]));
+        assert!(!holds(&[five, Some(&next)]), "it would pass by what was acknowledged");
+        assert!(!holds(&[five, None]), "a record may come to stand there");
     }
 
     #[test]

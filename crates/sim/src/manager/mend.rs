@@ -8,14 +8,14 @@ use longshore_core::cluster::record::Record;
 use longshore_core::cluster::state::Meta;
 use longshore_core::leadership::log::{Broken, Info};
 use longshore_core::leadership::mend::{
-    LOOK_INTERVAL_MS, Listed, PATIENCE_MS, Patience, Proof, holds_past, may_heal, may_join,
-    may_read_on, moved,
+    LOOK_INTERVAL_MS, Listed, PATIENCE_MS, Patience, Proof, compared, holds_past, may_heal,
+    may_join, may_read_on, moved,
 };
 
 use super::{Context, Ended, Manager, Output, Phase, Purpose, READ_TIMEOUT, RETRY_DELAY, Timer};
 use crate::check::Note;
 use crate::disk::{ManagerBatch, ManagerContent};
-use crate::jetstream::{Request, Response, Snapshot};
+use crate::jetstream::{Bytes, Request, Response, Snapshot};
 use crate::time::{MS, Micros};
 
 /// What is being mended, and how far it is.
@@ -32,8 +32,8 @@ enum Step {
     Settling,
     /// Another log stands under the name: what does it hold?
     Recognising,
-    /// What stands where the own last record stood?
-    Comparing(Info),
+    /// What stands where the own last record stood, and behind it? So much is known.
+    Comparing(Info, Vec<Option<Bytes>>),
     /// It looks for a snapshot.
     Looking,
     /// A snapshot is there; when was the log made?
@@ -128,17 +128,14 @@ impl Manager {
         let Phase::Mending(mending) = &mut self.phase else { return };
         match std::mem::replace(&mut mending.step, Step::Waiting) {
             Step::Recognising => match response {
-                Some(Response::Info(Some(info))) => match Self::meta(ctx).record_sequence {
-                    0 => self.recognise(info, None, ctx),
-                    tip => {
-                        mending.step = Step::Comparing(info);
-                        self.ask(Request::Get(tip), READ_TIMEOUT, Purpose::Mend, ctx);
-                    }
-                },
+                Some(Response::Info(Some(info))) => self.compare(info, Vec::new(), ctx),
                 _ => self.look_for_snapshot(ctx),
             },
-            Step::Comparing(info) => match response {
-                Some(Response::Message(found)) => self.recognise(info, found.as_deref(), ctx),
+            Step::Comparing(info, mut found) => match response {
+                Some(Response::Message(message)) => {
+                    found.push(message);
+                    self.compare(info, found, ctx);
+                }
                 _ => self.look_for_snapshot(ctx),
             },
             Step::Looking => match response {
@@ -238,8 +235,13 @@ impl Manager {
     }
 
     /// Another log stands under the name. The own past may be in it.
-    fn recognise(&mut self, log: Info, found: Option<&[u8]>, ctx: &mut Context<'_>) {
-        if !holds_past(&Self::meta(ctx), &log, found) {
+    fn compare(&mut self, log: Info, found: Vec<Option<Bytes>>, ctx: &mut Context<'_>) {
+        let meta = Self::meta(ctx);
+        if let Some(next) = compared(&meta).nth(found.len()) {
+            self.step(Step::Comparing(log, found));
+            return self.ask(Request::Get(next), READ_TIMEOUT, Purpose::Mend, ctx);
+        }
+        if !holds_past(&meta, &log, &found) {
             return self.look_for_snapshot(ctx);
         }
         self.step(Step::Installing);
@@ -276,7 +278,7 @@ impl Manager {
         self.ask(Request::Last, READ_TIMEOUT, Purpose::Mend, ctx);
     }
 
-    fn proven(&mut self, last: Option<crate::jetstream::Bytes>, ctx: &mut Context<'_>) {
+    fn proven(&mut self, last: Option<Bytes>, ctx: &mut Context<'_>) {
         let meta = Self::meta(ctx);
         let journal = &ctx.disk.content().journal;
         let holds_end = match last {
