@@ -20,6 +20,7 @@ use longshore_proto::spec::JobSpec;
 use longshore_proto::subject::{ApiVerb, Scope, Subject};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::args::Global;
@@ -378,12 +379,16 @@ impl Client {
         if !self.bus.has_choice().await {
             return self.bus.ask(subject, question, of_time(whole)).await;
         }
+        let start = Instant::now();
         let first = self.bus.ask(subject, question, of_time(whole / 2)).await;
         let Err(failure) = &first else { return first };
-        if !is_silence(failure) || !self.bus.change_server().await {
+        if !is_silence(failure) {
             return first;
         }
-        match self.bus.ask(subject, question, of_time(whole / 2)).await {
+        // Where no other one can be had, this one gets the rest of the time.
+        let _ = tokio::time::timeout(whole / 4, self.bus.change_server()).await;
+        let rest = whole.saturating_sub(start.elapsed());
+        match self.bus.ask(subject, question, of_time(rest)).await {
             // What was heard there and not answered may have been done.
             Err(other) if is_silence(&other) && matches!(failure, AskError::TimedOut { .. }) => {
                 first

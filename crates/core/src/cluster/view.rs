@@ -115,7 +115,9 @@ impl Cluster {
         }
         let name = list.node.as_ref()?;
         let place = (list.after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-        let live = state.nodes.get(name)?.tasks.range(place).copied();
+        // A node that was removed has no live ones, and those that ended there are known yet.
+        let node = state.nodes.get(name);
+        let live = node.into_iter().flat_map(move |node| node.tasks.range(place).copied());
         // One that has ended is shown where those are asked for, or where it is the last of its instance.
         let wants_ended = list.ended || list.given_up;
         let ended = state.ended_on.get(name).filter(|_| wants_ended);

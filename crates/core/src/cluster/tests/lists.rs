@@ -1,11 +1,12 @@
 //! Lists: whichever way the tasks of a job or a node are found, they are those that a look at each task finds.
 
-use longshore_proto::api::{ListJobs, ListTasks, TaskView};
+use longshore_proto::api::{ListJobs, ListTasks, RemoveNode, TaskView};
 use longshore_proto::name::Namespace;
 use longshore_proto::spec::{JobType, Resources};
 use longshore_proto::state::TaskState;
 
 use super::world::{NODE, World, hasty_job, job, key};
+use crate::cluster::{Command, NodeCommand};
 
 /// Everything that a question finds, page by page.
 fn all(world: &World, namespace: Option<&Namespace>, question: &ListTasks) -> Vec<TaskView> {
@@ -57,11 +58,20 @@ fn filled() -> World {
 
 #[test]
 fn the_tasks_of_a_job_or_a_node_are_those_that_a_look_at_each_finds() {
-    let world = filled();
-    let everything = all(&world, None, &ListTasks { ended: true, ..ListTasks::default() });
+    let mut world = filled();
+    check(&world);
+    // What ended there is known yet.
+    let remove = RemoveNode { name: "n1".parse().unwrap(), force: true };
+    world.command(Command::Node(NodeCommand::Remove(remove))).unwrap();
+    assert!(!world.cluster.state().nodes.contains_key("n1"));
+    check(&world);
+}
+
+fn check(world: &World) {
+    let everything = all(world, None, &ListTasks { ended: true, ..ListTasks::default() });
     assert_eq!(everything.len(), world.cluster.state().tasks.len());
     assert!(everything.iter().any(|task| task.state == TaskState::Failed));
-    let given_up = all(&world, None, &ListTasks { given_up: true, ..ListTasks::default() });
+    let given_up = all(world, None, &ListTasks { given_up: true, ..ListTasks::default() });
     assert!(given_up.iter().any(|task| task.state == TaskState::Failed && task.node.is_some()));
     let standard = Namespace::standard();
     let names: Vec<_> = ["web", "sums", "hasty", "large", "none"]
@@ -76,7 +86,7 @@ fn the_tasks_of_a_job_or_a_node_are_those_that_a_look_at_each_finds() {
         .collect();
     let mut found_some = 0;
     for (ended, given_up) in [(false, false), (true, false), (false, true)] {
-        let kept = all(&world, None, &ListTasks { ended, given_up, ..ListTasks::default() });
+        let kept = all(world, None, &ListTasks { ended, given_up, ..ListTasks::default() });
         for ((namespace, job), node) in [None, Some(&standard)]
             .iter()
             .flat_map(|namespace| names.iter().map(move |job| (namespace, job)))
@@ -92,7 +102,7 @@ fn the_tasks_of_a_job_or_a_node_are_those_that_a_look_at_each_finds() {
             };
             let wanted: Vec<_> = kept.iter().filter(is_wanted).map(|task| task.id).collect();
             let found: Vec<_> =
-                all(&world, *namespace, &question).iter().map(|task| task.id).collect();
+                all(world, *namespace, &question).iter().map(|task| task.id).collect();
             assert_eq!(found, wanted, "{namespace:?} {question:?}");
             found_some += usize::from(!found.is_empty());
         }
