@@ -411,8 +411,8 @@ impl Checks {
                 );
             }
             self.strays.entry(record.manager).or_insert(now);
-            // It is skipped, by all alike.
-            self.truth.skipped(sequence);
+            // It is skipped, by all who have noticed what the log has lost.
+            self.truth.strayed(payload, sequence);
             return Ok(());
         }
         self.log.epochs(&record)?;

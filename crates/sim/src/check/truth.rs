@@ -31,6 +31,9 @@ pub struct Truth {
     follower: Cluster,
     /// Every record that ever was committed, by its hash, and its sequence.
     records: BTreeMap<[u8; 8], (Bytes, u64)>,
+    /// Records that stood in a log which has lost its end, and follow only what was lost: who had not noticed yet has read
+    /// them, and may be chosen.
+    strays: BTreeMap<[u8; 8], (Bytes, u64)>,
     /// What stands once in the state of whoever reads the log to its end.
     stands: Meta,
     /// The records that stand in the stream, by sequence.
@@ -46,6 +49,7 @@ impl Default for Truth {
             decided: BTreeMap::new(),
             follower: follower(State::default()),
             records: BTreeMap::new(),
+            strays: BTreeMap::new(),
             stands: Meta::default(),
             places: BTreeMap::new(),
         }
@@ -121,6 +125,12 @@ impl Truth {
         self.state.meta.stream_sequence = sequence;
     }
 
+    /// A record follows what the log has lost, and not what stands in it.
+    pub(super) fn strayed(&mut self, payload: &Bytes, sequence: u64) {
+        self.strays.insert(short(Hash::of(payload)), (payload.clone(), sequence));
+        self.skipped(sequence);
+    }
+
     /// A message is no record that follows: everybody skips it.
     pub(super) fn skipped(&mut self, sequence: u64) {
         self.at(sequence);
@@ -143,7 +153,7 @@ impl Truth {
         let mut records = Vec::new();
         let mut chain = tip;
         while chain != Hash::default() {
-            let known = self.records.get(&short(chain));
+            let known = self.records.get(&short(chain)).or_else(|| self.strays.get(&short(chain)));
             let Some((payload, sequence)) = known else {
                 return violated("I-22", format!("record {chain} was never committed"));
             };

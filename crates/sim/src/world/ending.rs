@@ -34,7 +34,9 @@ impl World {
             place.process.as_ref().is_some_and(|process| process.settled_state().is_some())
         });
         let within = match self.size.loses {
-            Loses::Nothing | Loses::Age => LEADER_WITHIN,
+            Loses::Nothing => LEADER_WITHIN,
+            // That another log stands there is doubted before it is looked into.
+            Loses::Age => LEADER_WITHIN + self.size.doubt(),
             Loses::Tail | Loses::All => LEADER_AFTER_LOSS_WITHIN,
         };
         if !leads && calm_for >= within && self.settled_at.is_none() {
