@@ -129,14 +129,16 @@ impl Manager {
         match std::mem::replace(&mut mending.step, Step::Waiting) {
             Step::Recognising => match response {
                 Some(Response::Info(Some(info))) => self.compare(info, Vec::new(), ctx),
-                _ => self.look_for_snapshot(ctx),
+                Some(Response::Info(None)) => self.look_for_snapshot(ctx),
+                // Who could not look knows nothing yet.
+                _ => self.mend_later(false, ctx),
             },
             Step::Comparing(info, mut found) => match response {
                 Some(Response::Message(message)) => {
                     found.push(message);
                     self.compare(info, found, ctx);
                 }
-                _ => self.look_for_snapshot(ctx),
+                _ => self.mend_later(false, ctx),
             },
             Step::Looking => match response {
                 Some(Response::Snapshot(Some(snapshot))) => {
