@@ -7,34 +7,47 @@ use longshore_bus::Ask;
 use longshore_proto::COMMAND_HEADER;
 use longshore_proto::api::{Answer, JobStopped, JobSubmitted, SubmitJob};
 use longshore_proto::error::{ApiError, ErrorCode};
+use longshore_proto::id::TaskId;
 use longshore_proto::name::{Namespace, Root};
 use longshore_proto::permission::Role::{Manager, Worker};
 use longshore_proto::state::TaskState;
 use longshore_proto::subject::{ApiVerb, Scope};
 use longshore_tests::load::Load;
 use longshore_tests::played::Played;
-use longshore_tests::{Cluster, SlowDisk, always, api, eventually};
+use longshore_tests::{Api, Cluster, SlowDisk, always, api, eventually};
 
 use crate::SOON;
 
 const PATIENCE: [&str; 4] = ["--suspect-after", "4s", "--lost-after", "8s"];
 const SMALL: [&str; 4] = ["--log-size", "16MiB", "--events-size", "16MiB"];
 
-#[tokio::test]
-async fn a_disk_of_nats_that_hangs_is_said_in_words_and_costs_no_node_and_no_task() {
+/// A NATS server on a disk of its own, with a manager; nothing where such a disk cannot be had.
+async fn on_a_disk_of_its_own() -> Option<(Cluster, SlowDisk)> {
     let mut disk = None;
     let prepare = |place: &std::path::Path| {
         let folder = place.parent().unwrap();
         disk = SlowDisk::mount(&folder.join("disk.img"), &place.join("store"));
     };
     let mut cluster = Cluster::server_made(Root::standard(), prepare, |conf| conf).await;
-    let Some(disk) = disk else { return };
+    let disk = disk?;
     cluster.start_manager("m1", &[&PATIENCE[..], &SMALL].concat());
+    Some((cluster, disk))
+}
+
+/// A node on which the task of a job runs.
+async fn runs(cluster: &mut Cluster) -> (Api, Played, TaskId) {
     let api = cluster.answers().await;
     let node = Played::join(cluster.bus(Worker, "w1").await).await.unwrap();
     api.submit(&api::service("web")).await.unwrap();
     let task = node.wanted_count(1).await[0].task;
     node.report(task, 1, TaskState::Running).await.unwrap();
+    (api, node, task)
+}
+
+#[tokio::test]
+async fn a_disk_of_nats_that_hangs_is_said_in_words_and_costs_no_node_and_no_task() {
+    let Some((mut cluster, disk)) = on_a_disk_of_its_own().await else { return };
+    let (api, node, task) = runs(&mut cluster).await;
 
     disk.hang();
     let start = Instant::now();
@@ -63,19 +76,8 @@ async fn a_disk_of_nats_that_hangs_is_said_in_words_and_costs_no_node_and_no_tas
 
 #[tokio::test]
 async fn a_disk_of_nats_that_is_full_is_said_in_words_and_all_goes_on_after_room_and_a_restart() {
-    let mut disk = None;
-    let prepare = |place: &std::path::Path| {
-        let folder = place.parent().unwrap();
-        disk = SlowDisk::mount(&folder.join("disk.img"), &place.join("store"));
-    };
-    let mut cluster = Cluster::server_made(Root::standard(), prepare, |conf| conf).await;
-    let Some(disk) = disk else { return };
-    cluster.start_manager("m1", &[&PATIENCE[..], &SMALL].concat());
-    let api = cluster.answers().await;
-    let node = Played::join(cluster.bus(Worker, "w1").await).await.unwrap();
-    api.submit(&api::service("web")).await.unwrap();
-    let task = node.wanted_count(1).await[0].task;
-    node.report(task, 1, TaskState::Running).await.unwrap();
+    let Some((mut cluster, disk)) = on_a_disk_of_its_own().await else { return };
+    let (api, node, task) = runs(&mut cluster).await;
 
     disk.fill();
     let cli = cluster.cli();
