@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::beside::{blocking, forget_ended};
 use crate::health;
-use crate::heard::Heard;
+use crate::heard::{Heard, heartbeat_interval};
 use crate::metrics;
 use crate::probe::{self, Probe};
 use crate::rpc;
@@ -41,8 +41,6 @@ use crate::{OnShutdown, Options, WorkerError};
 const INBOX_MAX: usize = 1_024;
 /// How many inputs are handled with one sync of the disk.
 const BATCH_MAX: usize = 256;
-/// How often a sign of life is sent until the leader says otherwise.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// How many containers are started at once: so many a core, within these bounds. A start is mostly waiting for others'
 /// processes; where the machine does other work too, fewer get less than their part of it.
 const STARTS_PER_CORE: usize = 4;
@@ -583,10 +581,7 @@ impl Driver {
     /// Says that the node lives, or that it is leaving; the last time, waits until it is said.
     async fn heartbeat(&mut self, last: bool) {
         let (Some(session), Some(registered)) = (&self.session, &self.registered) else { return };
-        let interval = match registered.heartbeat_interval_ms {
-            0 => HEARTBEAT_INTERVAL,
-            ms => Duration::from_millis(ms),
-        };
+        let interval = heartbeat_interval(registered);
         // For the next time: this one tells what it answered last.
         let disk = self.probe.disk();
         self.beside.spawn(async move {

@@ -11,11 +11,14 @@ use std::time::Duration;
 use async_nats::connection::State as Connection;
 use futures_util::StreamExt;
 use longshore_bus::Bus;
+use longshore_proto::node::Registered;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-/// How long the leader may be silent: three heartbeats, and less than it takes until a node is suspect.
-const SILENCE_MAX: Duration = Duration::from_secs(6);
+/// The interval of heartbeats where the leader does not say one.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
+/// After how many heartbeats without an answer the leader is missed: with the usual interval before the node is suspect.
+const HEARTBEATS_MAX: u32 = 3;
 /// How long the next servers have: who leads answers the first question at once.
 const NEXT_WAIT: Duration = Duration::from_secs(3);
 /// How many have no longer than that, so that each of three is tried before this node is lost.
@@ -43,34 +46,48 @@ struct State {
     is_awaited: bool,
     /// How many servers were left since it answered.
     left: u32,
+    /// How long it may be silent.
+    silence_max: Duration,
 }
 
 impl State {
     fn new(now: Instant) -> Self {
-        Self { since: now, is_awaited: false, left: 0 }
+        let silence_max = HEARTBEAT_INTERVAL * HEARTBEATS_MAX;
+        Self { since: now, is_awaited: false, left: 0, silence_max }
     }
 
     /// The leader has said something; whether it is known to answer heartbeats.
     fn answered(&mut self, now: Instant, is_awaited: bool) {
-        *self = Self { since: now, is_awaited, left: 0 };
+        (self.since, self.is_awaited, self.left) = (now, is_awaited, 0);
     }
 
     /// For how long it may be silent.
     fn wait(&self) -> Duration {
         match self.left.checked_sub(NEXT_MAX + 1) {
-            None if self.left == 0 => SILENCE_MAX,
+            None if self.left == 0 => self.silence_max,
             None => NEXT_WAIT,
-            Some(more) => SILENCE_MAX.saturating_mul(1 << more.min(4)).min(WAIT_MAX),
+            Some(more) => self
+                .silence_max
+                .saturating_mul(1 << more.min(4))
+                .min(WAIT_MAX.max(self.silence_max)),
         }
     }
 
     /// Whether it is time to try another server.
     fn is_over(&mut self, now: Instant) -> bool {
-        if !self.is_awaited || now < self.since + self.wait() {
+        if !self.is_awaited || now.duration_since(self.since) < self.wait() {
             return false;
         }
         (self.since, self.left) = (now, self.left + 1);
         true
+    }
+}
+
+/// How often the leader wants a heartbeat.
+pub(crate) fn heartbeat_interval(registered: &Registered) -> Duration {
+    match registered.heartbeat_interval_ms {
+        0 => HEARTBEAT_INTERVAL,
+        ms => Duration::from_millis(ms),
     }
 }
 
@@ -96,8 +113,10 @@ impl Heard {
     }
 
     /// The leader has taken this node in; nobody knows yet whether it answers heartbeats.
-    pub(crate) fn taken_in(&self) {
-        self.state().answered(Instant::now(), false);
+    pub(crate) fn taken_in(&self, registered: &Registered) {
+        let mut state = self.state();
+        state.silence_max = heartbeat_interval(registered).saturating_mul(HEARTBEATS_MAX);
+        state.answered(Instant::now(), false);
     }
 
     /// Takes note of the answers, for ever.
@@ -163,5 +182,9 @@ mod tests {
             !state.is_over(after(999)),
             "an older leader takes nodes in and answers no heartbeat"
         );
+        // One who wants a heartbeat every minute answers no more often.
+        state.silence_max = Duration::from_secs(180);
+        state.answered(after(1_000), true);
+        assert!(!state.is_over(after(1_179)) && state.is_over(after(1_180)));
     }
 }

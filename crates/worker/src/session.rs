@@ -66,8 +66,8 @@ impl Session {
             connections.mark_unchanged();
             self.heard.asks();
             let message = self.register(&register).await;
-            if matches!(message, Message::Registered(_)) {
-                self.heard.taken_in();
+            if let Message::Registered(registered) = &message {
+                self.heard.taken_in(registered);
             }
             if driver.send(message).await.is_err() {
                 return;
